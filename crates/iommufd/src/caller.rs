@@ -1,0 +1,122 @@
+//! The program on the other side of a command, as much of it as commands need.
+//!
+//! A handler gets a [`Caller`] for the length of one command. What it keeps longer it keeps as
+//! [`Source`] (memory that can be pinned), [`Pinned`] (memory that is), [`Signal`] (an eventfd) or
+//! [`Context`]. The front end implements these over a real process; tests over a byte array.
+
+use std::sync::Arc;
+
+use crate::Context;
+
+/// The thread that issued a command.
+pub trait Caller {
+    /// Copies from the caller's memory, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Unreachable`] (`EFAULT`) where a byte cannot be read.
+    fn read(&self, at: u64, into: &mut [u8]) -> Result<(), Unreachable> {
+        if self.read_prefix(at, into) == into.len() { Ok(()) } else { Err(Unreachable) }
+    }
+
+    /// Copies as many leading bytes as can be read and returns how many: one copy then serves
+    /// both a struct's size field and its body.
+    fn read_prefix(&self, at: u64, into: &mut [u8]) -> usize;
+
+    /// Copies to the caller's memory.
+    ///
+    /// # Errors
+    /// [`Unreachable`] (`EFAULT`) where a byte cannot be written.
+    fn write(&self, at: u64, from: &[u8]) -> Result<(), Unreachable>;
+
+    /// The caller's address space, to be pinned by virtual address.
+    fn memory(&self) -> Arc<dyn Source>;
+
+    /// An open file of the caller's, to be pinned by file offset. What kind of file it is shows
+    /// only when pages of it are pinned, as in Linux.
+    ///
+    /// # Errors
+    /// [`FileFault::Closed`] (`EBADF`).
+    fn file_memory(&self, fd: i32) -> Result<Arc<dyn Source>, FileFault>;
+
+    /// An eventfd of the caller's.
+    ///
+    /// # Errors
+    /// [`FileFault::Closed`] (`EBADF`), [`FileFault::OtherKind`] (`EINVAL`).
+    fn eventfd(&self, fd: i32) -> Result<Arc<dyn Signal>, FileFault>;
+
+    /// The context behind an open `/dev/iommu` of the caller's, with a file reference taken
+    /// (`Context::get_file`) that the receiver puts.
+    ///
+    /// # Errors
+    /// [`FileFault::Closed`] (`EBADF`), [`FileFault::OtherKind`] (`EBADFD`).
+    fn iommufd(&self, fd: i32) -> Result<Arc<Context>, FileFault>;
+}
+
+/// Memory that can be pinned: an address space, or a file.
+pub trait Source: Send + Sync {
+    /// Pins bytes `at..at + length` (virtual address or file offset) for as long as the result lives.
+    ///
+    /// # Errors
+    /// [`PinFault`].
+    fn pin(&self, at: u64, length: u64, access: PinAccess) -> Result<Arc<dyn Pinned>, PinFault>;
+}
+
+/// Memory that stays reachable while this value lives, unless its owner takes it away.
+pub trait Pinned: Send + Sync {
+    /// Reads at `offset` bytes from where the pin begins. Never faults, blocks on no lock of a core crate.
+    ///
+    /// # Errors
+    /// [`MemoryGone`] where the owner truncated, unmapped or exited.
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), MemoryGone>;
+
+    /// Writes at `offset` bytes from where the pin begins.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn write(&self, offset: u64, from: &[u8]) -> Result<(), MemoryGone>;
+}
+
+/// An eventfd.
+pub trait Signal: Send + Sync {
+    /// Adds one to its count. Cannot fail and does not block.
+    fn signal(&self);
+}
+
+/// What DMA will do with pinned pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinAccess {
+    /// Only read them: `FOLL_WRITE` clear.
+    Read,
+    /// Write them too.
+    Write,
+}
+
+/// The caller's memory could not be reached: `EFAULT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreachable;
+
+/// Memory that was pinned is no longer there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryGone;
+
+/// Why a file descriptor did not serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileFault {
+    /// No such descriptor is open.
+    Closed,
+    /// It is open, and something else.
+    OtherKind,
+}
+
+/// Why memory could not be pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinFault {
+    /// Not mapped, not allowed, or its process is gone (`EFAULT`).
+    Unmapped,
+    /// A mapped device BAR where the platform's `p2p_map` says `linux-7.3` (`EFAULT`).
+    DeviceMemory,
+    /// A file of a kind that cannot be pinned, or a range past its end (`EINVAL`).
+    FileRange,
+    /// Out of memory or past a limit (`ENOMEM`).
+    Limit,
+}
