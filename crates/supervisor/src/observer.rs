@@ -33,6 +33,13 @@ pub trait Observer: Notices {
     fn interrupt(&self, function: Address, interrupt: Interrupt) {
         let _ = (function, interrupt);
     }
+
+    /// The whole tree has ended and every file was released. Told once, last, in the process that
+    /// served. `status` is the program's exit status (128+n on a signal); the answer is what we exit
+    /// with.
+    fn finished(&self, status: u8) -> u8 {
+        status
+    }
 }
 
 /// The thread that made a call.
