@@ -1,0 +1,112 @@
+//! Readers that never block, and a writer that outwaits those who may have seen the old state.
+//!
+//! Two counts of readers. A reader raises the count that is current; a writer first waits until the
+//! other one is zero, then makes that one current and waits until the former is zero. The first
+//! wait is for readers that chose their count just before the previous writer turned it over and
+//! raised it just after. New readers never delay a writer, but for those few.
+//!
+//! Writers take turns under [`rank::Grace`]; readers take no lock, except that the last one to leave
+//! wakes a waiting writer. Plain counters, one cache line each: a reader costs two atomic additions.
+
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
+
+use crate::hook::{self, Kind, ObjectId};
+use crate::mutex::Mutex;
+use crate::rank;
+use crate::wait::WaitQueue;
+
+/// A domain of readers and the writers that outwait them.
+#[derive(Debug)]
+pub struct Epoch {
+    readers: [Readers; 2],
+    /// Which of the two new readers raise.
+    current: AtomicUsize,
+    /// Writers inside [`advance_and_wait`](Self::advance_and_wait): leaving readers wake them.
+    writers: AtomicU32,
+    left: WaitQueue,
+    /// How many grace periods have passed.
+    passed: Mutex<rank::Grace, u64>,
+    object: ObjectId,
+}
+
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Readers(AtomicU32);
+
+/// A reader's stay. What the reader found stays valid until this is dropped.
+#[must_use = "the reader leaves when the guard is dropped"]
+#[derive(Debug)]
+pub struct EpochGuard<'a> {
+    epoch: &'a Epoch,
+    index: usize,
+    _on_one_thread: std::marker::PhantomData<*const ()>,
+}
+
+impl Epoch {
+    /// An epoch without readers.
+    pub fn new() -> Self {
+        Self {
+            readers: Default::default(),
+            current: AtomicUsize::new(0),
+            writers: AtomicU32::new(0),
+            left: WaitQueue::new(),
+            passed: Mutex::new(0),
+            object: ObjectId::next(),
+        }
+    }
+
+    /// Enters as a reader. Never blocks; may be nested.
+    pub fn enter(&self) -> EpochGuard<'_> {
+        hook::before(Kind::EpochEnter, self.object, NAME);
+        let index = self.current.load(SeqCst);
+        self.readers[index].0.fetch_add(1, SeqCst);
+        rank::entered_epoch();
+        EpochGuard { epoch: self, index, _on_one_thread: std::marker::PhantomData }
+    }
+
+    /// Returns when every reader that entered before the call has left. The caller makes its change
+    /// first: readers that enter later see it.
+    ///
+    /// Hold no lock that a reader takes. Takes [`rank::Grace`].
+    ///
+    /// # Panics
+    /// In debug builds, if this thread is a reader of any epoch.
+    #[track_caller]
+    pub fn advance_and_wait(&self) {
+        rank::assert_outside_epochs();
+        let mut passed = self.passed.lock();
+        self.writers.fetch_add(1, SeqCst);
+        let current = self.current.load(SeqCst);
+        self.wait_for(1 - current);
+        hook::before(Kind::EpochFlip, self.object, NAME);
+        self.current.store(1 - current, SeqCst);
+        self.wait_for(current);
+        self.writers.fetch_sub(1, SeqCst);
+        *passed += 1;
+    }
+
+    fn wait_for(&self, index: usize) {
+        self.left.wait_until(|| self.readers[index].0.load(SeqCst) == 0);
+    }
+}
+
+impl Default for Epoch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for EpochGuard<'_> {
+    fn drop(&mut self) {
+        hook::before(Kind::EpochLeave, self.epoch.object, NAME);
+        rank::left_epoch();
+        let last = self.epoch.readers[self.index].0.fetch_sub(1, SeqCst) == 1;
+        // A writer announces itself before it looks at the count, we look at writers after we
+        // lowered it: one of the two sees the other.
+        if last && self.epoch.writers.load(SeqCst) != 0 {
+            self.epoch.left.wake_all();
+        }
+    }
+}
+
+const NAME: &str = "Epoch";

@@ -1,0 +1,73 @@
+//! The logical lifetime of an object.
+//!
+//! Memory safety is Rust's: an `Arc` keeps the bytes. But an object that was destroyed is not to be
+//! used even while somebody can still name it, and that is what a [`Life`] finds. Takes no lock.
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use crate::hook::{self, Kind, ObjectId};
+
+/// Whether an object has ended. A field of the object; ended where the kernel would free it.
+#[derive(Debug)]
+pub struct Life {
+    ended: AtomicBool,
+    object: ObjectId,
+}
+
+impl Life {
+    /// The life of an object that has not ended.
+    pub fn new() -> Self {
+        Self { ended: AtomicBool::new(false), object: ObjectId::next() }
+    }
+
+    /// Notes a use of the object.
+    ///
+    /// # Panics
+    /// In debug builds, if the object has ended.
+    #[track_caller]
+    pub fn check(&self) {
+        hook::before(Kind::Use, self.object, NAME);
+        debug_assert!(!self.ended.load(SeqCst), "use of an object after its end");
+    }
+
+    /// Ends the object.
+    ///
+    /// # Panics
+    /// In debug builds, if it has ended before.
+    #[track_caller]
+    pub fn end(&self) {
+        hook::before(Kind::End, self.object, NAME);
+        let ended = self.ended.swap(true, SeqCst);
+        debug_assert!(!ended, "an object ended twice");
+    }
+}
+
+impl Default for Life {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const NAME: &str = "Life";
+
+#[cfg(all(test, debug_assertions))]
+mod tests {
+    use super::Life;
+
+    #[test]
+    #[should_panic(expected = "after its end")]
+    fn use_after_the_end_is_found() {
+        let life = Life::new();
+        life.check();
+        life.end();
+        life.check();
+    }
+
+    #[test]
+    #[should_panic(expected = "ended twice")]
+    fn an_object_ends_once() {
+        let life = Life::new();
+        life.end();
+        life.end();
+    }
+}

@@ -1,0 +1,96 @@
+//! A mutex with a place in the lock order and its data inside.
+//!
+//! Built on `std::sync::Mutex`; poison is ignored, because a thread that panicked is a bug reported
+//! elsewhere and teardown must still work. There is no `try_lock`: see the crate documentation.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::sync::PoisonError;
+
+use crate::hook::{self, Kind, ObjectId};
+use crate::rank::{self, Rank};
+
+#[expect(clippy::disallowed_types, reason = "the ranked mutex is built on the plain one")]
+type Plain<T> = std::sync::Mutex<T>;
+
+/// A value that one thread at a time reaches, through a lock of rank `R`.
+pub struct Mutex<R: Rank, T> {
+    value: Plain<T>,
+    object: ObjectId,
+    rank: PhantomData<fn() -> R>,
+}
+
+/// The value of a locked [`Mutex`]; unlocks when dropped. Guards may be dropped in any order.
+#[must_use = "the lock is given back when the guard is dropped"]
+pub struct Guard<'a, R: Rank, T> {
+    value: std::sync::MutexGuard<'a, T>,
+    mutex: &'a Mutex<R, T>,
+}
+
+impl<R: Rank, T> Mutex<R, T> {
+    /// A mutex nobody holds.
+    pub fn new(value: T) -> Self {
+        Self { value: Plain::new(value), object: ObjectId::next(), rank: PhantomData }
+    }
+
+    /// Waits until nobody else holds the lock and takes it.
+    ///
+    /// # Panics
+    /// In debug builds, if this thread holds a lock that must not be outside one of rank `R`; the
+    /// message names both ranks.
+    #[track_caller]
+    pub fn lock(&self) -> Guard<'_, R, T> {
+        rank::assert_may_take::<R>();
+        hook::before(Kind::Acquire, self.object, R::NAME);
+        let value = self.value.lock().unwrap_or_else(PoisonError::into_inner);
+        rank::taken::<R>();
+        Guard { value, mutex: self }
+    }
+}
+
+impl<R: Rank, T: Default> Default for Mutex<R, T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
+impl<R: Rank, T> fmt::Debug for Mutex<R, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mutex").field("rank", &R::NAME).finish_non_exhaustive()
+    }
+}
+
+impl<'a, R: Rank, T> Guard<'a, R, T> {
+    /// The mutex this guard locks.
+    pub(crate) fn mutex(&self) -> &'a Mutex<R, T> {
+        self.mutex
+    }
+}
+
+impl<R: Rank, T> Deref for Guard<'_, R, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<R: Rank, T> DerefMut for Guard<'_, R, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.value
+    }
+}
+
+impl<R: Rank, T: fmt::Debug> fmt::Debug for Guard<'_, R, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value.fmt(f)
+    }
+}
+
+impl<R: Rank, T> Drop for Guard<'_, R, T> {
+    fn drop(&mut self) {
+        hook::before(Kind::Release, self.mutex.object, R::NAME);
+        rank::released::<R>();
+    }
+}

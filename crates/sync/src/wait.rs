@@ -1,0 +1,104 @@
+//! Sleeping until a condition may have changed.
+//!
+//! A queue counts its wake-ups. A sleeper notes that number, then evaluates its condition, then
+//! sleeps only while the number is as noted. Whoever changes the condition changes it first and
+//! wakes second; so a change that the evaluation missed raises the number after it was noted, and
+//! no wake-up is lost.
+//!
+//! The queue's own lock is a leaf, held for the length of an addition, never around a condition.
+
+use std::sync::PoisonError;
+
+use crate::count::Refcount;
+use crate::hook::{self, Kind, ObjectId};
+use crate::mutex::Guard;
+use crate::rank::Rank;
+
+#[expect(clippy::disallowed_types, reason = "the wait queue is what everyone else waits with")]
+type WakeUps = std::sync::Mutex<u64>;
+#[expect(clippy::disallowed_types, reason = "the wait queue is what everyone else waits with")]
+type Sleepers = std::sync::Condvar;
+
+/// A queue of sleeping threads, all woken at once.
+#[derive(Debug)]
+pub struct WaitQueue {
+    wake_ups: WakeUps,
+    sleepers: Sleepers,
+    object: ObjectId,
+}
+
+impl WaitQueue {
+    /// A queue without sleepers.
+    pub fn new() -> Self {
+        Self { wake_ups: WakeUps::new(0), sleepers: Sleepers::new(), object: ObjectId::next() }
+    }
+
+    /// Sleeps until `count` is zero. Whoever makes it zero then calls [`wake_all`](Self::wake_all).
+    pub fn wait_zero(&self, count: &Refcount) {
+        self.wait_until(|| count.is_zero());
+    }
+
+    /// Sleeps, with the lock of `guard` given back, as long as `must_wait` holds. Returns the lock
+    /// taken again, with `must_wait` false under it.
+    ///
+    /// Whoever may make `must_wait` false changes the data under the lock and calls
+    /// [`wake_all`](Self::wake_all), under the lock or after. Other locks that the caller holds
+    /// stay held: there should be none that the waker needs.
+    pub fn wait_while<'a, R: Rank, T>(
+        &self,
+        mut guard: Guard<'a, R, T>,
+        mut must_wait: impl FnMut(&mut T) -> bool,
+    ) -> Guard<'a, R, T> {
+        loop {
+            let noted = self.note();
+            if !must_wait(&mut guard) {
+                return guard;
+            }
+            let mutex = guard.mutex();
+            drop(guard);
+            self.sleep(noted);
+            guard = mutex.lock();
+        }
+    }
+
+    /// Wakes every thread that sleeps here; each evaluates its condition again. Called after the
+    /// change that it announces.
+    pub fn wake_all(&self) {
+        hook::before(Kind::Wake, self.object, NAME);
+        *self.wake_ups.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.sleepers.notify_all();
+    }
+
+    /// Sleeps until `done` holds of state that is not behind a lock.
+    pub(crate) fn wait_until(&self, done: impl Fn() -> bool) {
+        loop {
+            let noted = self.note();
+            if done() {
+                return;
+            }
+            self.sleep(noted);
+        }
+    }
+
+    /// The wake-ups so far, to be noted before a condition is evaluated.
+    fn note(&self) -> u64 {
+        hook::before(Kind::WaitCheck, self.object, NAME);
+        *self.wake_ups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sleeps while there was no wake-up since `noted`.
+    fn sleep(&self, noted: u64) {
+        hook::before(Kind::Sleep, self.object, NAME);
+        let wake_ups = self.wake_ups.lock().unwrap_or_else(PoisonError::into_inner);
+        let woken = self.sleepers.wait_while(wake_ups, |wake_ups| *wake_ups == noted);
+        drop(woken.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Default for WaitQueue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+const NAME: &str = "WaitQueue";
