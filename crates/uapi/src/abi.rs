@@ -286,3 +286,112 @@ macro_rules! constants {
     };
 }
 pub(crate) use constants;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+    use zerocopy::IntoBytes;
+
+    use crate::{constants, iommufd, kvm, layouts, vfio};
+
+    #[test]
+    fn fields_cover_their_struct() {
+        for layout in layouts() {
+            let mut end = 0;
+            for field in layout.fields {
+                assert_eq!(field.offset, end, "{}.{}", layout.name, field.name);
+                assert_eq!(field.size % field.width, 0, "{}.{}", layout.name, field.name);
+                end += field.size;
+            }
+            assert_eq!(end, layout.size, "{}", layout.name);
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut seen = BTreeSet::new();
+        let structs = layouts().map(|layout| layout.name);
+        for name in structs.chain(constants().map(|constant| constant.name)) {
+            assert!(seen.insert(name), "{name} is declared twice");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_names_an_output_is_one() {
+        for layout in layouts() {
+            for field in layout.fields.iter().filter(|field| field.name.starts_with("out_")) {
+                assert!(field.is_output(), "{}.{}", layout.name, field.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_command_prints_as_people_read_it() {
+        let map = iommufd::IoasMapFile {
+            size: 40,
+            flags: iommufd::map_flags::READABLE,
+            ioas_id: 1,
+            fd: -1,
+            length: 0x1000,
+            ..Default::default()
+        };
+        let shown: Vec<_> = iommufd::IoasMapFile::LAYOUT
+            .fields_of(map.as_bytes())
+            .map(|(field, value)| format!("{field}={}", field.show(value)))
+            .collect();
+        assert_eq!(
+            shown.join(" "),
+            "size=40 flags=0x4 ioas_id=1 fd=-1 start=0x0 length=0x1000 iova=0x0"
+        );
+    }
+
+    #[test]
+    fn an_array_appears_once_per_element() {
+        let entry = iommufd::HwptArmSmmuv3 { ste: [1, u64::MAX] };
+        let values: Vec<_> = iommufd::HwptArmSmmuv3::LAYOUT
+            .fields_of(entry.as_bytes())
+            .map(|(field, value)| (field.name, value))
+            .collect();
+        assert_eq!(values, [("ste", 1), ("ste", u64::MAX)]);
+    }
+
+    #[test]
+    fn fields_know_who_fills_them_in() {
+        let field = |name| iommufd::IoasMap::LAYOUT.field(name).copied();
+        let (iova, user_va) = (field("iova").unwrap(), field("user_va").unwrap());
+        assert!(iova.is_input() && iova.is_output());
+        assert!(user_va.is_input() && !user_va.is_output());
+        assert!(field("__reserved").unwrap().is_reserved());
+        assert_eq!(field("reserved"), None);
+        let devid = vfio::BindIommufd::LAYOUT.field("out_devid").unwrap();
+        assert!(devid.is_output() && !devid.is_input() && !devid.is_reserved());
+        assert_eq!(kvm::DeviceAttr::LAYOUT.size, 24);
+    }
+
+    proptest! {
+        /// Against bytes taken one by one: every whole field appears, and nothing past the end.
+        #[test]
+        fn any_bytes_decode(which in 0_usize..64, bytes in prop::collection::vec(any::<u8>(), 0..96)) {
+            let layout = layouts().nth(which % layouts().count()).unwrap();
+            let mut expected = Vec::new();
+            for field in layout.fields.iter().filter(|f| f.offset + f.size <= bytes.len()) {
+                for at in (field.offset..field.offset + field.size).step_by(field.width) {
+                    let mut value = 0;
+                    for byte in (0..field.width).rev() {
+                        value = value << 8 | u64::from(bytes[at + byte]);
+                    }
+                    let negative = field.radix == super::Radix::Signed
+                        && bytes[at + field.width - 1] >= 0x80;
+                    if negative && field.width < 8 {
+                        value |= u64::MAX << (8 * field.width);
+                    }
+                    expected.push((field.name, value));
+                }
+            }
+            let decoded: Vec<_> = layout.fields_of(&bytes).map(|(f, value)| (f.name, value)).collect();
+            prop_assert_eq!(decoded, expected);
+        }
+    }
+}

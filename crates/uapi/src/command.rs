@@ -96,10 +96,10 @@ impl Command {
 const BASE: u32 = 0x3b00;
 
 macro_rules! commands {
-    ($( $file:ident { $(
+    ($( $file:ident ($module:ident) { $(
         $(#[$note:meta])*
-        $number:literal $name:ident $id:ident $rule:ident $(($module:ident::$argument:ident ..= $last:ident))?
-            $wait:ident $service:ident $profiles:expr;
+        $number:literal $name:ident $id:ident $wait:ident $service:ident $profiles:ident
+            $rule:ident $(($argument:ident ..= $last:ident))?;
     )* } )*) => {
         /// A row of [`COMMANDS`], by name.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -127,7 +127,7 @@ macro_rules! commands {
                 rule: SizeRule::$rule,
                 may_wait: waits!($wait),
                 served: served!($service),
-                profiles: $profiles,
+                profiles: profiles::$profiles,
             },
         )*)*];
     };
@@ -175,93 +175,304 @@ const fn bytes(size: usize) -> u32 {
     size as u32
 }
 
-const ALL: Profiles = Profiles::ALL;
+/// Where the rows exist, in the words of the table.
+mod profiles {
+    use super::{Profile, Profiles};
+
+    pub(super) const ALL: Profiles = Profiles::ALL;
+    pub(super) const NONE: Profiles = Profiles::NONE;
+    pub(super) const LINUX_73: Profiles = Profiles::of(&[Profile::Linux73]);
+    pub(super) const RFC_2025: Profiles = Profiles::of(&[Profile::Rfc2025_05]);
+    pub(super) const NOT_2025: Profiles = Profiles::except(&[Profile::Rfc2025_05]);
+    pub(super) const TSM_OP: Profiles = Profiles::of(&[Profile::Rfc, Profile::RfcV5_2026_05]);
+    pub(super) const TSM_REQ: Profiles = Profiles::of(&[Profile::Rfc, Profile::RfcV7_2026_10]);
+    pub(super) const TSM_REQ_V5: Profiles = Profiles::of(&[Profile::RfcV5_2026_05]);
+}
 
 commands! {
-    // nr, kernel name, id, size rule (struct ..= last field of its first version), waits?, served?, profiles
-    Iommufd {
+    // number, kernel name, id, waits?, served?, profiles
+    //     size rule (struct ..= last field of its first version)
+    Iommufd (iommufd) {
         /// Waits until no running command holds the object; a vdevice also unbinds.
-        0x80 IOMMU_DESTROY Destroy Extensible(iommufd::Destroy ..= id) waits served ALL;
-        0x81 IOMMU_IOAS_ALLOC IoasAlloc Extensible(iommufd::IoasAlloc ..= out_ioas_id) quick served ALL;
-        0x82 IOMMU_IOAS_ALLOW_IOVAS IoasAllowIovas Extensible(iommufd::IoasAllowIovas ..= allowed_iovas) quick hole ALL;
-        0x83 IOMMU_IOAS_COPY IoasCopy Extensible(iommufd::IoasCopy ..= src_iova) quick hole ALL;
-        0x84 IOMMU_IOAS_IOVA_RANGES IoasIovaRanges Extensible(iommufd::IoasIovaRanges ..= out_iova_alignment) quick served ALL;
+        0x80 IOMMU_DESTROY Destroy waits served ALL
+            Extensible(Destroy ..= id);
+        0x81 IOMMU_IOAS_ALLOC IoasAlloc quick served ALL
+            Extensible(IoasAlloc ..= out_ioas_id);
+        0x82 IOMMU_IOAS_ALLOW_IOVAS IoasAllowIovas quick hole ALL
+            Extensible(IoasAllowIovas ..= allowed_iovas);
+        0x83 IOMMU_IOAS_COPY IoasCopy quick hole ALL
+            Extensible(IoasCopy ..= src_iova);
+        0x84 IOMMU_IOAS_IOVA_RANGES IoasIovaRanges quick served ALL
+            Extensible(IoasIovaRanges ..= out_iova_alignment);
         /// Pinning copies nothing and asks no device; where it touches the caller's memory it waits no
         /// longer than any copy from it does.
-        0x85 IOMMU_IOAS_MAP IoasMap Extensible(iommufd::IoasMap ..= iova) quick served ALL;
+        0x85 IOMMU_IOAS_MAP IoasMap quick served ALL
+            Extensible(IoasMap ..= iova);
         /// Returns after the DMA that uses the mapping.
-        0x86 IOMMU_IOAS_UNMAP IoasUnmap Extensible(iommufd::IoasUnmap ..= length) waits served ALL;
-        0x87 IOMMU_OPTION IommuOption Extensible(iommufd::IommuOption ..= val64) quick hole ALL;
-        0x88 IOMMU_VFIO_IOAS VfioIoas Extensible(iommufd::VfioIoas ..= reserved) quick hole ALL;
+        0x86 IOMMU_IOAS_UNMAP IoasUnmap waits served ALL
+            Extensible(IoasUnmap ..= length);
+        0x87 IOMMU_OPTION IommuOption quick hole ALL
+            Extensible(IommuOption ..= val64);
+        0x88 IOMMU_VFIO_IOAS VfioIoas quick hole ALL
+            Extensible(VfioIoas ..= reserved);
         /// Attaches for a moment, hence may detach.
-        0x89 IOMMU_HWPT_ALLOC HwptAlloc Extensible(iommufd::HwptAlloc ..= reserved) waits served ALL;
-        0x8a IOMMU_GET_HW_INFO GetHwInfo Extensible(iommufd::HwInfo ..= reserved) quick served ALL;
+        0x89 IOMMU_HWPT_ALLOC HwptAlloc waits served ALL
+            Extensible(HwptAlloc ..= reserved);
+        0x8a IOMMU_GET_HW_INFO GetHwInfo quick served ALL
+            Extensible(HwInfo ..= reserved);
         /// Returns after the DMA that began untracked.
-        0x8b IOMMU_HWPT_SET_DIRTY_TRACKING HwptSetDirtyTracking Extensible(iommufd::HwptSetDirtyTracking ..= reserved) waits hole ALL;
+        0x8b IOMMU_HWPT_SET_DIRTY_TRACKING HwptSetDirtyTracking waits hole ALL
+            Extensible(HwptSetDirtyTracking ..= reserved);
         /// Returns after the DMA that marks what is being read.
-        0x8c IOMMU_HWPT_GET_DIRTY_BITMAP HwptGetDirtyBitmap Extensible(iommufd::HwptGetDirtyBitmap ..= data) waits hole ALL;
+        0x8c IOMMU_HWPT_GET_DIRTY_BITMAP HwptGetDirtyBitmap waits hole ALL
+            Extensible(HwptGetDirtyBitmap ..= data);
         /// Returns after the DMA that uses what is dropped.
-        0x8d IOMMU_HWPT_INVALIDATE HwptInvalidate Extensible(iommufd::HwptInvalidate ..= reserved) waits hole ALL;
-        0x8e IOMMU_FAULT_QUEUE_ALLOC FaultQueueAlloc Extensible(iommufd::FaultAlloc ..= out_fault_fd) quick hole ALL;
-        0x8f IOMMU_IOAS_MAP_FILE IoasMapFile Extensible(iommufd::IoasMapFile ..= iova) quick served ALL;
-        0x90 IOMMU_VIOMMU_ALLOC ViommuAlloc Extensible(iommufd::ViommuAlloc ..= out_viommu_id) waits hole ALL;
+        0x8d IOMMU_HWPT_INVALIDATE HwptInvalidate waits hole ALL
+            Extensible(HwptInvalidate ..= reserved);
+        0x8e IOMMU_FAULT_QUEUE_ALLOC FaultQueueAlloc quick hole ALL
+            Extensible(FaultAlloc ..= out_fault_fd);
+        0x8f IOMMU_IOAS_MAP_FILE IoasMapFile quick served ALL
+            Extensible(IoasMapFile ..= iova);
+        0x90 IOMMU_VIOMMU_ALLOC ViommuAlloc waits hole ALL
+            Extensible(ViommuAlloc ..= out_viommu_id);
         /// Where the profile binds here, waits for the device.
-        0x91 IOMMU_VDEVICE_ALLOC VdeviceAlloc Extensible(iommufd::VdeviceAlloc ..= virt_id) waits hole ALL;
+        0x91 IOMMU_VDEVICE_ALLOC VdeviceAlloc waits hole ALL
+            Extensible(VdeviceAlloc ..= virt_id);
         /// Takes every address space of the context.
-        0x92 IOMMU_IOAS_CHANGE_PROCESS IoasChangeProcess Extensible(iommufd::IoasChangeProcess ..= reserved) waits hole ALL;
-        0x93 IOMMU_VEVENTQ_ALLOC VeventqAlloc Extensible(iommufd::VeventqAlloc ..= out_veventq_fd) waits hole ALL;
-        0x94 IOMMU_HW_QUEUE_ALLOC HwQueueAlloc Extensible(iommufd::HwQueueAlloc ..= length) waits hole Profiles::except(&[Profile::Rfc2025_05]);
-        0x94 IOMMU_VDEVICE_GUEST_REQUEST VdeviceGuestRequest Extensible(iommufd::GuestRequest ..= resp_uptr) waits hole Profiles::of(&[Profile::Rfc2025_05]);
-        0x95 IOMMU_IOAS_NOIOMMU_GET_PA IoasNoiommuGetPa Extensible(iommufd::IoasNoiommuGetPa ..= out_phys) quick hole Profiles::of(&[Profile::Linux73]);
-        0x95 IOMMU_VDEVICE_TSM_OP VdeviceTsmOp Extensible(iommufd::TsmOp ..= vdevice_id) waits hole Profiles::of(&[Profile::Rfc, Profile::RfcV5_2026_05]);
-        0x96 IOMMU_VDEVICE_TSM_REQ VdeviceTsmReq Extensible(iommufd::TsmReq ..= tsm_code) waits hole Profiles::of(&[Profile::Rfc, Profile::RfcV7_2026_10]);
+        0x92 IOMMU_IOAS_CHANGE_PROCESS IoasChangeProcess waits hole ALL
+            Extensible(IoasChangeProcess ..= reserved);
+        0x93 IOMMU_VEVENTQ_ALLOC VeventqAlloc waits hole ALL
+            Extensible(VeventqAlloc ..= out_veventq_fd);
+        0x94 IOMMU_HW_QUEUE_ALLOC HwQueueAlloc waits hole NOT_2025
+            Extensible(HwQueueAlloc ..= length);
+        0x94 IOMMU_VDEVICE_GUEST_REQUEST VdeviceGuestRequest waits hole RFC_2025
+            Extensible(GuestRequest ..= resp_uptr);
+        0x95 IOMMU_IOAS_NOIOMMU_GET_PA IoasNoiommuGetPa quick hole LINUX_73
+            Extensible(IoasNoiommuGetPa ..= out_phys);
+        0x95 IOMMU_VDEVICE_TSM_OP VdeviceTsmOp waits hole TSM_OP
+            Extensible(TsmOp ..= vdevice_id);
+        0x96 IOMMU_VDEVICE_TSM_REQ VdeviceTsmReq waits hole TSM_REQ
+            Extensible(TsmReq ..= tsm_code);
         /// In the layout of v5.
-        0x96 IOMMU_VDEVICE_TSM_REQ VdeviceTsmReqV5 Extensible(iommufd::TsmReqV5 ..= resp_uptr) waits hole Profiles::of(&[Profile::RfcV5_2026_05]);
+        0x96 IOMMU_VDEVICE_TSM_REQ VdeviceTsmReqV5 waits hole TSM_REQ_V5
+            Extensible(TsmReqV5 ..= resp_uptr);
         /// Only in kernels built for testing: in no profile, so that no lookup finds it.
-        0xa0 IOMMU_TEST_CMD TestCmd Extensible(iommufd::TestCmd ..= last) waits hole Profiles::NONE;
+        0xa0 IOMMU_TEST_CMD TestCmd waits hole NONE
+            Extensible(TestCmd ..= last);
     }
-    VfioDevice {
-        0x6b VFIO_DEVICE_GET_INFO DeviceGetInfo Argsz(vfio::DeviceInfo ..= num_irqs) quick served ALL;
-        0x6c VFIO_DEVICE_GET_REGION_INFO DeviceGetRegionInfo Argsz(vfio::RegionInfo ..= offset) quick served ALL;
-        0x6d VFIO_DEVICE_GET_IRQ_INFO DeviceGetIrqInfo Argsz(vfio::IrqInfo ..= count) quick served ALL;
+    VfioDevice (vfio) {
+        0x6b VFIO_DEVICE_GET_INFO DeviceGetInfo quick served ALL
+            Argsz(DeviceInfo ..= num_irqs);
+        0x6c VFIO_DEVICE_GET_REGION_INFO DeviceGetRegionInfo quick served ALL
+            Argsz(RegionInfo ..= offset);
+        0x6d VFIO_DEVICE_GET_IRQ_INFO DeviceGetIrqInfo quick served ALL
+            Argsz(IrqInfo ..= count);
         /// `argsz` must also cover the data that `flags` and `count` ask for (`EINVAL`).
-        0x6e VFIO_DEVICE_SET_IRQS DeviceSetIrqs Argsz(vfio::IrqSet ..= count) quick served ALL;
-        0x6f VFIO_DEVICE_RESET DeviceReset None waits served ALL;
+        0x6e VFIO_DEVICE_SET_IRQS DeviceSetIrqs quick served ALL
+            Argsz(IrqSet ..= count);
+        0x6f VFIO_DEVICE_RESET DeviceReset waits served ALL
+            None;
         /// `argsz` must also cover the devices listed (`ENOSPC`).
-        0x70 VFIO_DEVICE_GET_PCI_HOT_RESET_INFO DeviceGetPciHotResetInfo Argsz(vfio::HotResetInfo ..= count) quick served ALL;
-        0x71 VFIO_DEVICE_PCI_HOT_RESET DevicePciHotReset Argsz(vfio::HotReset ..= count) waits served ALL;
-        0x72 VFIO_DEVICE_QUERY_GFX_PLANE DeviceQueryGfxPlane Argsz(vfio::GfxPlaneInfo ..= region_index) quick hole ALL;
-        0x73 VFIO_DEVICE_GET_GFX_DMABUF DeviceGetGfxDmabuf Pointer quick hole ALL;
-        0x74 VFIO_DEVICE_IOEVENTFD DeviceIoeventfd Argsz(vfio::Ioeventfd ..= fd) quick hole ALL;
+        0x70 VFIO_DEVICE_GET_PCI_HOT_RESET_INFO DeviceGetPciHotResetInfo quick served ALL
+            Argsz(HotResetInfo ..= count);
+        0x71 VFIO_DEVICE_PCI_HOT_RESET DevicePciHotReset waits served ALL
+            Argsz(HotReset ..= count);
+        0x72 VFIO_DEVICE_QUERY_GFX_PLANE DeviceQueryGfxPlane quick hole ALL
+            Argsz(GfxPlaneInfo ..= region_index);
+        0x73 VFIO_DEVICE_GET_GFX_DMABUF DeviceGetGfxDmabuf quick hole ALL
+            Pointer;
+        0x74 VFIO_DEVICE_IOEVENTFD DeviceIoeventfd quick hole ALL
+            Argsz(Ioeventfd ..= fd);
         /// `argsz` must also cover the feature's data (`EINVAL`). Some features stop or wake the device.
-        0x75 VFIO_DEVICE_FEATURE DeviceFeature Argsz(vfio::Feature ..= flags) waits served ALL;
+        0x75 VFIO_DEVICE_FEATURE DeviceFeature waits served ALL
+            Argsz(Feature ..= flags);
         /// 24 bytes with a token; `argsz` 16 is its first version.
-        0x76 VFIO_DEVICE_BIND_IOMMUFD DeviceBindIommufd ExtensibleArgsz(vfio::BindIommufd ..= out_devid) waits served ALL;
+        0x76 VFIO_DEVICE_BIND_IOMMUFD DeviceBindIommufd waits served ALL
+            ExtensibleArgsz(BindIommufd ..= out_devid);
         /// 16 bytes where `flags` say PASID (`EINVAL`).
-        0x77 VFIO_DEVICE_ATTACH_IOMMUFD_PT DeviceAttachIommufdPt Argsz(vfio::AttachIommufdPt ..= pt_id) waits served ALL;
+        0x77 VFIO_DEVICE_ATTACH_IOMMUFD_PT DeviceAttachIommufdPt waits served ALL
+            Argsz(AttachIommufdPt ..= pt_id);
         /// 12 bytes where `flags` say PASID (`EINVAL`).
-        0x78 VFIO_DEVICE_DETACH_IOMMUFD_PT DeviceDetachIommufdPt Argsz(vfio::DetachIommufdPt ..= flags) waits served ALL;
-        0x7a VFIO_DEVICE_TSM_BIND DeviceTsmBind Argsz(vfio::TsmBind ..= vdevice_id) waits hole Profiles::of(&[Profile::Rfc2025_05]);
-        0x7b VFIO_DEVICE_TSM_UNBIND DeviceTsmUnbind Argsz(vfio::TsmUnbind ..= flags) waits hole Profiles::of(&[Profile::Rfc2025_05]);
+        0x78 VFIO_DEVICE_DETACH_IOMMUFD_PT DeviceDetachIommufdPt waits served ALL
+            Argsz(DetachIommufdPt ..= flags);
+        0x7a VFIO_DEVICE_TSM_BIND DeviceTsmBind waits hole RFC_2025
+            Argsz(TsmBind ..= vdevice_id);
+        0x7b VFIO_DEVICE_TSM_UNBIND DeviceTsmUnbind waits hole RFC_2025
+            Argsz(TsmUnbind ..= flags);
     }
-    VfioGroup {
-        0x67 VFIO_GROUP_GET_STATUS GroupGetStatus Argsz(vfio::GroupStatus ..= flags) quick hole ALL;
-        0x68 VFIO_GROUP_SET_CONTAINER GroupSetContainer Pointer quick hole ALL;
-        0x69 VFIO_GROUP_UNSET_CONTAINER GroupUnsetContainer None waits hole ALL;
+    VfioGroup (vfio) {
+        0x67 VFIO_GROUP_GET_STATUS GroupGetStatus quick hole ALL
+            Argsz(GroupStatus ..= flags);
+        0x68 VFIO_GROUP_SET_CONTAINER GroupSetContainer quick hole ALL
+            Pointer;
+        0x69 VFIO_GROUP_UNSET_CONTAINER GroupUnsetContainer waits hole ALL
+            None;
         /// Binds and attaches.
-        0x6a VFIO_GROUP_GET_DEVICE_FD GroupGetDeviceFd Pointer waits hole ALL;
+        0x6a VFIO_GROUP_GET_DEVICE_FD GroupGetDeviceFd waits hole ALL
+            Pointer;
     }
-    VfioContainer {
-        0x64 VFIO_GET_API_VERSION GetApiVersion None quick hole ALL;
-        0x65 VFIO_CHECK_EXTENSION CheckExtension Value quick hole ALL;
-        0x66 VFIO_SET_IOMMU SetIommu Value quick hole ALL;
-        0x70 VFIO_IOMMU_GET_INFO IommuGetInfo Argsz(vfio::IommuType1Info ..= iova_pgsizes) quick hole ALL;
-        0x71 VFIO_IOMMU_MAP_DMA IommuMapDma Argsz(vfio::IommuType1DmaMap ..= size) quick hole ALL;
-        0x72 VFIO_IOMMU_UNMAP_DMA IommuUnmapDma Argsz(vfio::IommuType1DmaUnmap ..= size) waits hole ALL;
+    VfioContainer (vfio) {
+        0x64 VFIO_GET_API_VERSION GetApiVersion quick hole ALL
+            None;
+        0x65 VFIO_CHECK_EXTENSION CheckExtension quick hole ALL
+            Value;
+        0x66 VFIO_SET_IOMMU SetIommu quick hole ALL
+            Value;
+        0x70 VFIO_IOMMU_GET_INFO IommuGetInfo quick hole ALL
+            Argsz(IommuType1Info ..= iova_pgsizes);
+        0x71 VFIO_IOMMU_MAP_DMA IommuMapDma quick hole ALL
+            Argsz(IommuType1DmaMap ..= size);
+        0x72 VFIO_IOMMU_UNMAP_DMA IommuUnmapDma waits hole ALL
+            Argsz(IommuType1DmaUnmap ..= size);
         /// Only where the kernel's own type1 serves the container; `/dev/iommu` does not have it.
-        0x75 VFIO_IOMMU_DIRTY_PAGES IommuDirtyPages Argsz(vfio::IommuType1DirtyBitmap ..= flags) waits hole ALL;
+        0x75 VFIO_IOMMU_DIRTY_PAGES IommuDirtyPages waits hole ALL
+            Argsz(IommuType1DirtyBitmap ..= flags);
     }
-    MigrationData {
-        0x79 VFIO_MIG_GET_PRECOPY_INFO MigGetPrecopyInfo Argsz(vfio::PrecopyInfo ..= dirty_bytes) quick hole ALL;
+    MigrationData (vfio) {
+        0x79 VFIO_MIG_GET_PRECOPY_INFO MigGetPrecopyInfo quick hole ALL
+            Argsz(PrecopyInfo ..= dirty_bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_sorted_and_stand_at_their_id() {
+        assert!(COMMANDS.is_sorted_by_key(|row| (row.file, row.request)));
+        for row in COMMANDS {
+            assert_eq!(Command::of(row.id).id, row.id, "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn a_number_names_one_command_in_a_profile() {
+        for row in COMMANDS {
+            for &profile in Profile::ALL {
+                let alike = COMMANDS.iter().filter(|other| {
+                    other.file == row.file
+                        && other.request == row.request
+                        && other.profiles.contains(profile)
+                });
+                let found = lookup(row.file, profile, row.request).map(|found| found.id);
+                match alike.collect::<Vec<_>>()[..] {
+                    [] => assert_eq!(found, None, "{} in {profile}", row.name),
+                    [only] => assert_eq!(found, Some(only.id), "{} in {profile}", row.name),
+                    _ => panic!("{} is ambiguous in {profile}", row.name),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_exact_number_on_the_right_file_is_found() {
+        let rows = [(FileKind::Iommufd, 0x3b80..=0x3b96), (FileKind::VfioDevice, 0x3b6b..=0x3b78)];
+        for (file, numbers) in rows {
+            for request in (0..=0xffff_u32).chain([0x4018_3b85, 0x8000_3b85, 0xc000_3b6b, u32::MAX])
+            {
+                let found = lookup(file, Profile::Rfc, request).is_some();
+                assert_eq!(found, numbers.contains(&request), "{request:#x} on {file:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_that_profiles_dispute() {
+        use CommandId::*;
+        let expect = |request, ids: [Option<CommandId>; 5]| {
+            for (&profile, id) in Profile::ALL.iter().zip(ids) {
+                let found = lookup(FileKind::Iommufd, profile, request).map(|row| row.id);
+                assert_eq!(found, id, "{request:#x} in {profile}");
+            }
+        };
+        //              rfc                  linux-7.3                v5                      v7                   2025
+        expect(
+            0x3b94,
+            [
+                Some(HwQueueAlloc),
+                Some(HwQueueAlloc),
+                Some(HwQueueAlloc),
+                Some(HwQueueAlloc),
+                Some(VdeviceGuestRequest),
+            ],
+        );
+        expect(
+            0x3b95,
+            [Some(VdeviceTsmOp), Some(IoasNoiommuGetPa), Some(VdeviceTsmOp), None, None],
+        );
+        expect(
+            0x3b96,
+            [Some(VdeviceTsmReq), None, Some(VdeviceTsmReqV5), Some(VdeviceTsmReq), None],
+        );
+        expect(0x3ba0, [None; 5]);
+    }
+
+    #[test]
+    fn numbers_have_the_common_base() {
+        for row in COMMANDS {
+            assert_eq!(row.request & !0xff, 0x3b00, "{}", row.name);
+            let of_iommufd = row.file == FileKind::Iommufd;
+            assert_eq!(row.request >= 0x3b80, of_iommufd, "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn sizes_agree_with_structs_and_rules() {
+        for row in COMMANDS {
+            assert!(row.min_size <= row.size, "{}", row.name);
+            let sized = match row.rule {
+                SizeRule::Extensible => Some("size"),
+                SizeRule::ExtensibleArgsz | SizeRule::Argsz => Some("argsz"),
+                SizeRule::Pointer | SizeRule::Value | SizeRule::None => None,
+            };
+            assert_eq!(row.argument.map(|layout| layout.fields[0].name), sized, "{}", row.name);
+            assert_eq!(row.size as usize, row.argument.map_or(0, |layout| layout.size));
+            // The size and something else: nothing else is worth sending.
+            assert_eq!(row.min_size >= 8, sized.is_some(), "{}", row.name);
+            let ends = |layout: &Layout| {
+                layout.fields.iter().any(|f| f.offset + f.size == row.min_size as usize)
+            };
+            assert!(row.argument.is_none_or(ends), "{} ends inside a field", row.name);
+        }
+    }
+
+    #[test]
+    fn least_sizes_are_those_of_linux() {
+        let expect = |id: CommandId, min_size, size| {
+            let row = Command::of(id);
+            assert_eq!((row.min_size, row.size), (min_size, size), "{}", row.name);
+        };
+        // Those whose struct has grown since its first version.
+        expect(CommandId::HwptAlloc, 24, 48);
+        expect(CommandId::GetHwInfo, 32, 40);
+        expect(CommandId::ViommuAlloc, 24, 40);
+        expect(CommandId::VeventqAlloc, 28, 32);
+        expect(CommandId::TestCmd, 68, 72);
+        expect(CommandId::DeviceGetInfo, 16, 24);
+        expect(CommandId::DeviceIoeventfd, 28, 32);
+        expect(CommandId::DeviceBindIommufd, 16, 24);
+        expect(CommandId::DeviceAttachIommufdPt, 12, 16);
+        expect(CommandId::DeviceDetachIommufdPt, 8, 12);
+        expect(CommandId::IommuGetInfo, 16, 24);
+        let grown = COMMANDS.iter().filter(|row| {
+            row.rule == SizeRule::Extensible
+                && row.min_size < row.size
+                && row.id != CommandId::TestCmd
+        });
+        assert_eq!(grown.count(), 4);
+    }
+
+    #[test]
+    fn every_number_of_the_kernel_has_its_row() {
+        let in_linux_73 = |file| {
+            let rows = COMMANDS
+                .iter()
+                .filter(move |row| row.file == file && row.profiles.contains(Profile::Linux73));
+            rows.map(|row| row.request).collect::<Vec<_>>()
+        };
+        assert!(in_linux_73(FileKind::Iommufd).into_iter().eq(0x3b80..=0x3b95));
+        assert!(in_linux_73(FileKind::VfioDevice).into_iter().eq(0x3b6b..=0x3b78));
+        assert!(in_linux_73(FileKind::VfioGroup).into_iter().eq(0x3b67..=0x3b6a));
     }
 }
