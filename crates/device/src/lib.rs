@@ -1,1 +1,5 @@
-//! Placeholder.
+//! Emulated PCI functions.
+
+#![forbid(unsafe_code)]
+
+pub mod dma_engine;

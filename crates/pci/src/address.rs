@@ -54,7 +54,9 @@ impl fmt::Display for Address {
 
 /// A text that is not a PCI address.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{text:?} is not a PCI address; expected dddd:bb:dd.f in hexadecimal, such as b1d0:01:00.0")]
+#[error(
+    "{text:?} is not a PCI address; expected dddd:bb:dd.f in hexadecimal, such as b1d0:01:00.0"
+)]
 pub struct BadAddress {
     /// What was given.
     pub text: String,
