@@ -1,1 +1,26 @@
-//! Placeholder.
+//! Bytes shared with other processes, and the few system calls that go with them.
+//!
+//! - [`Pages`]: shared memory whose length cannot shrink, so that it is copied by plain loads and
+//!   stores. Other processes may write it at any moment.
+//! - [`Window`]: a file that may shrink under us, copied by system calls that answer with an error.
+//! - [`membarrier`]: a memory barrier on every thread of the process.
+//! - [`futex`]: sleeping on a word that may lie in shared memory.
+//! - [`TableSlab`]: 512-entry tables of atomic words, named by index.
+//!
+//! One of the two crates that hold `unsafe` code; each module opts in and says what for. Callers see
+//! none of it. What the bytes mean is not known here.
+//!
+//! Takes no lock that is held on return; [`TableSlab`] has one inside, a leaf.
+
+mod copy;
+pub mod futex;
+mod mapping;
+mod membarrier;
+mod pages;
+mod slab;
+mod window;
+
+pub use membarrier::membarrier;
+pub use pages::{Pages, SealError};
+pub use slab::{TABLE_ENTRIES, TableSlab};
+pub use window::{Vanished, Window};

@@ -39,9 +39,8 @@ impl Refcount {
     #[track_caller]
     pub fn inc_not_zero(&self) -> bool {
         self.before(CountOperation::IncNotZero);
-        let before =
-            self.update(|count| if count == 0 { None } else { Some(count.wrapping_add(1)) });
-        assert!(before != Ok(u32::MAX), "reference count overflows");
+        let before = self.update(|count| count.checked_add(1).filter(|_| count != 0));
+        assert!(before != Err(u32::MAX), "reference count overflows");
         before.is_ok()
     }
 
