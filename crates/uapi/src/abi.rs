@@ -1,9 +1,9 @@
 //! How an ABI struct is written down: once, with its C name, size and every offset.
 //!
-//! [`abi!`] turns such a table into a `repr(C)` struct, lets the compiler check size and offsets, and
-//! leaves a [`Layout`] behind, from which traces print a command and tests compare with the kernel's
-//! headers. [`constants!`] does the same for flag bits and enumerators. Takes no lock. Deliberately
-//! absent: what any field means to a command.
+//! [`abi!`] turns such a table into a `repr(C)` struct, lets the compiler check size and offsets,
+//! and leaves a [`Layout`] behind, from which traces print a command and tests compare with the
+//! kernel's headers. [`constants!`] does the same for flag bits and enumerators. Takes no lock.
+//! Deliberately absent: what any field means to a command.
 
 use std::fmt;
 
@@ -19,8 +19,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Decodes the fields that lie wholly in `bytes`, in order. A field that is an array appears once
-    /// per element. A negative value is sign-extended to 64 bits; [`Field::show`] undoes that.
+    /// Decodes the fields that lie wholly in `bytes`, in order. A field that is an array appears
+    /// once per element. A negative value is sign-extended to 64 bits; [`Field::show`] undoes that.
     pub fn fields_of<'b>(
         &self,
         bytes: &'b [u8],
@@ -155,7 +155,11 @@ pub(crate) trait Elements {
 }
 
 macro_rules! elements {
-    ($($integer:ty),*) => { $(impl Elements for $integer { const WIDTH: usize = size_of::<Self>(); })* };
+    ($($integer:ty),*) => {$(
+        impl Elements for $integer {
+            const WIDTH: usize = size_of::<Self>();
+        }
+    )*};
 }
 elements!(u8, u16, u32, u64, i32);
 
@@ -185,7 +189,8 @@ macro_rules! abi {
             #[repr(C)]
             #[derive(
                 Clone, Copy, Debug, Default, PartialEq, Eq,
-                zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable,
+                zerocopy::FromBytes, zerocopy::Immutable, zerocopy::IntoBytes,
+                zerocopy::KnownLayout,
             )]
             pub struct $name {
                 $(
@@ -373,8 +378,11 @@ mod tests {
     proptest! {
         /// Against bytes taken one by one: every whole field appears, and nothing past the end.
         #[test]
-        fn any_bytes_decode(which in 0_usize..64, bytes in prop::collection::vec(any::<u8>(), 0..96)) {
-            let layout = layouts().nth(which % layouts().count()).unwrap();
+        fn any_bytes_decode(
+            which in any::<prop::sample::Index>(),
+            bytes in prop::collection::vec(any::<u8>(), 0..96),
+        ) {
+            let layout = layouts().nth(which.index(layouts().count())).unwrap();
             let mut expected = Vec::new();
             for field in layout.fields.iter().filter(|f| f.offset + f.size <= bytes.len()) {
                 for at in (field.offset..field.offset + field.size).step_by(field.width) {
@@ -390,8 +398,8 @@ mod tests {
                     expected.push((field.name, value));
                 }
             }
-            let decoded: Vec<_> = layout.fields_of(&bytes).map(|(f, value)| (f.name, value)).collect();
-            prop_assert_eq!(decoded, expected);
+            let decoded = layout.fields_of(&bytes).map(|(field, value)| (field.name, value));
+            prop_assert_eq!(decoded.collect::<Vec<_>>(), expected);
         }
     }
 }

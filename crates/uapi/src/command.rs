@@ -1,14 +1,14 @@
 //! The one table of commands: every ioctl of iommufd and VFIO in Linux 7.3, a row each.
 //!
-//! Dispatch, seccomp filters, traces, fuzz targets and tests read [`COMMANDS`]; there is no second list.
-//! A row that is not served is a hole: `/dev/iommu` answers `EFAULT` where the size cannot be read, else
-//! `ENOTTY`, and checks no size. Takes no lock. Deliberately absent: handlers, and the commands of
-//! other architectures (sPAPR TCE, EEH).
+//! Dispatch, seccomp filters, traces, fuzz targets and tests read [`COMMANDS`]; there is no second
+//! list. A row that is not served is a hole: `/dev/iommu` answers `EFAULT` where the size cannot be
+//! read, else `ENOTTY`, and checks no size. Takes no lock. Deliberately absent: handlers, and the
+//! commands of other architectures (sPAPR TCE, EEH).
 //!
-//! Numbers of one file may mean another command on another file: `0x3b71` is `VFIO_DEVICE_PCI_HOT_RESET` on a
-//! device and `VFIO_IOMMU_MAP_DMA` on a container. `/dev/iommu` also takes a container's commands: its
-//! own numbers start at `0x3b80`, and for those below it a dispatcher looks under
-//! [`FileKind::VfioContainer`].
+//! Numbers of one file may mean another command on another file: `0x3b71` is
+//! `VFIO_DEVICE_PCI_HOT_RESET` on a device and `VFIO_IOMMU_MAP_DMA` on a container. `/dev/iommu`
+//! also takes a container's commands: its own numbers start at `0x3b80`, and for those below it a
+//! dispatcher looks under [`FileKind::VfioContainer`].
 
 use crate::profile::{Profile, Profiles};
 use crate::{Layout, iommufd, vfio};
@@ -28,8 +28,8 @@ pub struct Command {
     pub argument: Option<&'static Layout>,
     /// Bytes of the struct as Linux 7.3 knows it, without a trailing array; 0 where there is none.
     pub size: u32,
-    /// The least `size` or `argsz` accepted, in bytes: the struct's end in its first version. Flags may ask
-    /// for more. 0 where there is no struct.
+    /// The least `size` or `argsz` accepted, in bytes: the struct's end in its first version. Flags
+    /// may ask for more. 0 where there is no struct.
     pub min_size: u32,
     /// What is asked of the size that a caller states.
     pub rule: SizeRule,
@@ -59,13 +59,13 @@ pub enum FileKind {
 /// What a command asks of its argument's size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SizeRule {
-    /// The first word is `size`: unreadable `EFAULT`, less than `min_size` `EINVAL`. More than the struct has is
-    /// accepted where the rest is zero, else `E2BIG`. Less is filled up with zeros.
+    /// The first word is `size`: unreadable `EFAULT`, less than `min_size` `EINVAL`. More than the
+    /// struct has is accepted where the rest is zero, else `E2BIG`. Less is filled up with zeros.
     Extensible,
     /// As [`Extensible`](Self::Extensible), and the first word is `argsz`.
     ExtensibleArgsz,
-    /// The first word is `argsz`: `min_size` bytes are read before it is looked at (unreadable `EFAULT`), less than
-    /// `min_size` is `EINVAL`, any more is accepted.
+    /// The first word is `argsz`: `min_size` bytes are read before it is looked at (unreadable
+    /// `EFAULT`), less than `min_size` is `EINVAL`, any more is accepted.
     Argsz,
     /// The argument points to something without a size: a file descriptor, a string, an id.
     Pointer,
@@ -75,8 +75,8 @@ pub enum SizeRule {
     None,
 }
 
-/// Finds the command that `request` means on a file of this kind, in this profile. Rows that are not
-/// served are found too. [`None`] means `ENOTTY`.
+/// Finds the command that `request` means on a file of this kind, in this profile. Rows that are
+/// not served are found too. [`None`] means `ENOTTY`.
 pub fn lookup(file: FileKind, profile: Profile, request: u32) -> Option<&'static Command> {
     let first = COMMANDS.partition_point(|row| (row.file, row.request) < (file, request));
     COMMANDS[first..]
@@ -204,8 +204,8 @@ commands! {
             Extensible(IoasCopy ..= src_iova);
         0x84 IOMMU_IOAS_IOVA_RANGES IoasIovaRanges quick served ALL
             Extensible(IoasIovaRanges ..= out_iova_alignment);
-        /// Pinning copies nothing and asks no device; where it touches the caller's memory it waits no
-        /// longer than any copy from it does.
+        /// Pinning asks no device and no other thread. It may touch the caller's memory, and waits
+        /// for that no longer than reading the argument did.
         0x85 IOMMU_IOAS_MAP IoasMap quick served ALL
             Extensible(IoasMap ..= iova);
         /// Returns after the DMA that uses the mapping.
@@ -245,8 +245,8 @@ commands! {
             Extensible(VeventqAlloc ..= out_veventq_fd);
         0x94 IOMMU_HW_QUEUE_ALLOC HwQueueAlloc waits hole NOT_2025
             Extensible(HwQueueAlloc ..= length);
-        0x94 IOMMU_VDEVICE_GUEST_REQUEST VdeviceGuestRequest waits hole RFC_2025
-            Extensible(GuestRequest ..= resp_uptr);
+        0x94 IOMMU_VDEVICE_TSM_GUEST_REQUEST VdeviceTsmGuestRequest waits hole RFC_2025
+            Extensible(TsmGuestRequest ..= resp_uptr);
         0x95 IOMMU_IOAS_NOIOMMU_GET_PA IoasNoiommuGetPa quick hole LINUX_73
             Extensible(IoasNoiommuGetPa ..= out_phys);
         0x95 IOMMU_VDEVICE_TSM_OP VdeviceTsmOp waits hole TSM_OP
@@ -283,7 +283,8 @@ commands! {
             Pointer;
         0x74 VFIO_DEVICE_IOEVENTFD DeviceIoeventfd quick hole ALL
             Argsz(Ioeventfd ..= fd);
-        /// `argsz` must also cover the feature's data (`EINVAL`). Some features stop or wake the device.
+        /// `argsz` must also cover the feature's data (`EINVAL`). Some features stop or wake the
+        /// device.
         0x75 VFIO_DEVICE_FEATURE DeviceFeature waits served ALL
             Argsz(Feature ..= flags);
         /// 24 bytes with a token; `argsz` 16 is its first version.
@@ -380,32 +381,53 @@ mod tests {
     #[test]
     fn numbers_that_profiles_dispute() {
         use CommandId::*;
-        let expect = |request, ids: [Option<CommandId>; 5]| {
-            for (&profile, id) in Profile::ALL.iter().zip(ids) {
-                let found = lookup(FileKind::Iommufd, profile, request).map(|row| row.id);
-                assert_eq!(found, id, "{request:#x} in {profile}");
-            }
-        };
-        //              rfc                  linux-7.3                v5                      v7                   2025
-        expect(
-            0x3b94,
-            [
-                Some(HwQueueAlloc),
-                Some(HwQueueAlloc),
-                Some(HwQueueAlloc),
-                Some(HwQueueAlloc),
-                Some(VdeviceGuestRequest),
-            ],
-        );
-        expect(
-            0x3b95,
-            [Some(VdeviceTsmOp), Some(IoasNoiommuGetPa), Some(VdeviceTsmOp), None, None],
-        );
-        expect(
-            0x3b96,
-            [Some(VdeviceTsmReq), None, Some(VdeviceTsmReqV5), Some(VdeviceTsmReq), None],
-        );
-        expect(0x3ba0, [None; 5]);
+        // From 0x3b94 on.
+        let expected = [
+            (Profile::Rfc, [Some(HwQueueAlloc), Some(VdeviceTsmOp), Some(VdeviceTsmReq)]),
+            (Profile::Linux73, [Some(HwQueueAlloc), Some(IoasNoiommuGetPa), None]),
+            (
+                Profile::RfcV5_2026_05,
+                [Some(HwQueueAlloc), Some(VdeviceTsmOp), Some(VdeviceTsmReqV5)],
+            ),
+            (Profile::RfcV7_2026_10, [Some(HwQueueAlloc), None, Some(VdeviceTsmReq)]),
+            (Profile::Rfc2025_05, [Some(VdeviceTsmGuestRequest), None, None]),
+        ];
+        assert_eq!(expected.map(|(profile, _)| profile), Profile::ALL);
+        for (profile, ids) in expected {
+            let found = |request| lookup(FileKind::Iommufd, profile, request).map(|row| row.id);
+            assert_eq!([0x3b94, 0x3b95, 0x3b96].map(found), ids, "{profile}");
+            assert_eq!(found(0x3ba0), None, "{profile}");
+        }
+        for request in [0x3b7a, 0x3b7b] {
+            let has = |profile: &Profile| lookup(FileKind::VfioDevice, *profile, request).is_some();
+            let holders: Vec<_> = Profile::ALL.iter().copied().filter(has).collect();
+            assert_eq!(holders, [Profile::Rfc2025_05], "{request:#x}");
+        }
+    }
+
+    #[test]
+    fn what_is_served() {
+        use CommandId::*;
+        let served = COMMANDS.iter().filter(|row| row.served);
+        for row in served.clone() {
+            assert!(row.argument.is_some() || row.rule == SizeRule::None, "{}", row.name);
+            assert_eq!(row.profiles, Profiles::ALL, "{}", row.name);
+        }
+        let quick: Vec<_> = served.filter(|row| !row.may_wait).map(|row| row.id).collect();
+        // Those that a listener answers with no other behind it: each must keep its promise.
+        let promised = [
+            IoasAlloc,
+            IoasIovaRanges,
+            IoasMap,
+            GetHwInfo,
+            IoasMapFile,
+            DeviceGetInfo,
+            DeviceGetRegionInfo,
+            DeviceGetIrqInfo,
+            DeviceSetIrqs,
+            DeviceGetPciHotResetInfo,
+        ];
+        assert_eq!(quick, promised);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Error numbers as Linux on x86-64 publishes them.
 //!
-//! What lives here: one number per reason, with its name. Which reason a refusal has is the business
-//! of whoever refuses. Takes no lock. Deliberately absent: the aliases (`EWOULDBLOCK`, `EDEADLOCK`),
-//! the kernel's internal numbers from 512 up, and texts. Source: [uapi/asm-generic/errno.h].
+//! What lives here: one number per reason, with its name. Which reason a refusal has is the
+//! business of whoever refuses. Takes no lock. Deliberately absent: the aliases (`EWOULDBLOCK`,
+//! `EDEADLOCK`), the kernel's internal numbers from 512 up, and texts. Source:
+//! [uapi/asm-generic/errno.h].
 
 use std::fmt;
 

@@ -1,8 +1,8 @@
 //! `/dev/iommu`: the structs and constants of [uapi/iommufd.h].
 //!
-//! Every command's struct starts with `size`, the bytes that the caller knows of it. Structs keep the
-//! kernel's names without the `iommu_` in front. Takes no lock. Deliberately absent: what commands do,
-//! and in which order they refuse.
+//! Every command's struct starts with `size`, the bytes that the caller knows of it. Structs keep
+//! the kernel's names without the `iommu_` in front. Takes no lock. Deliberately absent: what
+//! commands do, and in which order they refuse.
 
 mod address_space;
 mod event;

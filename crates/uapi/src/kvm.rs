@@ -5,8 +5,8 @@
 use crate::abi::{abi, constants};
 
 abi! {
-    /// `KVM_SET_DEVICE_ATTR`: sets an attribute of a KVM device. For the ones named here, `addr` points
-    /// to an `i32` file descriptor.
+    /// `KVM_SET_DEVICE_ATTR`: sets an attribute of a KVM device. For the ones named here, `addr`
+    /// points to an `i32` file descriptor.
     struct DeviceAttr ["kvm_device_attr", 24] {
         0x00 in hex flags: u32,
         0x04 in dec group: u32,

@@ -1,20 +1,21 @@
-//! What the Linux kernel publishes about iommufd and VFIO: numbers, structs, error numbers, and the one
-//! table of commands. The words are those of Linux 7.3 on x86-64.
+//! What the Linux kernel publishes about iommufd and VFIO: numbers, structs, error numbers, and the
+//! one table of commands. The words are those of Linux 7.3 on x86-64.
 //!
 //! | To find | Look at |
 //! |---|---|
 //! | a command: number, argument, size rule, whether it is served | [`COMMANDS`], [`lookup`] |
-//! | an argument's struct and its flags | [`iommufd`], [`vfio`], [`kvm`]; C name, size and offsets stand in the source |
+//! | an argument's struct and its flags | [`iommufd`], [`vfio`], [`kvm`] |
 //! | an error number | [`Errno`] |
-//! | the shape of a struct as data, for traces and tests | [`Layout`], each struct's `LAYOUT`, [`layouts`] |
+//! | the shape of a struct as data | [`Layout`], each struct's `LAYOUT`, [`layouts`] |
 //! | which shape of the TSM series a client meets | [`Profile`] |
 //!
-//! Invariant: this crate knows no behaviour. It says that `IOMMU_IOAS_MAP` takes 40 bytes, and nothing about
-//! mapping. What is refused, in which order and why, stands in `iommufd` and `vfio`; whether memory can
-//! be read, in the front end.
+//! Invariant: this crate knows no behaviour. It says that `IOMMU_IOAS_MAP` takes 40 bytes, and
+//! nothing about mapping. What is refused, in which order and why, stands in `iommufd` and `vfio`;
+//! whether memory can be read, in the front end.
 //!
-//! Takes no lock, allocates nothing, and does no IO. Little-endian machines only, as Linux is on x86-64.
-//! Deliberately absent: other architectures' commands, 32-bit compatibility, and the rest of KVM.
+//! Takes no lock, allocates nothing, and does no IO. Little-endian machines only, as Linux is on
+//! x86-64. Deliberately absent: other architectures' commands, 32-bit compatibility, and the rest
+//! of KVM.
 #![forbid(unsafe_code)]
 
 mod abi;

@@ -1,16 +1,16 @@
 //! Profiles: which published shape of the ABI a client meets.
 //!
-//! Linux 7.3 knows no TSM; the patch series that add it came in several shapes, some under numbers that
-//! 7.3 gives to other commands. A profile picks one. Takes no lock. Deliberately absent: what is
-//! different behind the numbers.
+//! Linux 7.3 knows no TSM; the patch series that add it came in several shapes, some under numbers
+//! that 7.3 gives to other commands. A profile picks one. Takes no lock. Deliberately absent: what
+//! is different behind the numbers.
 
 use std::fmt;
 
 /// A published shape of the ABI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Profile {
-    /// Linux 7.3 with both shapes of the TSM series that do not exclude each other: `IOMMU_VDEVICE_TSM_OP` of
-    /// v5, `IOMMU_VDEVICE_TSM_REQ` as taken for v7.
+    /// Linux 7.3 with both shapes of the TSM series that do not exclude each other:
+    /// `IOMMU_VDEVICE_TSM_OP` of v5, `IOMMU_VDEVICE_TSM_REQ` as taken for v7.
     #[default]
     Rfc,
     /// Linux 7.3 as released, without TSM.

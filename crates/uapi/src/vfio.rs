@@ -2,9 +2,9 @@
 //!
 //! Commands' structs start with `argsz`, the bytes that the caller provides, payload included; each
 //! command has its own least value. Structs keep the kernel's names without the `vfio_` and
-//! `vfio_device_` in front. A trailing array is not part of a struct here: it starts at the struct's
-//! end. Takes no lock. Deliberately absent: what commands do, and structs of other architectures and
-//! buses (sPAPR TCE, EEH, s390).
+//! `vfio_device_` in front. A trailing array is not part of a struct here: it starts at the
+//! struct's end. Takes no lock. Deliberately absent: what commands do, and structs of other
+//! architectures and buses (sPAPR TCE, EEH, s390).
 
 mod container;
 mod device;

@@ -1,9 +1,9 @@
 //! The ABI of this crate against the kernel's own headers.
 //!
-//! A C probe, built from the crate's layouts, prints sizes, offsets and numbers as a C compiler sees them
-//! in `/usr/include/linux` or in the directory that `BINDERY_UAPI_HEADERS` names. Headers older than Linux 7.3
-//! know less: a struct, command or constant that they lack is shown as ignored with that reason, and
-//! of a struct that has grown since, the older fields are compared.
+//! A C probe, built from the crate's layouts, prints sizes, offsets and numbers as a C compiler
+//! sees them in `/usr/include/linux` or in the directory that `BINDERY_UAPI_HEADERS` names. Headers
+//! older than Linux 7.3 know less: a struct, command or constant that they lack is shown as ignored
+//! with that reason, and of a struct that has grown since, the older fields are compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -17,9 +17,10 @@ const HEADERS: [&str; 3] = ["linux/iommufd.h", "linux/vfio.h", "linux/kvm.h"];
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials = match Headers::read() {
-        Ok(headers) => trials(&headers),
-        Err(reason) => vec![skipped("all", &reason)],
+    let trials = match (compiler(None).arg("--version").output(), Headers::read()) {
+        (Err(reason), _) => vec![skipped("all", &format!("no C compiler `cc`: {reason}"))],
+        (Ok(_), Err(reason)) => vec![Trial::test("headers can be read", || Err(reason.into()))],
+        (Ok(_), Ok(headers)) => trials(&headers),
     };
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -109,10 +110,17 @@ struct Headers {
 impl Headers {
     fn read() -> Result<Self, String> {
         let directory = std::env::var_os("BINDERY_UAPI_HEADERS").map(PathBuf::from);
+        if let Some(directory) = directory.as_deref()
+            && !directory.join("linux/vfio.h").is_file()
+        {
+            return Err(format!(
+                "BINDERY_UAPI_HEADERS: no linux/vfio.h in {}",
+                directory.display()
+            ));
+        }
         let output = compiler(directory.as_deref())
             .args(["-E", "-dD", "-P", "-x", "c", "-"])
-            .feed(includes())
-            .map_err(|error| format!("C compiler `cc`: {error}"))?;
+            .feed(includes())?;
         let text = String::from_utf8_lossy(&output).into_owned();
         let words = words(&text).map(str::to_owned).collect();
         Ok(Self { directory, text, words })

@@ -5,8 +5,8 @@
 use crate::abi::{abi, constants};
 
 abi! {
-    /// `IOMMU_GET_HW_INFO`: describes the IOMMU of a device. Field `out_data_type` shares its bytes with the
-    /// input `in_data_type`, read if [`hw_info_flags::INPUT_TYPE`] is set.
+    /// `IOMMU_GET_HW_INFO`: describes the IOMMU of a device. Field `out_data_type` shares its bytes
+    /// with the input `in_data_type`, read if [`hw_info_flags::INPUT_TYPE`] is set.
     struct HwInfo ["iommu_hw_info", 40] {
         0x00 in dec size: u32,
         0x04 in hex flags: u32,

@@ -5,8 +5,8 @@
 use crate::abi::{abi, constants};
 
 abi! {
-    /// `IOMMU_HWPT_ALLOC`: makes a page table for a device, over an IOAS, another page table or a vIOMMU
-    /// (`pt_id`). `data_uptr` points to `data_len` bytes whose form `data_type` says.
+    /// `IOMMU_HWPT_ALLOC`: makes a page table for a device, over an IOAS, another page table or a
+    /// vIOMMU (`pt_id`). `data_uptr` points to `data_len` bytes whose form `data_type` says.
     struct HwptAlloc ["iommu_hwpt_alloc", 48] {
         0x00 in dec size: u32,
         0x04 in hex flags: u32,
@@ -29,7 +29,8 @@ abi! {
         0x0c in hex reserved("__reserved"): u32,
     }
 
-    /// `IOMMU_HWPT_GET_DIRTY_BITMAP`: reads the log; one bit at `data` per `page_size` bytes from `iova`.
+    /// `IOMMU_HWPT_GET_DIRTY_BITMAP`: reads the log; one bit at `data` per `page_size` bytes from
+    /// `iova`.
     struct HwptGetDirtyBitmap ["iommu_hwpt_get_dirty_bitmap", 48] {
         0x00 in dec size: u32,
         0x04 in dec hwpt_id: u32,

@@ -1,6 +1,7 @@
 //! Commands of the TSM (TEE security manager) patch series, which no released kernel has.
 //!
-//! Names, numbers and fields are those of the mails; each struct says of which. Takes no lock.
+//! Names, numbers and fields are those of the published patches; each struct says of which. Takes
+//! no lock.
 
 use crate::abi::{abi, constants};
 
@@ -14,9 +15,9 @@ abi! {
         0x0c in dec vdevice_id: u32,
     }
 
-    /// `IOMMU_VDEVICE_TSM_REQ`: passes a guest's request to the TSM, as published after v5 (2026-06) and
-    /// taken for v7 (2026-10), whose text was not at hand. `tsm_code` is written whatever the outcome.
-    /// [tsm-rfc-v7]
+    /// `IOMMU_VDEVICE_TSM_REQ`: passes a guest's request to the TSM, as published after v5
+    /// (2026-06); for v7 (2026-10) it is a reconstruction. `tsm_code` is written whatever the
+    /// outcome. [tsm-rfc-v7]
     struct TsmReq ["iommu_vdevice_tsm_req", 48] {
         0x00 in dec size: u32,
         0x04 in dec vdevice_id: u32,
@@ -30,7 +31,7 @@ abi! {
     }
 
     /// `IOMMU_VDEVICE_TSM_REQ` as published in v5 (2026-05): a scope in place of operation and
-    /// architecture. [tsm-rfc-v5]
+    /// architecture. The `_v5` is ours: v5 gave it the name that [`TsmReq`] has. [tsm-rfc-v5]
     struct TsmReqV5 ["iommu_vdevice_tsm_req_v5", 40] {
         0x00 in dec size: u32,
         0x04 in dec vdevice_id: u32,
@@ -42,14 +43,15 @@ abi! {
         0x20 in hex resp_uptr: u64,
     }
 
-    /// `IOMMU_VDEVICE_GUEST_REQUEST` of 2025-05, next to binding by a VFIO command. [tsm-rfc-2025-05]
-    struct GuestRequest ["iommu_vdevice_guest_request", 48] {
+    /// `IOMMU_VDEVICE_TSM_GUEST_REQUEST` of 2025-05, next to binding by a VFIO command. `resp_len`
+    /// comes back as the bytes written. [tsm-rfc-2025-05]
+    struct TsmGuestRequest ["iommu_vdevice_tsm_guest_request", 48] {
         0x00 in dec size: u32,
         0x04 in dec vdevice_id: u32,
         0x08 in dec r#type("type"): u32,
         0x0c in dec type_info_len: u32,
         0x10 in dec req_len: u32,
-        0x14 in dec resp_len: u32,
+        0x14 inout dec resp_len: u32,
         0x18 in hex type_info_uptr: u64,
         0x20 in hex req_uptr: u64,
         0x28 in hex resp_uptr: u64,
@@ -70,22 +72,23 @@ constants! {
         TDX = 3, "IOMMU_VDEVICE_TSM_TVM_ARCH_TDX";
     }
 
-    /// `op` of [`TsmReq`].
+    /// `op` of [`TsmReq`], numbered as in the series' integration tree; a mail of 2026-06 numbers
+    /// the same operations in another order.
     mod tsm_request: u32 {
-        VALIDATE_MMIO = 1, "IOMMU_VDEVICE_TSM_REQ_VALIDATE_MMIO";
-        SET_TDI_STATE = 2, "IOMMU_VDEVICE_TSM_REQ_SET_TDI_STATE";
-        SEV_ENABLE_DMA = 3, "IOMMU_VDEVICE_TSM_REQ_SEV_ENABLE_DMA";
-        SEV_DISABLE_DMA = 4, "IOMMU_VDEVICE_TSM_REQ_SEV_DISABLE_DMA";
-        READ_OBJECT = 5, "IOMMU_VDEVICE_TSM_REQ_READ_OBJECT";
-        REGEN_OBJECT = 6, "IOMMU_VDEVICE_TSM_REQ_REGEN_OBJECT";
-        OBJECT_INFO = 7, "IOMMU_VDEVICE_TSM_REQ_OBJECT_INFO";
+        VALIDATE_MMIO = 1, "TSM_REQ_VALIDATE_MMIO";
+        SET_TDI_STATE = 2, "TSM_REQ_SET_TDI_STATE";
+        SEV_ENABLE_DMA = 3, "TSM_REQ_SEV_ENABLE_DMA";
+        SEV_DISABLE_DMA = 4, "TSM_REQ_SEV_DISABLE_DMA";
+        READ_OBJECT = 5, "TSM_REQ_READ_OBJECT";
+        REGEN_OBJECT = 6, "TSM_REQ_REGEN_OBJECT";
+        OBJECT_INFO = 7, "TSM_REQ_OBJECT_INFO";
     }
 
     /// `scope` of [`TsmReqV5`].
     mod tsm_scope: u32 {
-        INFO = 0, "IOMMU_VDEVICE_TSM_REQ_SCOPE_INFO";
-        STATE_CHANGE = 1, "IOMMU_VDEVICE_TSM_REQ_SCOPE_STATE_CHANGE";
-        DEBUG_READ = 2, "IOMMU_VDEVICE_TSM_REQ_SCOPE_DEBUG_READ";
-        DEBUG_WRITE = 3, "IOMMU_VDEVICE_TSM_REQ_SCOPE_DEBUG_WRITE";
+        INFO = 0, "IOMMU_VDEVICE_TSM_REQ_PCI_INFO";
+        STATE_CHANGE = 1, "IOMMU_VDEVICE_TSM_REQ_PCI_STATE_CHANGE";
+        DEBUG_READ = 2, "IOMMU_VDEVICE_TSM_REQ_PCI_DEBUG_READ";
+        DEBUG_WRITE = 3, "IOMMU_VDEVICE_TSM_REQ_PCI_DEBUG_WRITE";
     }
 }

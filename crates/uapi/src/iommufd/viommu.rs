@@ -52,7 +52,8 @@ constants! {
         DEFAULT = 0, "IOMMU_VIOMMU_TYPE_DEFAULT";
         ARM_SMMUV3 = 1, "IOMMU_VIOMMU_TYPE_ARM_SMMUV3";
         TEGRA241_CMDQV = 2, "IOMMU_VIOMMU_TYPE_TEGRA241_CMDQV";
-        /// Of a confidential guest. Not in Linux 7.3: from the TSM patch series, see [`TsmReq`](super::TsmReq).
+        /// Of a confidential guest. Not in Linux 7.3: from the TSM patch series, see
+        /// [`TsmReq`](super::super::TsmReq).
         ARM_REALM_SMMUV3 = 3, "IOMMU_VIOMMU_TYPE_ARM_REALM_SMMUV3";
     }
 

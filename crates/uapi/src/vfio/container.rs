@@ -66,8 +66,8 @@ abi! {
         0x10 inout hex size: u64,
     }
 
-    /// `VFIO_IOMMU_DIRTY_PAGES`: starts, stops or reads ([`IommuType1DirtyBitmapGet`] follows) the log of
-    /// written pages.
+    /// `VFIO_IOMMU_DIRTY_PAGES`: starts, stops or reads ([`IommuType1DirtyBitmapGet`] follows) the
+    /// log of written pages.
     struct IommuType1DirtyBitmap ["vfio_iommu_type1_dirty_bitmap", 8] {
         0x00 in dec argsz: u32,
         0x04 in hex flags: u32,

@@ -14,8 +14,8 @@ abi! {
         0x10 in hex token_uuid_ptr: u64,
     }
 
-    /// `VFIO_DEVICE_ATTACH_IOMMUFD_PT`: lets the device's DMA through page table `pt_id`. Comes back with
-    /// the page table used, where an IOAS was given.
+    /// `VFIO_DEVICE_ATTACH_IOMMUFD_PT`: lets the device's DMA through page table `pt_id`. Comes
+    /// back with the page table used, where an IOAS was given.
     struct AttachIommufdPt ["vfio_device_attach_iommufd_pt", 16] {
         0x00 in dec argsz: u32,
         0x04 in hex flags: u32,
@@ -57,17 +57,17 @@ abi! {
         0x0c out hex reserved: u32,
     }
 
-    /// `VFIO_DEVICE_TSM_BIND` of 2025-05: binds the TDI of the device to a vdevice. [tsm-rfc-2025-05]
-    struct TsmBind ["vfio_device_tsm_bind", 16] {
+    /// `VFIO_DEVICE_TSM_BIND` of 2025-05: binds the TDI of the device to a vdevice.
+    /// [tsm-rfc-2025-05]
+    struct TsmBind ["vfio_pci_tsm_bind", 16] {
         0x00 in dec argsz: u32,
         0x04 in hex flags: u32,
         0x08 in dec vdevice_id: u32,
         0x0c in hex pad: u32,
     }
 
-    /// `VFIO_DEVICE_TSM_UNBIND` of 2025-05: undoes [`TsmBind`]. Its fields are a reconstruction.
-    /// [tsm-rfc-2025-05]
-    struct TsmUnbind ["vfio_device_tsm_unbind", 8] {
+    /// `VFIO_DEVICE_TSM_UNBIND` of 2025-05: undoes [`TsmBind`]. [tsm-rfc-2025-05]
+    struct TsmUnbind ["vfio_pci_tsm_unbind", 8] {
         0x00 in dec argsz: u32,
         0x04 in hex flags: u32,
     }

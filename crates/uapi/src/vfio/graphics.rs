@@ -5,8 +5,8 @@
 use crate::abi::{abi, constants};
 
 abi! {
-    /// `VFIO_DEVICE_QUERY_GFX_PLANE`: describes what a plane shows. `region_index` shares its bytes with
-    /// `dmabuf_id`.
+    /// `VFIO_DEVICE_QUERY_GFX_PLANE`: describes what a plane shows. `region_index` shares its bytes
+    /// with `dmabuf_id`.
     struct GfxPlaneInfo ["vfio_device_gfx_plane_info", 64] {
         0x00 in dec argsz: u32,
         0x04 in hex flags: u32,

@@ -13,8 +13,8 @@ abi! {
         0x0c out dec count: u32,
     }
 
-    /// `VFIO_DEVICE_SET_IRQS`: sets up, masks or fires interrupts `start..start + count` of a kind. Data
-    /// follows: nothing, a byte each, or an `i32` file descriptor each.
+    /// `VFIO_DEVICE_SET_IRQS`: sets up, masks or fires interrupts `start..start + count` of a kind.
+    /// Data follows: nothing, a byte each, or an `i32` file descriptor each.
     struct IrqSet ["vfio_irq_set", 20] {
         0x00 in dec argsz: u32,
         0x04 in hex flags: u32,

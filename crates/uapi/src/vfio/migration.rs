@@ -21,7 +21,8 @@ abi! {
         0x00 out hex stop_copy_length: u64,
     }
 
-    /// `VFIO_MIG_GET_PRECOPY_INFO`, on the data file: bytes left to read before the device is stopped.
+    /// `VFIO_MIG_GET_PRECOPY_INFO`, on the data file: bytes left to read before the device is
+    /// stopped.
     struct PrecopyInfo ["vfio_precopy_info", 24] {
         0x00 in dec argsz: u32,
         0x04 out hex flags: u32,

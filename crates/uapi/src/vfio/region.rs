@@ -5,7 +5,8 @@
 use crate::abi::{abi, constants};
 
 abi! {
-    /// `VFIO_DEVICE_GET_REGION_INFO`: says what region `index` is. Capabilities follow at `cap_offset`.
+    /// `VFIO_DEVICE_GET_REGION_INFO`: says what region `index` is. Capabilities follow at
+    /// `cap_offset`.
     struct RegionInfo ["vfio_region_info", 32] {
         0x00 inout dec argsz: u32,
         0x04 out hex flags: u32,
@@ -55,7 +56,8 @@ constants! {
     mod region_capability: u16 {
         SPARSE_MMAP = 1, "VFIO_REGION_INFO_CAP_SPARSE_MMAP";
         TYPE = 2, "VFIO_REGION_INFO_CAP_TYPE";
-        /// The MSI-X table may be mapped; a bare [`InfoCapHeader`](super::InfoCapHeader).
+        /// The MSI-X table may be mapped; a bare
+        /// [`InfoCapHeader`](super::super::InfoCapHeader).
         MSIX_MAPPABLE = 3, "VFIO_REGION_INFO_CAP_MSIX_MAPPABLE";
     }
 

@@ -13,8 +13,8 @@ abi! {
         0x08 out dec count: u32,
     }
 
-    /// A function that a hot reset takes along. `devid` shares its bytes with `group_id`, its meaning
-    /// where [`hot_reset_flags::DEV_ID`] is clear.
+    /// A function that a hot reset takes along. `devid` shares its bytes with `group_id`, its
+    /// meaning where [`hot_reset_flags::DEV_ID`] is clear.
     struct DependentDevice ["vfio_pci_dependent_device", 8] {
         0x00 out dec devid: u32,
         0x04 out hex segment: u16,
@@ -22,8 +22,8 @@ abi! {
         0x07 out hex devfn: u8,
     }
 
-    /// `VFIO_DEVICE_PCI_HOT_RESET`: resets. `count` group file descriptors (`i32`) follow, none on a
-    /// device file that is bound to an iommufd.
+    /// `VFIO_DEVICE_PCI_HOT_RESET`: resets. `count` group file descriptors (`i32`) follow, none on
+    /// a device file that is bound to an iommufd.
     struct HotReset ["vfio_pci_hot_reset", 12] {
         0x00 in dec argsz: u32,
         0x04 in hex flags: u32,
