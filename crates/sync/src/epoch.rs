@@ -110,3 +110,39 @@ impl Drop for EpochGuard<'_> {
 }
 
 const NAME: &str = "Epoch";
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::hook::{Hook, Operation};
+
+    /// A reader that chose its count before a writer turned it over and raised it after that
+    /// writer was done: the next writer owes it the wait.
+    #[test]
+    fn a_reader_left_on_the_other_count_is_outwaited() {
+        struct Straggler {
+            epoch: &'static Epoch,
+            slept: Cell<bool>,
+        }
+        impl Hook for Straggler {
+            fn before(&self, operation: Operation) {
+                if operation.kind == Kind::Sleep {
+                    self.slept.set(true);
+                    self.epoch.readers[0].0.fetch_sub(1, SeqCst);
+                    self.epoch.left.wake_all();
+                }
+            }
+        }
+        let epoch: &Epoch = Box::leak(Box::default());
+        epoch.advance_and_wait();
+        epoch.readers[0].0.fetch_add(1, SeqCst);
+        assert_eq!(epoch.current.load(SeqCst), 1, "new readers raise the other");
+        let straggler = Rc::new(Straggler { epoch, slept: Cell::new(false) });
+        let _installed = hook::install(straggler.clone());
+        epoch.advance_and_wait();
+        assert!(straggler.slept.get());
+    }
+}

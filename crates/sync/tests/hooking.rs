@@ -1,0 +1,140 @@
+//! A hook is told every operation of its thread before it takes effect, and nothing else.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bindery_sync::hook::{self, CountOperation, Hook, Kind, Operation};
+use bindery_sync::rank::{DeviceSet, Memory};
+use bindery_sync::{Deadline, Epoch, Life, Mutex, Refcount, Timers, WaitQueue};
+
+#[test]
+fn every_operation_is_told_in_order() {
+    let told = Told::default();
+    let installed = hook::install(Rc::new(told.clone()));
+    let (mutex, count) = (Mutex::<DeviceSet, ()>::new(()), Refcount::new(1));
+    let (queue, life) = (WaitQueue::new(), Life::new());
+    life.check();
+    let guard = queue.wait_while(mutex.lock(), |()| false);
+    drop(guard);
+    count.inc();
+    count.dec_not_last();
+    count.dec_and_test();
+    queue.wake_all();
+    life.end();
+    drop(installed);
+    drop(mutex.lock());
+
+    let expected = [
+        (Kind::Use, 4, "Life"),
+        (Kind::Acquire, 1, "DeviceSet"),
+        (Kind::WaitCheck, 3, "WaitQueue"),
+        (Kind::Release, 1, "DeviceSet"),
+        (Kind::Count(CountOperation::Inc), 2, "Refcount"),
+        (Kind::Count(CountOperation::DecNotLast), 2, "Refcount"),
+        (Kind::Count(CountOperation::DecAndTest), 2, "Refcount"),
+        (Kind::Wake, 3, "WaitQueue"),
+        (Kind::End, 4, "Life"),
+    ];
+    assert_eq!(told.take(), expected);
+}
+
+#[test]
+fn epochs_and_deadlines_are_told() {
+    let told = Told::default();
+    let _installed = hook::install(Rc::new(told.clone()));
+    let epoch = Epoch::new();
+    drop(epoch.enter());
+    epoch.advance_and_wait();
+    let kinds: Vec<Kind> = told.take().into_iter().map(|(kind, _, _)| kind).collect();
+    let advance = [Kind::Acquire, Kind::WaitCheck, Kind::EpochFlip, Kind::WaitCheck, Kind::Release];
+    assert_eq!(kinds[..2], [Kind::EpochEnter, Kind::EpochLeave]);
+    assert_eq!(kinds[2..], advance);
+
+    let timers = Timers::new(|| {});
+    let deadline: Deadline = timers.arm_at(5, &Arc::new(WaitQueue::new()));
+    timers.fire_due(5);
+    assert!(deadline.fired());
+    drop(deadline);
+    let kinds: Vec<Kind> = told.take().into_iter().map(|(kind, _, _)| kind).collect();
+    assert_eq!(kinds, [Kind::Arm, Kind::Fire, Kind::Wake, Kind::Fired, Kind::Disarm]);
+}
+
+#[test]
+fn equal_runs_number_equally() {
+    let run = || {
+        let told = Told::default();
+        let _installed = hook::install(Rc::new(told.clone()));
+        Refcount::new(1).inc();
+        Life::new().end();
+        told.take()
+    };
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn locks_of_one_coroutine_do_not_count_against_another() {
+    struct Other(Mutex<DeviceSet, u32>);
+    impl Hook for Other {
+        fn before(&self, operation: Operation) {
+            if operation.kind == Kind::Count(CountOperation::Inc) {
+                *self.0.lock() += 1;
+            }
+        }
+    }
+    let other = Rc::new(Other(Mutex::new(0)));
+    let memory = Mutex::<Memory, ()>::new(());
+    let _installed = hook::install(other.clone());
+    let held = memory.lock();
+    // The hook takes an outer rank meanwhile, as another scenario thread would.
+    Refcount::new(1).inc();
+    drop(held);
+    assert_eq!(*other.0.lock(), 1);
+}
+
+#[test]
+fn other_threads_are_not_told() {
+    let told = Told::default();
+    let _installed = hook::install(Rc::new(told.clone()));
+    let count = Refcount::new(1);
+    std::thread::scope(|scope| scope.spawn(|| count.inc()).join().unwrap());
+    assert_eq!(told.take(), []);
+}
+
+#[test]
+#[should_panic(expected = "has a hook already")]
+fn one_hook_a_thread() {
+    let _first = hook::install(Rc::new(Told::default()));
+    let _second = hook::install(Rc::new(Told::default()));
+}
+
+#[test]
+fn only_what_others_can_notice_is_a_scheduling_point() {
+    let told = Told::default();
+    let _installed = hook::install(Rc::new(told.clone()));
+    drop(Mutex::<DeviceSet, ()>::new(()).lock());
+    Life::new().check();
+    let points: Vec<bool> = told.operations().iter().map(Operation::is_scheduling_point).collect();
+    assert_eq!(points, [true, false, false]);
+}
+
+/// Remembers what it was told.
+#[derive(Clone, Default)]
+struct Told(Rc<RefCell<Vec<Operation>>>);
+
+impl Told {
+    fn operations(&self) -> Vec<Operation> {
+        self.0.take()
+    }
+
+    fn take(&self) -> Vec<(Kind, u64, &'static str)> {
+        let told = self.operations();
+        told.iter().map(|told| (told.kind, told.object.number(), told.name)).collect()
+    }
+}
+
+impl Hook for Told {
+    fn before(&self, operation: Operation) {
+        self.0.borrow_mut().push(operation);
+    }
+}
