@@ -1,0 +1,45 @@
+//! Client memory that goes away under a running DMA: the device sees a fault, nobody else anything.
+
+mod programs;
+
+use programs::{Scratch, run, succeed};
+
+/// How memory goes, and how the work that was writing to it may end. Where the bytes stay reachable
+/// by address (a hole fills with fresh pages) the work is done; else it ends in "memory gone".
+const WAYS: &[(&str, &[&str])] = &[
+    ("truncate", &["fault 5"]),
+    ("truncate-file", &["fault 5"]),
+    ("unmap", &["fault 5"]),
+    ("exit", &["fault 5"]),
+    ("exec", &["fault 5"]),
+    ("punch", &["done"]),
+    ("punch-file", &["done"]),
+    ("protect", &["done", "fault 5"]),
+];
+
+#[test]
+fn memory_that_vanishes_is_a_dma_fault() {
+    let scratch = Scratch::new();
+    let program = scratch.c_client("vanish", &[]);
+    for (how, ends) in WAYS {
+        let printed = succeed(run(&[]).arg(&program).arg(how));
+        assert!(ends.contains(&printed.trim()), "{how}: {printed}");
+    }
+}
+
+#[test]
+fn fault_is_found_and_traced() {
+    let scratch = Scratch::new();
+    let program = scratch.c_client("vanish", &[]);
+    let trace = scratch.path().join("trace");
+    let report = scratch.path().join("report");
+    let options = [format!("--trace={}", trace.display()), format!("--report={}", report.display())];
+    succeed(run(&[&options[0], &options[1]]).arg(&program).arg("unmap"));
+    let traced = std::fs::read_to_string(trace).unwrap();
+    let fault = traced.lines().find(|line| line.contains("memory behind it is gone"));
+    let fault = fault.unwrap_or_else(|| panic!("no fault in the trace:\n{traced}"));
+    assert!(fault.contains("b1d0:01:00.0") && fault.contains("iova 0x1"), "{fault}");
+    let report: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(report).unwrap()).unwrap();
+    assert!(report.to_string().contains("b1d0:01:00.0"), "{report}");
+}
