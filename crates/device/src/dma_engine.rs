@@ -1,3 +1,311 @@
-//! The reference DMA engine; `docs/dma-engine.md` is its datasheet.
+//! The reference DMA engine: moves memory between I/O virtual addresses. Its datasheet is
+//! `docs/dma-engine.md`, its numbers are in [`regs`].
+//!
+//! A client writes descriptors into memory that it maps, rings a doorbell in a trapped page, and
+//! reads status blocks in mapped memory. The engine works in [`step`](Function::step)s of at most
+//! 64 KiB, called by one worker.
+//!
+//! # Locks
+//! One lock of rank [`sync::rank::Function`] guards all state. It is held neither while [`pci::Dma`],
+//! [`pci::Interrupts`] nor the waker is called. Interrupts are delivered by `step` only, never from a
+//! config or BAR access, so a host may access the function under locks that its interrupt path
+//! takes. `stop`, `disconnect`, `reset`, a config write that begins a function-level reset, and a
+//! register write that aborts or resets wait until no DMA is running: at most one step. They must not
+//! be called from within [`pci::Dma`].
+//!
+//! # Deliberately absent
+//! The engine does not know whether its BARs are decoded: who routes accesses to it does.
 
+mod descriptor;
+mod identity;
+mod memory;
+mod options;
+mod registers;
 pub mod regs;
+mod signals;
+mod state;
+mod transfer;
+
+use std::sync::Arc;
+
+use mem::Pages;
+use pci::{Address, Bar, Function, HostSide, Progress, Reset};
+use sync::{Guard, Mutex, WaitQueue, rank};
+
+use self::descriptor::DESCRIPTOR_SIZE;
+use self::registers::{Request, dwords, read_bytes};
+use self::regs::{bar0, bar2};
+use self::signals::Signal;
+use self::state::{Cut, State, Waker};
+use self::transfer::Step;
+
+pub use self::options::{BadOption, KEYS};
+
+/// How a DMA engine is built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where it sits.
+    pub address: Address,
+    /// Vendor ID; VFs read as all ones and have it from their physical function.
+    pub vendor_id: u16,
+    /// Device ID, likewise.
+    pub device_id: u16,
+    /// The width of BAR 0.
+    pub bar0: Bar0Width,
+    /// Whether it takes part in TEE-IO: says so in Device Capabilities, and has DOE and IDE.
+    pub tee: bool,
+    /// Whether its device has other functions.
+    pub multi_function: bool,
+    /// Whether it is a virtual function: no INTx, no BARs and no IDs in config space.
+    pub vf: bool,
+    /// The virtual functions that a physical function can have.
+    pub sriov: Option<Sriov>,
+    /// The device serial number.
+    pub serial: Option<u64>,
+}
+
+/// How many address bits BAR 0 has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bar0Width {
+    /// Below 4 GiB.
+    Bits32,
+    /// Anywhere; takes BAR 1 too.
+    Bits64,
+}
+
+/// The virtual functions that a physical function can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sriov {
+    /// How many.
+    pub total_vfs: u16,
+    /// Requester ID of the first less that of the physical function.
+    pub first_offset: u16,
+    /// Requester IDs from one to the next.
+    pub stride: u16,
+}
+
+impl Config {
+    /// A plain endpoint at `address` with a 64-bit BAR 0.
+    pub fn new(address: Address) -> Self {
+        Self {
+            address,
+            vendor_id: regs::VENDOR_ID,
+            device_id: regs::DEVICE_ID,
+            bar0: Bar0Width::Bits64,
+            tee: false,
+            multi_function: false,
+            vf: false,
+            sriov: None,
+            serial: None,
+        }
+    }
+}
+
+/// A DMA engine.
+pub struct DmaEngine {
+    address: Address,
+    bars: [Option<Bar>; 6],
+    state: Mutex<rank::Function, State>,
+    /// Woken when a step ends.
+    step_ended: WaitQueue,
+}
+
+impl DmaEngine {
+    /// An engine after power-on, not connected to a host, with no memory under BAR 0.
+    pub fn new(config: &Config) -> Arc<Self> {
+        let bars = identity::bars(config);
+        let space = identity::config_space(config, &bars);
+        Arc::new(Self {
+            address: config.address,
+            bars,
+            state: Mutex::new(State::new(space)),
+            step_ended: WaitQueue::new(),
+        })
+    }
+
+    /// Voids what is running, waits until it has stopped, then changes the state.
+    fn interrupt(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock();
+        state.draining += 1;
+        state.generation += 1;
+        let mut state = self.no_step_runs(state);
+        change(&mut state);
+        state.draining -= 1;
+        drop(state);
+        self.wake();
+    }
+
+    fn no_step_runs<'a>(
+        &self,
+        state: Guard<'a, rank::Function, State>,
+    ) -> Guard<'a, rank::Function, State> {
+        self.step_ended.wait_while(state, |state| state.in_flight)
+    }
+
+    /// Calls the waker if there is something to do.
+    fn wake(&self) {
+        let waker: Option<Waker> = {
+            let state = self.state.lock();
+            state.waker.clone().filter(|_| state.has_work())
+        };
+        if let Some(waker) = waker {
+            waker();
+        }
+    }
+
+    fn write_register(&self, offset: u64, value: u32) {
+        let request = self.state.lock().write_register(offset, value);
+        match request {
+            Request::None | Request::Ring(_) => {}
+            Request::Abort => self.interrupt(State::abort),
+            // Also puts back the ENABLE that came with the request.
+            Request::SoftReset => self.interrupt(|state| state.reset(None)),
+        }
+    }
+
+    /// Runs a step without the lock and returns its bytes.
+    fn run(&self, mut step: Step) -> usize {
+        let outcome = step.run();
+        let length = step.bytes.len();
+        self.state.lock().finish_step(step, outcome);
+        self.step_ended.wake_all();
+        length
+    }
+
+    /// Delivers what there is to tell.
+    fn deliver(&self) {
+        loop {
+            let (host, signal) = {
+                let mut state = self.state.lock();
+                let state = &mut *state;
+                let Some(host) = &state.host else { return };
+                let Some(signal) = state.signals.next(&mut state.config) else { return };
+                (host.interrupts.clone(), signal)
+            };
+            match signal {
+                Signal::Msix(vector) => host.msix(vector),
+                Signal::Msi(vector) => host.msi(vector),
+                Signal::Pin(asserted) => host.intx(asserted),
+            }
+        }
+    }
+}
+
+impl Function for DmaEngine {
+    fn address(&self) -> Address {
+        self.address
+    }
+
+    fn config_read(&self, offset: u16, into: &mut [u8]) {
+        self.state.lock().config.read(offset, into);
+    }
+
+    fn config_write(&self, offset: u16, from: &[u8]) {
+        let resets = {
+            let mut state = self.state.lock();
+            let resets = state.config.initiates_flr(offset, from);
+            state.config.write(offset, from);
+            state.refresh();
+            resets
+        };
+        if resets {
+            self.reset(Reset::Function);
+        } else {
+            self.wake();
+        }
+    }
+
+    fn bar(&self, index: usize) -> Option<&Bar> {
+        self.bars.get(index)?.as_ref()
+    }
+
+    fn bar_read(&self, index: usize, offset: u64, into: &mut [u8]) {
+        let state = self.state.lock();
+        match index {
+            bar0::INDEX if offset < bar0::REGISTERS_LENGTH => {
+                read_bytes(offset, into, |offset| state.read_register(offset));
+            }
+            bar0::INDEX => state.memory.read(offset, into),
+            bar2::INDEX => read_bytes(offset, into, |offset| state.signals.read(offset)),
+            _ => into.fill(u8::MAX),
+        }
+    }
+
+    fn bar_write(&self, index: usize, offset: u64, from: &[u8]) {
+        match index {
+            bar0::INDEX if offset < bar0::REGISTERS_LENGTH => {
+                for (offset, value) in dwords(offset, from) {
+                    self.write_register(offset, value);
+                }
+            }
+            bar0::INDEX => self.state.lock().memory.write(offset, from),
+            bar2::INDEX => {
+                let mut state = self.state.lock();
+                for (offset, value) in dwords(offset, from) {
+                    state.signals.write(offset, value);
+                }
+            }
+            _ => {}
+        }
+        self.wake();
+    }
+
+    fn back_bar(&self, index: usize, pages: Arc<Pages>) {
+        if index == bar0::INDEX {
+            self.state.lock().memory.back(pages);
+        }
+    }
+
+    fn connect(&self, host: HostSide) {
+        let mut state = self.state.lock();
+        state.host = Some(host);
+        state.signals.forget_pin();
+        drop(state);
+        self.wake();
+    }
+
+    fn disconnect(&self) {
+        let mut state = self.state.lock();
+        state.host = None;
+        drop(self.no_step_runs(state));
+    }
+
+    fn stop(&self) {
+        let mut state = self.state.lock();
+        state.stopped = true;
+        drop(self.no_step_runs(state));
+    }
+
+    fn start(&self) {
+        self.state.lock().stopped = false;
+        self.wake();
+    }
+
+    fn reset(&self, kind: Reset) {
+        self.interrupt(|state| state.reset(Some(kind)));
+    }
+
+    fn step(&self, budget_bytes: usize) -> Progress {
+        let mut left = budget_bytes;
+        self.deliver();
+        while left > 0 {
+            let cut = self.state.lock().cut_step(left);
+            let cost = match cut {
+                Cut::Nothing => break,
+                Cut::Ended => 0,
+                Cut::Step(step) => self.run(step),
+            };
+            left = left.saturating_sub(cost.max(DESCRIPTOR_COST));
+            self.deliver();
+        }
+        if self.state.lock().has_work() { Progress::More } else { Progress::Idle }
+    }
+
+    fn set_waker(&self, waker: Arc<dyn Fn() + Send + Sync>) {
+        self.state.lock().waker = Some(waker);
+        self.wake();
+    }
+}
+
+/// What a descriptor that moves nothing costs of a step's budget, in bytes.
+const DESCRIPTOR_COST: usize = DESCRIPTOR_SIZE;

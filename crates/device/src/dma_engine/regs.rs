@@ -14,8 +14,10 @@ pub const CLASS_CODE: u32 = 0x08_80_00;
 
 /// MSI-X vectors.
 pub const MSIX_VECTORS: u16 = 16;
+/// MSI vectors, as a power of two.
+pub const MSI_VECTORS_LG2: u16 = 3;
 /// MSI vectors.
-pub const MSI_VECTORS: u16 = 8;
+pub const MSI_VECTORS: u16 = 1 << MSI_VECTORS_LG2;
 /// The most bytes that one step of a transfer moves.
 pub const STEP_MAX: usize = 64 << 10;
 

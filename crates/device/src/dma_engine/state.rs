@@ -1,0 +1,261 @@
+//! Everything that the engine's one lock guards, and what happens under it.
+//!
+//! Nothing here calls the host side or waits. A step of a transfer is cut out with
+//! [`State::cut_step`], run by the caller without the lock, and given back to
+//! [`State::finish_step`]; the generation tells whether what it was part of still stands.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use pci::{ConfigSpace, Dma, DmaAccess, DmaFault, DmaFaultReason, HostSide, PowerState, Reset};
+
+use super::descriptor::{Job, Work};
+use super::memory::{BarMemory, End};
+use super::registers::{QueueView, Registers, Request};
+use super::regs::{self, bar0, cause, status_state};
+use super::signals::Signals;
+use super::transfer::Step;
+
+/// What a doorbell calls.
+pub(super) type Waker = Arc<dyn Fn() + Send + Sync>;
+
+/// The engine behind its lock.
+pub(super) struct State {
+    pub(super) config: ConfigSpace,
+    pub(super) registers: Registers,
+    pub(super) memory: BarMemory,
+    pub(super) signals: Signals,
+    pub(super) host: Option<HostSide>,
+    pub(super) waker: Option<Waker>,
+    /// No step begins: the host said stop.
+    pub(super) stopped: bool,
+    /// No step begins: how many threads wait to end what is queued.
+    pub(super) draining: u32,
+    /// A step runs outside the lock.
+    pub(super) in_flight: bool,
+    /// Counts what makes a running step's work void: aborts and resets.
+    pub(super) generation: u64,
+    /// Descriptors in the order of their doorbells; the first may be running.
+    queue: VecDeque<Job>,
+    /// Whether the first of the queue has begun.
+    running: bool,
+    /// The step buffer, while no step has it.
+    buffer: Vec<u8>,
+}
+
+/// What [`State::cut_step`] found to do.
+pub(super) enum Cut {
+    /// To be run outside the lock and given back.
+    Step(Step),
+    /// A descriptor ended without one.
+    Ended,
+    /// Nothing may begin now.
+    Nothing,
+}
+
+impl State {
+    pub(super) fn new(config: ConfigSpace) -> Self {
+        Self {
+            config,
+            registers: Registers::default(),
+            memory: BarMemory::default(),
+            signals: Signals::new(),
+            host: None,
+            waker: None,
+            stopped: false,
+            draining: 0,
+            in_flight: false,
+            generation: 0,
+            queue: VecDeque::new(),
+            running: false,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Queues the descriptor of a slot. Refused where there is no such slot, or the slot's last
+    /// descriptor has not ended.
+    pub(super) fn ring(&mut self, slot: u32) {
+        if slot >= regs::SLOTS || self.queue.iter().any(|job| job.slot == slot) {
+            self.registers.refuse();
+        } else {
+            let job = self.memory.job(slot);
+            self.memory.show_progress(&job, status_state::PENDING);
+            self.queue.push_back(job);
+        }
+        self.refresh();
+    }
+
+    /// Writes a register of BAR 0 and does what it asks for, but for what has to wait.
+    pub(super) fn write_register(&mut self, offset: u64, value: u32) -> Request {
+        let request = self.registers.write(offset, value);
+        if let Request::Ring(slot) = request {
+            self.ring(slot);
+            return Request::None;
+        }
+        self.refresh();
+        request
+    }
+
+    /// A register of BAR 0.
+    pub(super) fn read_register(&self, offset: u64) -> u32 {
+        let first = self.queue.front().filter(|_| self.running);
+        let queue = QueueView {
+            // At most one descriptor a slot.
+            queued: u32::try_from(self.queue.len()).unwrap_or(regs::SLOTS),
+            running: first.map(|job| job.slot),
+        };
+        self.registers.read(offset, queue)
+    }
+
+    /// Brings the signals in line with the registers and config space after either changed.
+    pub(super) fn refresh(&mut self) {
+        self.signals.refresh(&mut self.config, self.registers.wants_attention());
+    }
+
+    /// Whether a step would find something to do.
+    pub(super) fn has_work(&self) -> bool {
+        let signal = self.host.is_some() && self.signals.peek(&self.config).is_some();
+        signal || self.may_work() && !self.queue.is_empty()
+    }
+
+    /// Cuts the next step of at most `bytes_max`, which is not zero, off the first descriptor, or
+    /// ends it where it has none.
+    pub(super) fn cut_step(&mut self, bytes_max: usize) -> Cut {
+        let may_begin = self.may_work() && !self.in_flight;
+        let Some(job) = self.queue.front().filter(|_| may_begin) else { return Cut::Nothing };
+        if !self.running {
+            self.memory.show_progress(job, status_state::RUNNING);
+            self.running = true;
+        }
+        let (done, remaining) = (job.done, job.remaining());
+        let work = match job.work {
+            Err(reason) => return self.end_now(End::Invalid(reason)),
+            Ok(_) if remaining == 0 => return self.end_now(End::Done),
+            Ok(work) => work,
+        };
+        let dma = match self.way_to_memory() {
+            Err(reason) => return self.end_now(End::Fault(refused(work, done, reason))),
+            Ok(dma) => dma,
+        };
+        let length = bytes_max.min(regs::STEP_MAX).min(to_usize(remaining));
+        let mut bytes = std::mem::take(&mut self.buffer);
+        bytes.resize(length, 0);
+        if let Work::Write { window, .. } = work {
+            self.memory.read(window_offset(window, done), &mut bytes);
+        }
+        self.in_flight = true;
+        Cut::Step(Step { dma, work, done, bytes, generation: self.generation })
+    }
+
+    /// Takes a step back with what came of it.
+    pub(super) fn finish_step(&mut self, step: Step, outcome: Result<(), DmaFault>) {
+        self.in_flight = false;
+        if step.generation == self.generation {
+            match outcome {
+                Ok(()) => self.advance(&step),
+                Err(fault) => self.end_first(End::Fault(fault)),
+            }
+        }
+        self.buffer = step.bytes;
+    }
+
+    /// Ends everything queued, the running descriptor included.
+    pub(super) fn abort(&mut self) {
+        while !self.queue.is_empty() {
+            self.end_first(End::Aborted);
+        }
+    }
+
+    /// Puts the engine back to its reset state: what BAR 0 shows, and the function around it where a
+    /// reset of that kind came from the host.
+    pub(super) fn reset(&mut self, kind: Option<Reset>) {
+        self.queue.clear();
+        self.running = false;
+        self.registers = Registers::default();
+        self.memory.clear();
+        self.signals.reset(kind);
+        if let Some(kind) = kind {
+            self.config.reset(kind);
+        }
+        self.refresh();
+    }
+
+    fn may_work(&self) -> bool {
+        !self.stopped
+            && self.draining == 0
+            && self.registers.enabled
+            && self.config.power_state() == PowerState::D0
+    }
+
+    fn way_to_memory(&self) -> Result<Arc<dyn Dma>, DmaFaultReason> {
+        if !self.config.bus_master() {
+            return Err(DmaFaultReason::BusMasterOff);
+        }
+        let host = self.host.as_ref().ok_or(DmaFaultReason::NotAttached)?;
+        Ok(host.dma.clone())
+    }
+
+    fn advance(&mut self, step: &Step) {
+        if let Work::Read { window, .. } = step.work {
+            self.memory.write(window_offset(window, step.done), &step.bytes);
+        }
+        let Some(job) = self.queue.front_mut() else { return };
+        // A step is at most 64 KiB and never more than what remained.
+        job.done += u32::try_from(step.bytes.len()).unwrap_or(0);
+        if job.remaining() == 0 {
+            self.end_first(End::Done);
+        } else {
+            self.memory.show_progress(job, status_state::RUNNING);
+        }
+    }
+
+    fn end_now(&mut self, end: End) -> Cut {
+        self.end_first(end);
+        Cut::Ended
+    }
+
+    /// Takes the first descriptor off the queue, shows its end, and only then raises its interrupt.
+    fn end_first(&mut self, end: End) {
+        let Some(job) = self.queue.pop_front() else { return };
+        self.running = false;
+        self.memory.show_end(&job, end);
+        self.registers.count_end(matches!(end, End::Fault(_)));
+        if let Some(vector) = job.vector {
+            let cause = cause_of(end);
+            self.registers.cause |= cause;
+            if self.registers.is_unmasked(cause) && self.host.is_some() {
+                self.signals.raise(vector, &self.config);
+            }
+        }
+        self.refresh();
+    }
+}
+
+fn cause_of(end: End) -> u32 {
+    match end {
+        End::Done => cause::DONE,
+        End::Fault(_) => cause::FAULT,
+        End::Aborted => cause::ABORTED,
+        End::Invalid(_) => cause::INVALID,
+    }
+}
+
+/// The fault of a step that never left the engine: its first access is the one refused.
+fn refused(work: Work, done: u32, reason: DmaFaultReason) -> DmaFault {
+    let (start, access) = match work {
+        Work::Nop => (0, DmaAccess::Read),
+        Work::Copy { source, .. } | Work::Read { source, .. } => (source, DmaAccess::Read),
+        Work::Fill { destination, .. } | Work::Write { destination, .. } => {
+            (destination, DmaAccess::Write)
+        }
+    };
+    DmaFault { iova: start.wrapping_add(u64::from(done)), access, reason }
+}
+
+fn window_offset(window: u32, done: u32) -> u64 {
+    bar0::WINDOW + u64::from(window) + u64::from(done)
+}
+
+fn to_usize(bytes: u32) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
