@@ -5,7 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bindery_sync::hook::{self, Hook, Kind, Operation};
-use bindery_sync::rank::{DeviceSet, Memory};
+use bindery_sync::rank::DeviceSet;
+#[cfg(debug_assertions)]
+use bindery_sync::rank::Memory;
 use bindery_sync::{Mutex, Refcount, WaitQueue};
 
 #[test]
