@@ -1,1 +1,79 @@
-//! Placeholder.
+//! Contexts, objects and commands of `/dev/iommu`.
+//!
+//! The idea: an *IOAS* says which memory a device may reach under which I/O virtual address, an *HWPT*
+//! (page table) shows an IOAS to devices, a *device* is a PCI function bound to a context, and its DMA
+//! goes through the page table that it is attached to.
+//!
+//! | type | owns |
+//! |---|---|
+//! | [`Context`] | one open `/dev/iommu`: its object table, and the reader epoch of its devices' DMA |
+//! | [`registry::Registry`] | ids, counts of users, order of teardown |
+//! | `Ioas` | an address space: reserved spans, areas, which page tables mirror them |
+//! | `Hwpt` | one page table; all page tables of an IOAS translate alike |
+//! | [`Device`] | the bond between an [`Endpoint`] and a context; the way of its DMA |
+//! | [`Group`] | an iommu_group: who owns its DMA and what it is attached to |
+//!
+//! # Locks
+//!
+//! Indented means taken inside. No two of one rank are held at once.
+//! ```text
+//! IOAS             an IOAS's list of page tables
+//!   GROUP          a group's owner and attachment
+//!     IOPT_IOVA    an IOAS's areas, reserved spans, alignment
+//!       PAGES      the IOVA map itself; the page table a device is attached to
+//!         OBJECTS  id -> object; the ledger
+//! ```
+//! None is held while memory is pinned or unpinned, while the caller's memory is read or written, while
+//! a DMA access copies, while somebody waits for DMA to end, or while a notice is given.
+//!
+//! # What DMA in flight may still use
+//!
+//! A DMA access enters the context's epoch, reads the device's page table, translates, copies, leaves.
+//! Whoever takes a translation away first removes it under the locks, releases them, waits until all
+//! accesses that began before have left, and only then lets go of the memory and returns.
+//!
+//! # Deliberately absent
+//!
+//! File descriptors and processes (the front end's, behind [`Caller`]), threads, clocks, unsafe code.
+//! Every refusal becomes a number in [`Refusal::errno`] and nowhere else.
+
+#![forbid(unsafe_code)]
+
+mod address_space;
+mod area;
+mod attach;
+mod caller;
+mod commands;
+mod context;
+mod counts;
+mod device;
+mod dispatch;
+mod dma;
+mod endpoint;
+mod flat_map;
+mod geometry;
+mod group;
+mod hw_info;
+mod hwpt;
+mod ioas;
+mod iova_map;
+mod mapping;
+mod object;
+mod placement;
+mod refusal;
+pub mod registry;
+mod reservations;
+
+pub use caller::{
+    Caller, FileFault, MemoryGone, PinAccess, PinFault, Pinned, Signal, Source, Unreachable,
+};
+pub use context::Context;
+pub use counts::Counts;
+pub use device::{Device, HotResetView};
+pub use endpoint::Endpoint;
+pub use geometry::{Geometry, Iommu, Reserved, ReservedKind};
+pub use group::Group;
+pub use refusal::Refusal;
+
+/// Bytes of the client's pages.
+pub(crate) const PAGE_SIZE: u64 = 4096;

@@ -1,0 +1,101 @@
+//! One mapping: which memory, and what devices may do to it.
+//!
+//! An area knows where its memory comes from; whether that memory is pinned right now is the IOVA map's
+//! business, as it is a page table's in hardware. Takes no lock.
+
+use std::sync::Arc;
+
+use pci::DmaAccess;
+use uapi::iommufd::map_flags;
+
+use crate::{PAGE_SIZE, PinAccess, PinFault, Pinned, Refusal, Source};
+
+/// Memory that is mapped, or about to be.
+pub(crate) struct Area {
+    source: Arc<dyn Source>,
+    /// Virtual address or file offset of the first byte.
+    at: u64,
+    length: u64,
+    rights: Rights,
+}
+
+impl Area {
+    /// The `length` bytes of `source` from `at` on.
+    ///
+    /// # Errors
+    /// [`Refusal::Empty`], [`Refusal::TooLong`] (`EINVAL`). Whether `at` plus `length` passes the top is the
+    /// commands' to check: they differ in when.
+    pub(crate) fn new(
+        source: Arc<dyn Source>,
+        at: u64,
+        length: u64,
+        rights: Rights,
+    ) -> Result<Self, Refusal> {
+        if length == 0 {
+            return Err(Refusal::Empty);
+        }
+        if length > LENGTH_MAX {
+            return Err(Refusal::TooLong { length });
+        }
+        Ok(Self { source, at, length, rights })
+    }
+
+    /// Virtual address or file offset of the first byte.
+    pub(crate) const fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Bytes, at least one.
+    pub(crate) const fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// How far into its page the first byte lies.
+    pub(crate) const fn page_offset(&self) -> u64 {
+        self.at % PAGE_SIZE
+    }
+
+    /// What devices may do.
+    pub(crate) const fn rights(&self) -> Rights {
+        self.rights
+    }
+
+    /// Pins all of it. Called with no lock held: it may take as long as the client's memory does.
+    ///
+    /// # Errors
+    /// [`PinFault`].
+    pub(crate) fn pin(&self) -> Result<Arc<dyn Pinned>, PinFault> {
+        let access = if self.rights.write { PinAccess::Write } else { PinAccess::Read };
+        self.source.pin(self.at, self.length, access)
+    }
+}
+
+/// The most bytes of an area: rounding up to pages must not pass the top.
+const LENGTH_MAX: u64 = u64::MAX - PAGE_SIZE;
+
+/// What devices may do to an area. At least one of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rights {
+    read: bool,
+    write: bool,
+}
+
+impl Rights {
+    /// What the flags of a mapping command grant.
+    ///
+    /// # Errors
+    /// [`Refusal::NoAccess`] (`EINVAL`).
+    pub(crate) const fn from_flags(flags: u32) -> Result<Self, Refusal> {
+        let read = flags & map_flags::READABLE != 0;
+        let write = flags & map_flags::WRITEABLE != 0;
+        if read || write { Ok(Self { read, write }) } else { Err(Refusal::NoAccess) }
+    }
+
+    /// Whether a device may do this.
+    pub(crate) const fn allow(self, access: DmaAccess) -> bool {
+        match access {
+            DmaAccess::Read => self.read,
+            DmaAccess::Write => self.write,
+        }
+    }
+}

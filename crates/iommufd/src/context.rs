@@ -1,0 +1,158 @@
+//! An open `/dev/iommu`.
+//!
+//! Owns the object table and the reader epoch of all DMA through it. Lives until the last *file reference*
+//! is put: the front end holds one for the open file, each bound device another, so that closing the file
+//! under a bound device ends nothing.
+//!
+//! Takes OBJECTS, a leaf, for its ledger. Knows nothing of descriptors. Source: [uapi/iommufd.h].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pci::DmaFaultReason;
+use sync::{Epoch, EpochGuard, Mutex, Refcount, rank};
+use uapi::{Errno, Profile};
+
+use crate::object::Object;
+use crate::registry::{Headed, Registry};
+use crate::{Caller, Counts, Pinned, dispatch};
+
+/// One open `/dev/iommu`.
+pub struct Context {
+    profile: Profile,
+    files: Refcount,
+    registry: Registry<Object>,
+    /// Entered by each DMA access for as long as it uses a translation.
+    dma: Epoch,
+    ledger: Mutex<rank::Objects, Ledger>,
+}
+
+#[derive(Default)]
+struct Ledger {
+    dma_faults: BTreeMap<DmaFaultReason, u64>,
+    left_at_close: Option<Counts>,
+}
+
+impl Context {
+    /// Opens `/dev/iommu` with the commands of `profile`. The caller holds one file reference.
+    pub fn open(profile: Profile) -> Arc<Self> {
+        Arc::new(Self {
+            profile,
+            files: Refcount::new(1),
+            registry: Registry::new(),
+            dma: Epoch::new(),
+            ledger: Mutex::new(Ledger::default()),
+        })
+    }
+
+    /// Runs the command `request` on the struct at `argument` in the caller's memory.
+    ///
+    /// The caller holds a file reference until this returns. Takes no lock while it reads or writes the
+    /// caller's memory.
+    ///
+    /// # Errors
+    /// The command's, as told at its handler; before those `ENOTTY`, `EFAULT`, `EINVAL`, `E2BIG` in the order
+    /// that the kernel's dispatcher has. [uapi/iommufd.h]
+    pub fn ioctl(
+        self: &Arc<Self>,
+        caller: &dyn Caller,
+        request: u32,
+        argument: u64,
+    ) -> Result<u32, Errno> {
+        match dispatch::run(self, caller, request, argument) {
+            Ok(()) => Ok(0),
+            Err(refusal) => Err(refusal.errno()),
+        }
+    }
+
+    /// Takes a file reference. `false` if the last was put already.
+    #[must_use = "without a reference the context may close at any time"]
+    pub fn get_file(&self) -> bool {
+        self.files.inc_not_zero()
+    }
+
+    /// Puts a file reference. The last one destroys all objects: those without users, ascending by id,
+    /// again and again until none is left. No command runs then, and no device is bound.
+    pub fn put_file(&self) {
+        if self.files.dec_and_test() {
+            self.close();
+        }
+    }
+
+    /// What the context holds. Once it is closed: what it held when it was.
+    pub fn counts(&self) -> Counts {
+        let left = self.ledger.lock().left_at_close.clone();
+        left.unwrap_or_else(|| self.count())
+    }
+
+    /// Which commands there are.
+    pub(crate) const fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    pub(crate) const fn registry(&self) -> &Registry<Object> {
+        &self.registry
+    }
+
+    /// Begins a DMA access: translations stay usable until the guard is dropped.
+    pub(crate) fn enter_dma(&self) -> EpochGuard<'_> {
+        self.dma.enter()
+    }
+
+    /// Returns when every DMA access that had begun before has ended. Called with no lock held.
+    pub(crate) fn outwait_dma(&self) {
+        self.dma.advance_and_wait();
+    }
+
+    /// Lets go of memory that can no longer be found, once no DMA uses it. Called with no lock held.
+    pub(crate) fn let_go(&self, memory: Vec<Arc<dyn Pinned>>) {
+        if !memory.is_empty() {
+            self.outwait_dma();
+        }
+    }
+
+    pub(crate) fn count_dma_fault(&self, reason: DmaFaultReason) {
+        *self.ledger.lock().dma_faults.entry(reason).or_default() += 1;
+    }
+
+    fn close(&self) {
+        let left = self.count();
+        self.ledger.lock().left_at_close = Some(left);
+        let mut from = 1;
+        let mut progress = false;
+        loop {
+            if let Some(object) = self.registry.take_leaf(from) {
+                from = object.header().id() + 1;
+                object.destroy(self);
+                progress = true;
+            } else if progress {
+                (from, progress) = (1, false);
+            } else {
+                break;
+            }
+        }
+        assert!(self.registry.published().is_empty(), "an object outlives its context");
+    }
+
+    fn count(&self) -> Counts {
+        let mut counts = Counts {
+            tombstones: self.registry.tombstones(),
+            dma_faults: self.ledger.lock().dma_faults.clone(),
+            ..Counts::default()
+        };
+        for object in self.registry.published() {
+            match object {
+                Object::Device(_) => counts.devices += 1,
+                Object::Hwpt(_) => counts.hwpts += 1,
+                Object::Ioas(ioas) => {
+                    let usage = ioas.usage();
+                    counts.ioases += 1;
+                    counts.areas += usage.areas;
+                    counts.mapped_bytes += usage.mapped_bytes;
+                    counts.pinned_bytes += usage.pinned_bytes;
+                }
+            }
+        }
+        counts
+    }
+}

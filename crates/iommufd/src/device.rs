@@ -1,0 +1,163 @@
+//! The DEVICE object: a PCI function bound to a context.
+//!
+//! The binder (VFIO) holds one user of it from [`Device::bind`] to [`Device::end`], so a client can never
+//! destroy it. It holds a file reference of the context, so the context outlives it.
+//!
+//! Its end has two steps, because VFIO stops the function in between: `begin_end` ends what was made for the
+//! device and lets nothing new be made, `end` takes it off its page table and gives its group back.
+//!
+//! Locks: `table` is PAGES, a leaf. Source: [uapi/iommufd.h], [uapi/vfio.h].
+
+use std::sync::Arc;
+
+use sync::{Mutex, rank};
+
+use crate::hwpt::Hwpt;
+use crate::object::{Kind, Object, Pending};
+use crate::registry::{Afterwards, Headed, Header};
+use crate::{Context, Endpoint, Refusal};
+
+/// A function bound to a context, and the way of its DMA (`impl pci::Dma`).
+pub struct Device {
+    header: Header,
+    ctx: Arc<Context>,
+    endpoint: Arc<Endpoint>,
+    /// What its DMA translates through: the IOMMU's entry for it. Written under GROUP.
+    table: Mutex<rank::Pages, Option<Arc<Hwpt>>>,
+}
+
+/// Whether another function can be reset together with a bound one, as seen by the one who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HotResetView {
+    /// It is bound to the same context, as the object with this id.
+    Bound {
+        /// The DEVICE object.
+        id: u32,
+    },
+    /// It is not bound there, but its iommu_group is owned by the same context.
+    Owned,
+    /// Neither.
+    NotOwned,
+}
+
+impl Device {
+    /// Binds a function to a context, of which the caller holds a file reference for the length of the call.
+    /// Another function of the same iommu_group may be bound there already.
+    ///
+    /// # Errors
+    /// In this order:
+    /// - [`Refusal::CacheIncoherent`] (`EINVAL`)
+    /// - [`Refusal::MsiNotIsolated`] (`EPERM`)
+    /// - [`Refusal::OutOfIds`] (`ENOMEM`)
+    /// - [`Refusal::OwnedElsewhere`] (`EPERM`): another context has a device of the group.
+    ///
+    /// Takes GROUP, OBJECTS. [uapi/vfio.h]
+    pub fn bind(ctx: &Arc<Context>, endpoint: &Arc<Endpoint>) -> Result<Arc<Self>, Refusal> {
+        let geometry = endpoint.iommu().geometry();
+        if !geometry.cache_coherent {
+            return Err(Refusal::CacheIncoherent);
+        }
+        if !geometry.msi_isolated {
+            return Err(Refusal::MsiNotIsolated);
+        }
+        let pending = Pending::build(ctx, |header| {
+            Ok(Self {
+                header,
+                ctx: Arc::clone(ctx),
+                endpoint: Arc::clone(endpoint),
+                table: Mutex::new(None),
+            })
+        })?;
+        endpoint.group().claim(ctx, &pending)?;
+        let open = ctx.get_file();
+        assert!(open, "whoever binds to a context holds a file reference of it");
+        pending.header.add_user();
+        Ok(pending.publish())
+    }
+
+    /// The id that the client knows it by.
+    pub const fn id(&self) -> u32 {
+        self.header.id()
+    }
+
+    /// The function.
+    pub const fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// What it is bound to.
+    pub const fn context(&self) -> &Arc<Context> {
+        &self.ctx
+    }
+
+    /// Begins the end: from here on nothing new is made for the device. It stays attached, so that DMA that
+    /// is running can end. Cannot fail; doing it again changes nothing.
+    ///
+    /// Takes GROUP.
+    pub fn begin_end(&self) {
+        self.endpoint.group().begin_end(self);
+    }
+
+    /// Ends the device: detaches it, removes the object once no command holds it, releases the group and
+    /// puts the file reference, which may close the context. Called once. Cannot fail.
+    ///
+    /// Takes IOAS, GROUP, IOPT_IOVA, OBJECTS; holds none while it waits for DMA or for a command to let go.
+    pub fn end(self: &Arc<Self>) {
+        self.begin_end();
+        self.detach();
+        let object = Object::Device(Arc::clone(self));
+        self.ctx.registry().remove(&object, Afterwards::Free);
+        object.destroy(&self.ctx);
+        self.ctx.put_file();
+    }
+
+    /// How `other` looks to the client of this device, which wants to reset both.
+    ///
+    /// Takes the GROUP lock of `other`. [uapi/vfio.h]
+    pub fn hot_reset_view(&self, other: &Endpoint) -> HotResetView {
+        let at = other.address();
+        let id = other.group().find_bound(&self.ctx, |device| {
+            (device.endpoint.address() == at).then_some(device.header.id())
+        });
+        match id {
+            Some(id) => HotResetView::Bound { id },
+            None if other.group().is_owned_by(&self.ctx) => HotResetView::Owned,
+            None => HotResetView::NotOwned,
+        }
+    }
+
+    /// What DMA goes through from now on. Called under GROUP; DMA in flight may still use the former.
+    pub(crate) fn translate_through(&self, table: Option<Arc<Hwpt>>) {
+        *self.table.lock() = table;
+    }
+
+    /// What DMA goes through. Used inside the context's DMA epoch only.
+    pub(crate) fn table(&self) -> Option<Arc<Hwpt>> {
+        self.table.lock().clone()
+    }
+}
+
+impl Headed for Device {
+    fn header(&self) -> &Header {
+        &self.header
+    }
+}
+
+impl Kind for Device {
+    fn wrap(this: Arc<Self>) -> Object {
+        Object::Device(this)
+    }
+
+    fn pick(object: &Object) -> Option<Arc<Self>> {
+        match object {
+            Object::Device(device) => Some(Arc::clone(device)),
+            Object::Hwpt(_) | Object::Ioas(_) => None,
+        }
+    }
+
+    /// Releases the group.
+    fn destroy(&self, _: &Context) {
+        self.endpoint.group().disclaim(self);
+        self.header.end();
+    }
+}

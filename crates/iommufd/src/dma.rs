@@ -1,0 +1,106 @@
+//! DMA of a bound device: through its page table to pinned memory, piece by piece.
+//!
+//! Each piece (the rest of an area, at most 64 KiB) is translated and copied inside the context's DMA epoch.
+//! Takes PAGES twice, for the length of a look-up each, and holds no lock while it copies or reports.
+
+use pci::{Dma, DmaAccess, DmaFault, DmaFaultReason};
+
+use crate::iova_map::Translation;
+use crate::{Device, MemoryGone, PAGE_SIZE};
+
+impl Dma for Device {
+    fn read(&self, iova: u64, into: &mut [u8]) -> Result<(), DmaFault> {
+        let length = into.len();
+        self.each_piece(DmaAccess::Read, iova, length, |found, offset, range| {
+            found.memory.read(offset, &mut into[range])
+        })
+    }
+
+    fn write(&self, iova: u64, from: &[u8]) -> Result<(), DmaFault> {
+        self.each_piece(DmaAccess::Write, iova, from.len(), |found, offset, range| {
+            found.memory.write(offset, &from[range])
+        })
+    }
+}
+
+/// Bytes copied at most between entering the epoch and leaving it.
+const PIECE_MAX: usize = 64 << 10;
+
+/// Which bytes of the device's buffer.
+type Bytes = std::ops::Range<usize>;
+
+impl Device {
+    /// Calls `copy` with where each piece is: the memory, the offset in it, and the bytes of the buffer.
+    fn each_piece(
+        &self,
+        access: DmaAccess,
+        iova: u64,
+        length: usize,
+        mut copy: impl FnMut(&Translation, u64, Bytes) -> Result<(), MemoryGone>,
+    ) -> Result<(), DmaFault> {
+        let mut done = 0;
+        while done < length {
+            match self.piece(access, iova, done..length, &mut copy) {
+                Ok(copied) => done += copied,
+                Err((refused, reason)) => {
+                    let fault = DmaFault { iova: byte_at(iova, refused), access, reason };
+                    self.context().count_dma_fault(reason);
+                    self.endpoint().notices().dma_fault(self.endpoint().address(), &fault);
+                    return Err(fault);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the first piece of the `bytes` that are left and returns how many that was; or the first byte
+    /// refused, and why.
+    fn piece(
+        &self,
+        access: DmaAccess,
+        iova: u64,
+        bytes: Bytes,
+        copy: &mut impl FnMut(&Translation, u64, Bytes) -> Result<(), MemoryGone>,
+    ) -> Result<usize, (usize, DmaFaultReason)> {
+        let first = bytes.start;
+        // Dropped last: what was found is let go before the reader leaves.
+        let _reader = self.context().enter_dma();
+        let table = self.table().ok_or((first, DmaFaultReason::NotAttached))?;
+        let wrapped = iova.checked_add(first as u64).ok_or((first, DmaFaultReason::NotMapped))?;
+        let found = table.ioas().map.translate(wrapped, access);
+        let found = found.map_err(|reason| (first, reason))?;
+        let left = usize::try_from(found.left).unwrap_or(usize::MAX);
+        let now = bytes.len().min(left).min(PIECE_MAX);
+        match copy(&found, found.offset, first..first + now) {
+            Ok(()) => Ok(now),
+            Err(MemoryGone) => {
+                let gone = first_gone(&found, first..first + now, copy);
+                Err((gone, DmaFaultReason::MemoryGone))
+            }
+        }
+    }
+}
+
+/// The first byte that is gone of a piece that could not be copied as a whole. Memory goes by pages.
+fn first_gone(
+    found: &Translation,
+    bytes: Bytes,
+    copy: &mut impl FnMut(&Translation, u64, Bytes) -> Result<(), MemoryGone>,
+) -> usize {
+    let mut at = bytes.start;
+    while at < bytes.end {
+        let offset = found.offset + (at - bytes.start) as u64;
+        let to_page_end = PAGE_SIZE - (found.page_offset + offset) % PAGE_SIZE;
+        let end = bytes.end.min(at.saturating_add(to_page_end as usize));
+        if copy(found, offset, at..end).is_err() {
+            break;
+        }
+        at = end;
+    }
+    at.min(bytes.end - 1)
+}
+
+/// The address of byte `index` of an access. One that passes the top goes on from zero, as the bus does.
+const fn byte_at(iova: u64, index: usize) -> u64 {
+    iova.wrapping_add(index as u64)
+}

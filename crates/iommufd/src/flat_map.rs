@@ -1,0 +1,91 @@
+//! The plain IOVA map: one ordered map of areas under one lock.
+//!
+//! Slow where there are many areas, and obvious. Takes PAGES, a leaf but for OBJECTS, for the length of one
+//! operation.
+
+use std::sync::Arc;
+
+use pci::{DmaAccess, DmaFaultReason};
+use span::{Span, SpanMap};
+use sync::{Mutex, rank};
+
+use crate::Pinned;
+use crate::area::Area;
+use crate::iova_map::{Entry, IovaMap, Removed, Translation};
+use crate::placement::Fit;
+
+/// An [`IovaMap`] over a balanced tree.
+pub(crate) struct FlatMap {
+    slots: Mutex<rank::Pages, SpanMap<Slot>>,
+}
+
+struct Slot {
+    area: Arc<Area>,
+    memory: Option<Arc<dyn Pinned>>,
+}
+
+impl FlatMap {
+    pub(crate) fn new() -> Self {
+        Self { slots: Mutex::new(SpanMap::new()) }
+    }
+}
+
+impl IovaMap for FlatMap {
+    fn insert(&self, span: Span, area: Arc<Area>) {
+        let slot = Slot { area, memory: None };
+        let inserted = self.slots.lock().insert(span, slot);
+        assert!(inserted.is_ok(), "the address space checked {span} against all areas");
+    }
+
+    fn remove(&self, span: Span) -> Option<Removed> {
+        let slot = self.slots.lock().remove_exact(span)?;
+        Some(Removed { memory: slot.memory })
+    }
+
+    fn fill(&self, span: Span, memory: Arc<dyn Pinned>) -> Result<(), Arc<dyn Pinned>> {
+        let mut slots = self.slots.lock();
+        match slots.get_mut(span.start()) {
+            Some((at, slot)) if at == span && slot.memory.is_none() => {
+                slot.memory = Some(memory);
+                Ok(())
+            }
+            Some(_) | None => Err(memory),
+        }
+    }
+
+    fn empty_all(&self) -> Vec<Arc<dyn Pinned>> {
+        let mut slots = self.slots.lock();
+        let mut memories = Vec::new();
+        for (span, Slot { area, memory }) in slots.take_all() {
+            memories.extend(memory);
+            let inserted = slots.insert(span, Slot { area, memory: None });
+            assert!(inserted.is_ok(), "{span} came out of this very map");
+        }
+        memories
+    }
+
+    fn translate(&self, iova: u64, access: DmaAccess) -> Result<Translation, DmaFaultReason> {
+        let slots = self.slots.lock();
+        let (span, slot) = slots.get(iova).ok_or(DmaFaultReason::NotMapped)?;
+        let memory = slot.memory.as_ref().ok_or(DmaFaultReason::NotMapped)?;
+        if !slot.area.rights().allow(access) {
+            return Err(DmaFaultReason::Permission);
+        }
+        Ok(Translation {
+            memory: Arc::clone(memory),
+            offset: iova - span.start(),
+            left: span.last() - iova + 1,
+            page_offset: slot.area.page_offset(),
+        })
+    }
+
+    fn next(&self, from: u64) -> Option<Entry> {
+        let slots = self.slots.lock();
+        let (span, slot) = slots.overlapping(Span::from_ends(from, u64::MAX)?).next()?;
+        Some(Entry { span, area: Arc::clone(&slot.area), filled: slot.memory.is_some() })
+    }
+
+    fn first_fit(&self, within: Span, fit: &Fit) -> Option<Span> {
+        self.slots.lock().gaps(within).find_map(|gap| fit.lowest_in(gap))
+    }
+}

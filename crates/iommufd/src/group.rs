@@ -1,0 +1,299 @@
+//! An iommu_group: devices that the platform cannot tell apart by their DMA, and so share one owner and one
+//! page table.
+//!
+//! The group lock guards both. Attaching reserves the devices' spans in the address space under it
+//! (GROUP, then IOPT_IOVA). Whoever replaces or removes a page table gets it back as [`Released`], to be
+//! settled after the lock is given back and DMA in flight has ended.
+//!
+//! Source: [uapi/iommufd.h]; order of checks from v7.3 `device.c`.
+
+use std::sync::{Arc, Weak};
+
+use sync::{Mutex, rank};
+
+use crate::hwpt::Hwpt;
+use crate::ioas::Ioas;
+use crate::object::Object;
+use crate::registry::Headed;
+use crate::reservations::Owner;
+use crate::{Context, Device, Refusal};
+
+/// An iommu_group.
+pub struct Group {
+    number: u32,
+    state: Mutex<rank::Group, State>,
+}
+
+#[derive(Default)]
+struct State {
+    owner: Option<Ownership>,
+    attachment: Option<Attachment>,
+}
+
+/// Who alone may let the group's devices do DMA.
+struct Ownership {
+    context: Weak<Context>,
+    bound: Vec<Bound>,
+}
+
+struct Bound {
+    device: Arc<Device>,
+    /// From here on nothing new is made for it.
+    ending: bool,
+}
+
+/// What the group's devices translate through.
+struct Attachment {
+    hwpt: Arc<Hwpt>,
+    /// Each is a user of the page table, and the attachment one of the device.
+    devices: Vec<Arc<Device>>,
+}
+
+/// A page table that devices were moved off.
+#[must_use = "its users are dropped once DMA in flight has ended"]
+pub(crate) struct Released {
+    hwpt: Arc<Hwpt>,
+    /// Users that the devices were.
+    users: usize,
+}
+
+impl Group {
+    /// The iommu_group with this number.
+    pub fn new(number: u32) -> Arc<Self> {
+        Arc::new(Self { number, state: Mutex::new(State::default()) })
+    }
+
+    /// The group's number: the name of its directory in sysfs.
+    pub const fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Whether `ctx` owns the group's DMA: one of its devices is bound there.
+    pub(crate) fn is_owned_by(&self, ctx: &Arc<Context>) -> bool {
+        self.state.lock().owner.as_ref().is_some_and(|owner| owner.is(ctx))
+    }
+
+    /// Calls `pick` on the devices of the group that are bound to `ctx` until it returns something.
+    pub(crate) fn find_bound<R>(
+        &self,
+        ctx: &Arc<Context>,
+        pick: impl FnMut(&Arc<Device>) -> Option<R>,
+    ) -> Option<R> {
+        let state = self.state.lock();
+        let owner = state.owner.as_ref().filter(|owner| owner.is(ctx))?;
+        owner.bound.iter().map(|bound| &bound.device).find_map(pick)
+    }
+
+    /// Makes `ctx` own the group's DMA, or stay its owner, for the sake of `device`.
+    ///
+    /// # Errors
+    /// [`Refusal::OwnedElsewhere`] (`EPERM`).
+    pub(crate) fn claim(&self, ctx: &Arc<Context>, device: &Arc<Device>) -> Result<(), Refusal> {
+        let mut state = self.state.lock();
+        let owner = state
+            .owner
+            .get_or_insert_with(|| Ownership { context: Arc::downgrade(ctx), bound: Vec::new() });
+        if !owner.is(ctx) {
+            return Err(Refusal::OwnedElsewhere { group: self.number });
+        }
+        owner.bound.push(Bound { device: Arc::clone(device), ending: false });
+        Ok(())
+    }
+
+    /// Undoes [`claim`](Self::claim), if it succeeded for this device. The last one leaves the group
+    /// without an owner.
+    pub(crate) fn disclaim(&self, device: &Device) {
+        let mut state = self.state.lock();
+        if let Some(owner) = &mut state.owner {
+            owner.bound.retain(|bound| !std::ptr::eq(&*bound.device, device));
+            if owner.bound.is_empty() {
+                state.owner = None;
+            }
+        }
+    }
+
+    /// Lets nothing new be made for `device` from here on.
+    pub(crate) fn begin_end(&self, device: &Device) {
+        if let Some(bound) = self.state.lock().bound_mut(device) {
+            bound.ending = true;
+        }
+    }
+
+    /// Attaches `device` to `hwpt`, which the caller holds; if it is attached, moves it there together with
+    /// all attached devices of the group. Calls `seal` under the lock once that has succeeded, before
+    /// anybody else can undo it.
+    ///
+    /// # Errors
+    /// All is as before then. In this order:
+    /// - [`Refusal::NoObject`] (`ENOENT`): the device is ending.
+    /// - [`Refusal::AttachedElsewhere`] (`EINVAL`): not attached, and another device of the group is attached
+    ///   to another page table.
+    /// - [`Refusal::ReservedMapped`] (`EADDRINUSE`): an area lies where a device's reserved spans are.
+    /// - [`Refusal::Incompatible`] (`EINVAL`)
+    ///
+    /// Takes GROUP, IOPT_IOVA.
+    pub(crate) fn attach(
+        &self,
+        device: &Arc<Device>,
+        hwpt: &Arc<Hwpt>,
+        seal: impl FnOnce(),
+    ) -> Result<Option<Released>, Refusal> {
+        let mut state = self.state.lock();
+        state.check_not_ending(device)?;
+        let released = match &mut state.attachment {
+            Some(attachment) if attachment.has(device) => attachment.replace(hwpt)?,
+            Some(attachment) => {
+                attachment.check_same(hwpt, self.number)?;
+                prepare(std::slice::from_ref(device), hwpt)?;
+                attachment.join(device);
+                None
+            }
+            None => {
+                prepare(std::slice::from_ref(device), hwpt)?;
+                let mut attachment = Attachment { hwpt: Arc::clone(hwpt), devices: Vec::new() };
+                attachment.join(device);
+                state.attachment = Some(attachment);
+                None
+            }
+        };
+        seal();
+        Ok(released)
+    }
+
+    /// Says whether `device` could be attached to a new page table on `ioas`, as far as that is known before
+    /// there is one. Nothing to say about a device that is attached.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach), the last excepted.
+    pub(crate) fn check_attach(&self, device: &Arc<Device>, ioas: &Ioas) -> Result<(), Refusal> {
+        let state = self.state.lock();
+        state.check_not_ending(device)?;
+        match &state.attachment {
+            Some(attachment) if attachment.has(device) => Ok(()),
+            Some(attachment) => Err(attachment.elsewhere(self.number)),
+            None => {
+                let regions = device.endpoint().iommu().geometry().device_regions();
+                ioas.space.lock().check_reservable(regions)
+            }
+        }
+    }
+
+    /// Takes `device` off its page table, if it has one. It can do no new DMA when this returns.
+    pub(crate) fn detach(&self, device: &Arc<Device>) -> Option<Released> {
+        let mut state = self.state.lock();
+        let attachment = state.attachment.as_mut().filter(|other| other.has(device))?;
+        attachment.devices.retain(|other| !Arc::ptr_eq(other, device));
+        device.translate_through(None);
+        unprepare(std::slice::from_ref(device), attachment.hwpt.ioas());
+        device.header().drop_user();
+        let hwpt = Arc::clone(&attachment.hwpt);
+        if attachment.devices.is_empty() {
+            state.attachment = None;
+        }
+        Some(Released { hwpt, users: 1 })
+    }
+}
+
+impl Ownership {
+    fn is(&self, ctx: &Arc<Context>) -> bool {
+        std::ptr::eq(self.context.as_ptr(), Arc::as_ptr(ctx))
+    }
+}
+
+impl State {
+    fn bound_mut(&mut self, device: &Device) -> Option<&mut Bound> {
+        let bound = &mut self.owner.as_mut()?.bound;
+        bound.iter_mut().find(|bound| std::ptr::eq(&*bound.device, device))
+    }
+
+    fn check_not_ending(&self, device: &Arc<Device>) -> Result<(), Refusal> {
+        let bound = self.owner.iter().flat_map(|owner| &owner.bound);
+        let mut live = bound.filter(|bound| !bound.ending).map(|bound| &bound.device);
+        if live.any(|other| Arc::ptr_eq(other, device)) {
+            Ok(())
+        } else {
+            Err(Refusal::NoObject { id: device.id() })
+        }
+    }
+}
+
+impl Attachment {
+    fn has(&self, device: &Arc<Device>) -> bool {
+        self.devices.iter().any(|other| Arc::ptr_eq(other, device))
+    }
+
+    fn check_same(&self, hwpt: &Arc<Hwpt>, group: u32) -> Result<(), Refusal> {
+        if Arc::ptr_eq(&self.hwpt, hwpt) { Ok(()) } else { Err(self.elsewhere(group)) }
+    }
+
+    fn elsewhere(&self, group: u32) -> Refusal {
+        Refusal::AttachedElsewhere { group, hwpt: self.hwpt.header().id() }
+    }
+
+    fn join(&mut self, device: &Arc<Device>) {
+        self.hwpt.header().add_user();
+        device.header().add_user();
+        device.translate_through(Some(Arc::clone(&self.hwpt)));
+        self.devices.push(Arc::clone(device));
+    }
+
+    /// Moves all devices to `hwpt`.
+    fn replace(&mut self, hwpt: &Arc<Hwpt>) -> Result<Option<Released>, Refusal> {
+        if Arc::ptr_eq(&self.hwpt, hwpt) {
+            return Ok(None);
+        }
+        if Arc::ptr_eq(self.hwpt.ioas(), hwpt.ioas()) {
+            check_suits(&self.devices, hwpt)?;
+        } else {
+            prepare(&self.devices, hwpt)?;
+            unprepare(&self.devices, self.hwpt.ioas());
+        }
+        for device in &self.devices {
+            hwpt.header().add_user();
+            device.translate_through(Some(Arc::clone(hwpt)));
+        }
+        let old = std::mem::replace(&mut self.hwpt, Arc::clone(hwpt));
+        Ok(Some(Released { hwpt: old, users: self.devices.len() }))
+    }
+}
+
+/// Reserves in the IOAS of `hwpt` what `devices` need there and checks that they can walk it. Undone by
+/// [`unprepare`]; on refusal nothing is left to undo.
+fn prepare(devices: &[Arc<Device>], hwpt: &Hwpt) -> Result<(), Refusal> {
+    for (done, device) in devices.iter().enumerate() {
+        let regions = device.endpoint().iommu().geometry().device_regions();
+        let reserved = hwpt.ioas().space.lock().reserve(Owner::Device(device.id()), regions);
+        if let Err(refusal) = reserved {
+            unprepare(&devices[..done], hwpt.ioas());
+            return Err(refusal);
+        }
+    }
+    check_suits(devices, hwpt).inspect_err(|_| unprepare(devices, hwpt.ioas()))
+}
+
+fn check_suits(devices: &[Arc<Device>], hwpt: &Hwpt) -> Result<(), Refusal> {
+    devices.iter().try_for_each(|device| hwpt.check_suits(device.endpoint().iommu()))
+}
+
+fn unprepare(devices: &[Arc<Device>], ioas: &Ioas) {
+    for device in devices {
+        ioas.space.lock().release(Owner::Device(device.id()));
+    }
+}
+
+impl Released {
+    /// Waits until DMA that began before has ended and drops the devices' users. An automatic page table
+    /// without users is destroyed. Called with no lock held.
+    pub(crate) fn settle(self, ctx: &Context) {
+        ctx.outwait_dma();
+        for _ in 1..self.users {
+            self.hwpt.header().drop_user();
+        }
+        if !self.hwpt.is_automatic() {
+            return self.hwpt.header().drop_user();
+        }
+        if let Some(object) = ctx.registry().drop_user_and_take(&Object::Hwpt(self.hwpt)) {
+            object.destroy(ctx);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The HWPT object: a page table on an address space, and `IOMMU_HWPT_ALLOC`.
+//!
+//! All page tables of an IOAS translate through the IOAS's one map; what a page table has of its own is what
+//! its hardware promised (aperture, page sizes, dirty tracking) and who is attached. One made for an
+//! attachment (*automatic*) goes with its last attachment.
+//!
+//! Takes the IOAS lock to enter and leave the IOAS's list. Source: [uapi/iommufd.h]; order of checks from v7.3
+//! `hw_pagetable.c`.
+
+use std::sync::Arc;
+
+use uapi::iommufd::{HwptAlloc, hwpt_flags};
+
+use crate::dispatch::Exchange;
+use crate::ioas::Ioas;
+use crate::object::{Kind, Object, Pending};
+use crate::registry::{Headed, Header};
+use crate::{Context, Device, Geometry, Iommu, Refusal};
+
+/// A page table.
+pub(crate) struct Hwpt {
+    header: Header,
+    /// What it shows. The page table is a user of it until destroyed.
+    ioas: Arc<Ioas>,
+    iommu: Arc<Iommu>,
+    dirty_tracking: bool,
+    automatic: bool,
+}
+
+/// What a page table is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A client asked for it, with these flags.
+    Command { flags: u32 },
+    /// A device was attached to an IOAS.
+    Attachment,
+}
+
+/// Makes a page table for a device: `IOMMU_HWPT_ALLOC`. With it all areas of the IOAS are pinned.
+///
+/// # Errors
+/// In this order:
+/// - [`Refusal::ReservedField`] (`EOPNOTSUPP`): the first reserved field; the second is not looked at.
+/// - [`Refusal::DataShape`] (`EINVAL`)
+/// - [`Refusal::NoObject`] (`ENOENT`): the device.
+/// - [`Refusal::ParentMissing`] (`EINVAL`): what to build on.
+/// - on an IOAS: [`Refusal::UnknownFlags`], [`Refusal::Unsupported`] (`EOPNOTSUPP`), then as
+///   [`Ioas::add_table`] (`EINVAL`, `EADDRINUSE`, `EFAULT`, `ENOMEM`).
+/// - on a page table: [`Refusal::Unsupported`] (`EOPNOTSUPP`); on anything else [`Refusal::OtherType`]
+///   (`EINVAL`).
+/// - [`Refusal::NoObject`] (`ENOENT`): the fault queue, where one is asked for: there are none.
+/// - [`Refusal::Unreachable`] (`EFAULT`): the answer cannot be written; there is no page table then.
+pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Refusal> {
+    let mut argument: HwptAlloc = exchange.argument();
+    exchange.refuse_reserved(argument.reserved)?;
+    let HwptAlloc { flags, dev_id, pt_id, data_type, data_len, .. } = argument;
+    if (data_type == 0) != (data_len == 0) {
+        return Err(Refusal::DataShape { data_type, data_len });
+    }
+    // The device itself is let go at once: its end must not wait for the client's memory.
+    let iommu = Arc::clone(ctx.get::<Device>(dev_id)?.endpoint().iommu());
+    let parent = ctx.get_any(pt_id).map_err(|_| Refusal::ParentMissing { id: pt_id })?;
+    let ioas = match &*parent {
+        Object::Ioas(ioas) => ioas,
+        Object::Hwpt(_) => return Err(Refusal::Unsupported { feature: "nested page tables" }),
+        Object::Device(_) => return Err(Refusal::OtherType { id: pt_id }),
+    };
+    check_flags(exchange, iommu.geometry(), flags)?;
+    if data_type != 0 {
+        return Err(Refusal::Unsupported { feature: "data of page tables" });
+    }
+    let pending = Hwpt::build(ctx, ioas, &iommu, Purpose::Command { flags })?;
+    if flags & hwpt_flags::FAULT_ID_VALID != 0 {
+        return Err(Refusal::NoObject { id: argument.fault_id });
+    }
+    ioas.tables.lock().push(Arc::clone(&pending));
+    argument.out_hwpt_id = pending.header().id();
+    exchange.respond(&argument)?;
+    pending.publish();
+    Ok(())
+}
+
+fn check_flags(exchange: &Exchange<'_>, geometry: &Geometry, flags: u32) -> Result<(), Refusal> {
+    const BOTH: u32 = hwpt_flags::FAULT_ID_VALID | hwpt_flags::NEST_PARENT;
+    exchange.refuse_flags(flags, FLAGS)?;
+    let unsupported = |feature| Err(Refusal::Unsupported { feature });
+    if flags & hwpt_flags::DIRTY_TRACKING != 0 && !geometry.dirty_tracking {
+        return unsupported("dirty tracking");
+    }
+    if flags & BOTH == BOTH {
+        return unsupported("faults of a nest parent");
+    }
+    if flags & hwpt_flags::PASID != 0 && geometry.max_pasid_log2 == 0 {
+        return unsupported("PASID");
+    }
+    Ok(())
+}
+
+const FLAGS: u32 = hwpt_flags::NEST_PARENT
+    | hwpt_flags::DIRTY_TRACKING
+    | hwpt_flags::FAULT_ID_VALID
+    | hwpt_flags::PASID;
+
+impl Hwpt {
+    /// Builds a page table for devices behind `iommu` on `ioas`, which the caller holds, and pins what the
+    /// IOAS maps. Called with no lock held.
+    ///
+    /// # Errors
+    /// [`Refusal::OutOfIds`] (`ENOMEM`), then as [`Ioas::add_table`].
+    pub(crate) fn build<'c>(
+        ctx: &'c Context,
+        ioas: &Arc<Ioas>,
+        iommu: &Arc<Iommu>,
+        purpose: Purpose,
+    ) -> Result<Pending<'c, Self>, Refusal> {
+        let (flags, automatic) = match purpose {
+            Purpose::Command { flags } => (flags, false),
+            Purpose::Attachment => (0, true),
+        };
+        Pending::build(ctx, |header| {
+            ioas.add_table(ctx, header.id(), iommu.geometry())?;
+            ioas.header().add_user();
+            Ok(Self {
+                header,
+                ioas: Arc::clone(ioas),
+                iommu: Arc::clone(iommu),
+                dirty_tracking: flags & hwpt_flags::DIRTY_TRACKING != 0,
+                automatic,
+            })
+        })
+    }
+
+    /// What it shows.
+    pub(crate) const fn ioas(&self) -> &Arc<Ioas> {
+        &self.ioas
+    }
+
+    /// Whether it goes with its last attachment.
+    pub(crate) const fn is_automatic(&self) -> bool {
+        self.automatic
+    }
+
+    /// Whether the hardware of a device can walk it.
+    ///
+    /// # Errors
+    /// [`Refusal::Incompatible`] (`EINVAL`): the IOMMU lacks dirty tracking, a page size, or address bits.
+    pub(crate) fn check_suits(&self, iommu: &Iommu) -> Result<(), Refusal> {
+        let (made_for, other) = (self.iommu.geometry(), iommu.geometry());
+        let suits = (!self.dirty_tracking || other.dirty_tracking)
+            && made_for.page_sizes & !other.page_sizes == 0
+            && other.aperture.contains_span(made_for.aperture);
+        if suits { Ok(()) } else { Err(Refusal::Incompatible { hwpt: self.header.id() }) }
+    }
+}
+
+impl Headed for Hwpt {
+    fn header(&self) -> &Header {
+        &self.header
+    }
+}
+
+impl Kind for Hwpt {
+    fn wrap(this: Arc<Self>) -> Object {
+        Object::Hwpt(this)
+    }
+
+    fn pick(object: &Object) -> Option<Arc<Self>> {
+        match object {
+            Object::Hwpt(hwpt) => Some(Arc::clone(hwpt)),
+            Object::Device(_) | Object::Ioas(_) => None,
+        }
+    }
+
+    /// Leaves the IOAS. The last page table of an IOAS unpins its areas.
+    fn destroy(&self, ctx: &Context) {
+        let id = self.header.id();
+        self.ioas.tables.lock().retain(|table| table.header.id() != id);
+        self.ioas.remove_table(ctx, id);
+        self.ioas.header().drop_user();
+        self.header.end();
+    }
+}

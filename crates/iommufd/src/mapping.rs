@@ -1,0 +1,127 @@
+//! The commands that map and unmap: `IOMMU_IOAS_MAP`, `IOMMU_IOAS_MAP_FILE`, `IOMMU_IOAS_UNMAP`.
+//!
+//! Each decodes, checks what is the command's own, and leaves the rest to [`Ioas`]. Takes no lock itself.
+//! Source: [uapi/iommufd.h]; order of checks from v7.3 `ioas.c`.
+
+use std::sync::Arc;
+
+use span::Span;
+use uapi::iommufd::{IoasMap, IoasMapFile, IoasUnmap, map_flags};
+
+use crate::area::{Area, Rights};
+use crate::dispatch::Exchange;
+use crate::ioas::Ioas;
+use crate::placement::Placement;
+use crate::{Context, FileFault, Refusal};
+
+/// Maps the caller's memory: `IOMMU_IOAS_MAP`.
+///
+/// # Errors
+/// In this order:
+/// - [`Refusal::UnknownFlags`], [`Refusal::ReservedField`] (`EOPNOTSUPP`)
+/// - [`Refusal::PastTop`] (`EOVERFLOW`): `iova` or `length` is all ones.
+/// - [`Refusal::NoAccess`] (`EINVAL`)
+/// - [`Refusal::NoObject`] (`ENOENT`)
+/// - [`Refusal::PastTop`] (`EOVERFLOW`): `user_va` plus `length`.
+/// - as [`Area::new`] (`EINVAL`), then as [`Ioas::map`].
+/// - [`Refusal::Unreachable`] (`EFAULT`): the answer cannot be written. **The mapping stays.**
+pub(crate) fn map(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Refusal> {
+    let mut argument: IoasMap = exchange.argument();
+    exchange.refuse_flags(argument.flags, MAP_FLAGS)?;
+    exchange.refuse_reserved(argument.reserved)?;
+    refuse_all_ones(argument.iova, argument.length)?;
+    let rights = Rights::from_flags(argument.flags)?;
+    let ioas = ctx.get::<Ioas>(argument.ioas_id)?;
+    refuse_overflow(argument.user_va, argument.length)?;
+    let memory = exchange.caller().memory();
+    let area = Area::new(memory, argument.user_va, argument.length, rights)?;
+    let span = ioas.map(area, placement(argument.flags, argument.iova))?;
+    argument.iova = span.start();
+    exchange.respond(&argument)
+}
+
+/// Maps a file of the caller's: `IOMMU_IOAS_MAP_FILE`.
+///
+/// # Errors
+/// As [`map`], but for no reserved field, and for these after [`Refusal::NoObject`]:
+/// - [`Refusal::Empty`] (`EINVAL`)
+/// - [`Refusal::PastTop`] (`EOVERFLOW`): `start` plus `length`.
+/// - [`Refusal::BadFd`] (`EBADF`). What kind of file it is shows only when it is pinned.
+pub(crate) fn map_file(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Refusal> {
+    let mut argument: IoasMapFile = exchange.argument();
+    exchange.refuse_flags(argument.flags, MAP_FLAGS)?;
+    refuse_all_ones(argument.iova, argument.length)?;
+    let rights = Rights::from_flags(argument.flags)?;
+    let ioas = ctx.get::<Ioas>(argument.ioas_id)?;
+    if argument.length == 0 {
+        return Err(Refusal::Empty);
+    }
+    refuse_overflow(argument.start, argument.length)?;
+    let fd = argument.fd;
+    let file = exchange.caller().file_memory(fd).map_err(|fault| match fault {
+        FileFault::Closed | FileFault::OtherKind => Refusal::BadFd { fd },
+    })?;
+    let area = Area::new(file, argument.start, argument.length, rights)?;
+    let span = ioas.map(area, placement(argument.flags, argument.iova))?;
+    argument.iova = span.start();
+    exchange.respond(&argument)
+}
+
+/// Unmaps whole areas: `IOMMU_IOAS_UNMAP`. When it returns no DMA reaches them any more.
+///
+/// Address 0 with a length of all ones means everything, which succeeds where nothing is mapped.
+///
+/// # Errors
+/// In this order:
+/// - [`Refusal::NoObject`] (`ENOENT`)
+/// - [`Refusal::PastTop`] (`EOVERFLOW`): `iova` or `length` is all ones.
+/// - [`Refusal::Empty`] (`EINVAL`)
+/// - [`Refusal::PastTop`] (`EOVERFLOW`): the span passes the top.
+/// - as [`Ioas::unmap`] (`EBUSY`, `ENOENT`); areas below the one that refused are gone.
+/// - [`Refusal::NothingMapped`] (`ENOENT`)
+/// - [`Refusal::Unreachable`] (`EFAULT`): the answer cannot be written; the areas are gone.
+pub(crate) fn unmap(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Refusal> {
+    let mut argument: IoasUnmap = exchange.argument();
+    let ioas = ctx.get::<Ioas>(argument.ioas_id)?;
+    if (argument.iova, argument.length) == (0, ALL_ONES) {
+        argument.length = ioas.unmap(ctx, Span::WHOLE)?;
+        // This succeeds even where another thread's UNMAP took the areas and still waits for DMA.
+        ctx.outwait_dma();
+        return exchange.respond(&argument);
+    }
+    refuse_all_ones(argument.iova, argument.length)?;
+    if argument.length == 0 {
+        return Err(Refusal::Empty);
+    }
+    let asked = Span::new(argument.iova, argument.length)
+        .ok_or(Refusal::PastTop { start: argument.iova, length: argument.length })?;
+    argument.length = ioas.unmap(ctx, asked)?;
+    if argument.length == 0 {
+        return Err(Refusal::NothingMapped { asked });
+    }
+    exchange.respond(&argument)
+}
+
+const MAP_FLAGS: u32 = map_flags::FIXED_IOVA | map_flags::WRITEABLE | map_flags::READABLE;
+
+/// Never a valid address or length.
+const ALL_ONES: u64 = u64::MAX;
+
+const fn refuse_all_ones(start: u64, length: u64) -> Result<(), Refusal> {
+    if start == ALL_ONES || length == ALL_ONES {
+        return Err(Refusal::PastTop { start, length });
+    }
+    Ok(())
+}
+
+/// Refuses memory whose end, which is open, is no address.
+const fn refuse_overflow(start: u64, length: u64) -> Result<(), Refusal> {
+    match start.checked_add(length) {
+        Some(_) => Ok(()),
+        None => Err(Refusal::PastTop { start, length }),
+    }
+}
+
+const fn placement(flags: u32, iova: u64) -> Placement {
+    if flags & map_flags::FIXED_IOVA == 0 { Placement::Automatic } else { Placement::Fixed(iova) }
+}

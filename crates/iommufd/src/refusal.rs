@@ -1,0 +1,279 @@
+//! Why a command is refused, and the one place where a reason becomes an error number.
+//!
+//! Takes no lock. Deliberately absent: mistakes of our own, which are assertions.
+//! Source: [uapi/iommufd.h] for the numbers.
+
+use span::Span;
+use thiserror::Error;
+use uapi::Errno;
+
+use crate::{PinFault, Unreachable};
+
+/// A program asked for what cannot be had. Carries what was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// The area is still being mapped (`EBUSY`).
+    #[error("area {mapped} is still being mapped")]
+    AreaBusy {
+        /// The area.
+        mapped: Span,
+    },
+    /// Another device of the iommu_group is attached to another page table (`EINVAL`).
+    #[error("iommu_group {group} is attached to page table {hwpt}")]
+    AttachedElsewhere {
+        /// The group's number.
+        group: u32,
+        /// What it is attached to.
+        hwpt: u32,
+    },
+    /// No such file descriptor is open (`EBADF`).
+    #[error("file descriptor {fd} is not open")]
+    BadFd {
+        /// The descriptor.
+        fd: i32,
+    },
+    /// The object is in use (`EBUSY`).
+    #[error("object {id} has {users} users")]
+    Busy {
+        /// The object.
+        id: u32,
+        /// Its users, the object table among them.
+        users: u32,
+    },
+    /// The IOMMU does not keep caches coherent (`EINVAL`).
+    #[error("the device's IOMMU does not keep caches coherent")]
+    CacheIncoherent,
+    /// One of data type and data length is zero, the other is not (`EINVAL`).
+    #[error("data of type {data_type} with length {data_len}")]
+    DataShape {
+        /// As asked.
+        data_type: u32,
+        /// As asked, in bytes.
+        data_len: u32,
+    },
+    /// Bytes past the struct that we know are not zero (`E2BIG`).
+    #[error("non-zero bytes past the {known} bytes known of the struct")]
+    DirtyTail {
+        /// Bytes of the struct.
+        known: usize,
+    },
+    /// A length of zero (`EINVAL`).
+    #[error("length is zero")]
+    Empty,
+    /// The page table does not suit the device's IOMMU (`EINVAL`).
+    #[error("page table {hwpt} does not suit the device's IOMMU")]
+    Incompatible {
+        /// The page table.
+        hwpt: u32,
+    },
+    /// An address or length is not a multiple of the alignment (`EINVAL`).
+    #[error("{value:#x} is not a multiple of {alignment:#x}")]
+    Misaligned {
+        /// The address or length.
+        value: u64,
+        /// What it must be a multiple of.
+        alignment: u64,
+    },
+    /// An area that is mapped already violates the alignment that a page table needs (`EADDRINUSE`).
+    #[error("area {mapped} violates the alignment {alignment:#x}")]
+    MisalignedArea {
+        /// The area.
+        mapped: Span,
+        /// The alignment needed.
+        alignment: u64,
+    },
+    /// The platform does not isolate MSIs (`EPERM`).
+    #[error("interrupts of the device's IOMMU are not isolated")]
+    MsiNotIsolated,
+    /// Neither reading nor writing was asked for (`EINVAL`).
+    #[error("neither readable nor writeable")]
+    NoAccess,
+    /// There is no such object of the type asked for (`ENOENT`).
+    #[error("no object {id} of that type")]
+    NoObject {
+        /// The id.
+        id: u32,
+    },
+    /// No free span is large enough (`ENOSPC`).
+    #[error("no room for {length:#x} bytes")]
+    NoRoom {
+        /// Bytes asked for.
+        length: u64,
+    },
+    /// Nothing is mapped in the span (`ENOENT`).
+    #[error("nothing is mapped in {asked}")]
+    NothingMapped {
+        /// The span.
+        asked: Span,
+    },
+    /// An area sticks out of the span (`ENOENT`).
+    #[error("area {mapped} is not wholly inside {asked}")]
+    NotWhole {
+        /// The span.
+        asked: Span,
+        /// The area.
+        mapped: Span,
+    },
+    /// The object is of a type that does not serve here (`EINVAL`).
+    #[error("object {id} is of another type")]
+    OtherType {
+        /// The object.
+        id: u32,
+    },
+    /// All ids are taken (`ENOMEM`).
+    #[error("no object id is free")]
+    OutOfIds,
+    /// The span meets one already mapped (`EEXIST`).
+    #[error("{asked} meets the area {mapped}")]
+    Overlap {
+        /// The span asked for.
+        asked: Span,
+        /// The area it meets.
+        mapped: Span,
+    },
+    /// Another context owns the DMA of the device's iommu_group (`EPERM`).
+    #[error("iommu_group {group} is owned by another context")]
+    OwnedElsewhere {
+        /// The group's number.
+        group: u32,
+    },
+    /// The IOMMU's smallest page is larger than the client's (`EINVAL`).
+    #[error("the smallest page of the IOMMU has {smallest:#x} bytes")]
+    PageSize {
+        /// Bytes; 0 if the IOMMU has no page size at all.
+        smallest: u64,
+    },
+    /// There is no object to build a page table on (`EINVAL`).
+    #[error("no object {id} to build a page table on")]
+    ParentMissing {
+        /// The id.
+        id: u32,
+    },
+    /// An address or length passes the top of the address space (`EOVERFLOW`).
+    #[error("{start:#x} plus {length:#x} passes the top of the address space")]
+    PastTop {
+        /// The address.
+        start: u64,
+        /// The length in bytes.
+        length: u64,
+    },
+    /// The memory cannot be pinned (`EFAULT`, `EINVAL` or `ENOMEM`).
+    #[error("memory cannot be pinned: {0:?}")]
+    Pin(PinFault),
+    /// The buffer has no room for all ranges (`EMSGSIZE`).
+    #[error("{total} ranges do not fit in a buffer for {given}")]
+    RangesLeftOut {
+        /// Ranges that the buffer holds.
+        given: u32,
+        /// Ranges that there are.
+        total: u32,
+    },
+    /// The span meets a reserved one (`EINVAL`).
+    #[error("{asked} meets the reserved {reserved}")]
+    Reserved {
+        /// The span asked for.
+        asked: Span,
+        /// The reserved span.
+        reserved: Span,
+    },
+    /// A reserved field is not zero (`EOPNOTSUPP`).
+    #[error("a reserved field is not zero")]
+    ReservedField,
+    /// A span that has to be reserved meets an area (`EADDRINUSE`).
+    #[error("{reserved} cannot be reserved: {mapped} is mapped")]
+    ReservedMapped {
+        /// The span to reserve.
+        reserved: Span,
+        /// The area it meets.
+        mapped: Span,
+    },
+    /// The struct is shorter than its first version (`EINVAL`).
+    #[error("struct of {given} bytes where {least} are the least")]
+    ShortArgument {
+        /// Bytes that the caller says it has.
+        given: u32,
+        /// Bytes of the struct's first version.
+        least: u32,
+    },
+    /// The length is larger than memory can be (`EINVAL`).
+    #[error("length {length:#x} is larger than memory can be")]
+    TooLong {
+        /// The length in bytes.
+        length: u64,
+    },
+    /// The number is not a command's, or the command is not served (`ENOTTY`).
+    #[error("request {request:#x} is no command")]
+    UnknownCommand {
+        /// The request.
+        request: u32,
+    },
+    /// A flag that means nothing here (`EOPNOTSUPP`).
+    #[error("unknown flags {flags:#x}")]
+    UnknownFlags {
+        /// The flags that are not known.
+        flags: u32,
+    },
+    /// The caller's memory cannot be reached (`EFAULT`).
+    #[error("the caller's memory cannot be reached")]
+    Unreachable,
+    /// The device's IOMMU cannot do it (`EOPNOTSUPP`).
+    #[error("the device's IOMMU has no {feature}")]
+    Unsupported {
+        /// What it lacks.
+        feature: &'static str,
+    },
+}
+
+impl Refusal {
+    /// What the program sees.
+    pub const fn errno(&self) -> Errno {
+        match self {
+            Self::AreaBusy { .. } | Self::Busy { .. } => Errno::EBUSY,
+            Self::BadFd { .. } => Errno::EBADF,
+            Self::DirtyTail { .. } => Errno::E2BIG,
+            Self::AttachedElsewhere { .. }
+            | Self::CacheIncoherent
+            | Self::DataShape { .. }
+            | Self::Empty
+            | Self::Incompatible { .. }
+            | Self::Misaligned { .. }
+            | Self::NoAccess
+            | Self::OtherType { .. }
+            | Self::PageSize { .. }
+            | Self::ParentMissing { .. }
+            | Self::Pin(PinFault::FileRange)
+            | Self::Reserved { .. }
+            | Self::ShortArgument { .. }
+            | Self::TooLong { .. } => Errno::EINVAL,
+            Self::MisalignedArea { .. } | Self::ReservedMapped { .. } => Errno::EADDRINUSE,
+            Self::MsiNotIsolated | Self::OwnedElsewhere { .. } => Errno::EPERM,
+            Self::NoObject { .. } | Self::NothingMapped { .. } | Self::NotWhole { .. } => {
+                Errno::ENOENT
+            }
+            Self::NoRoom { .. } => Errno::ENOSPC,
+            Self::OutOfIds | Self::Pin(PinFault::Limit) => Errno::ENOMEM,
+            Self::Overlap { .. } => Errno::EEXIST,
+            Self::PastTop { .. } => Errno::EOVERFLOW,
+            Self::Pin(PinFault::Unmapped | PinFault::DeviceMemory) | Self::Unreachable => {
+                Errno::EFAULT
+            }
+            Self::RangesLeftOut { .. } => Errno::EMSGSIZE,
+            Self::ReservedField | Self::UnknownFlags { .. } | Self::Unsupported { .. } => {
+                Errno::EOPNOTSUPP
+            }
+            Self::UnknownCommand { .. } => Errno::ENOTTY,
+        }
+    }
+}
+
+impl From<Unreachable> for Refusal {
+    fn from(_: Unreachable) -> Self {
+        Self::Unreachable
+    }
+}
+
+impl From<PinFault> for Refusal {
+    fn from(fault: PinFault) -> Self {
+        Self::Pin(fault)
+    }
+}

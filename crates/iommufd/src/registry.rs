@@ -1,0 +1,349 @@
+//! The object table of a context: ids, who uses an object, and the order of teardown.
+//!
+//! Ids are the lowest free from 1 and shared by all types. An object is reserved ([`ReservedId`]), built,
+//! and published last; until then lookups miss it. Each has two counts:
+//!
+//! | count | held by | until |
+//! |---|---|---|
+//! | `users` | the table (1); objects built on it; attachments; the binder of a device; a lookup | they go. More than the table's own refuses removal (`EBUSY`) |
+//! | `in_flight` | the object's life (1); a lookup | the lookup is dropped, which is soon. Removal waits for it |
+//!
+//! A *tombstone* is an id whose object was ended by somebody other than the client: lookups miss it and it
+//! is given out no more, so an id never names two objects that a client cannot tell apart.
+//!
+//! Takes OBJECTS, a leaf, and holds it in no call out of this file. Knows no type of object and ends
+//! none: what it takes out of the table, the caller ends. Source: [uapi/iommufd.h]; v7.3 `main.c`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
+use std::sync::Arc;
+
+use sync::{Life, Mutex, Refcount, WaitQueue, rank};
+
+use crate::Refusal;
+
+/// The largest id.
+const ID_MAX: u32 = i32::MAX.cast_unsigned();
+
+/// What the table needs of an object.
+pub trait Headed {
+    /// The object's id and counts.
+    fn header(&self) -> &Header;
+}
+
+impl<T: Headed> Headed for Arc<T> {
+    fn header(&self) -> &Header {
+        (**self).header()
+    }
+}
+
+/// The part that all objects have.
+pub struct Header {
+    id: u32,
+    users: Refcount,
+    in_flight: Refcount,
+    idle: WaitQueue,
+    life: Life,
+}
+
+impl Header {
+    /// The header of an object that will be published under `id`.
+    pub fn new(id: u32) -> Self {
+        Self {
+            id,
+            users: Refcount::new(1),
+            in_flight: Refcount::new(1),
+            idle: WaitQueue::new(),
+            life: Life::new(),
+        }
+    }
+
+    /// The object's id.
+    pub const fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Adds a user. The caller holds the object by a lookup or another user.
+    pub fn add_user(&self) {
+        self.life.check();
+        self.users.inc();
+    }
+
+    /// Drops a user that is not the last: the last is the table's.
+    pub fn drop_user(&self) {
+        let was_last = self.users.dec_and_test();
+        assert!(!was_last, "object {} lost the object table's own user", self.id);
+    }
+
+    /// Marks the object as ended. Any later use is a bug, found in debug builds.
+    pub fn end(&self) {
+        self.life.end();
+    }
+
+    /// Takes a lookup's two counts, or none.
+    fn try_hold(&self) -> bool {
+        if !self.users.inc_not_zero() {
+            return false;
+        }
+        if !self.in_flight.inc_not_zero() {
+            self.users.dec_and_test();
+            return false;
+        }
+        self.life.check();
+        true
+    }
+
+    /// Gives a lookup's counts back: users first, so that who waits for `in_flight` finds no user left.
+    fn release(&self) {
+        self.drop_user();
+        if self.in_flight.dec_and_test() {
+            self.idle.wake_all();
+        }
+    }
+
+    /// Gives up the life's own `in_flight` and waits until no lookup is left.
+    fn wait_idle(&self) {
+        if !self.in_flight.dec_and_test() {
+            self.idle.wait_zero(&self.in_flight);
+        }
+    }
+}
+
+/// An object held by a command for as long as this value lives.
+pub struct Held<T: Headed> {
+    object: T,
+}
+
+impl<T: Headed> Held<T> {
+    /// Holds `object` unless it is on its way out.
+    pub fn try_new(object: T) -> Option<Self> {
+        if object.header().try_hold() { Some(Self { object }) } else { None }
+    }
+}
+
+impl<T: Headed> Deref for Held<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.object
+    }
+}
+
+impl<T: Headed> Drop for Held<T> {
+    fn drop(&mut self) {
+        self.object.header().release();
+    }
+}
+
+/// The table. `O` is the sum of all object types.
+pub struct Registry<O> {
+    slots: Mutex<rank::Objects, Slots<O>>,
+}
+
+struct Slots<O> {
+    by_id: BTreeMap<u32, Slot<O>>,
+    /// Free ids below `unused`.
+    free: BTreeSet<u32>,
+    /// The lowest id that was never given out.
+    unused: u32,
+}
+
+enum Slot<O> {
+    /// Given to an object that nobody can see yet.
+    Reserved,
+    Published(O),
+    Tombstone,
+}
+
+/// What becomes of an id once its object is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Afterwards {
+    /// It can be given out again.
+    Free,
+    /// It is used up until the context closes.
+    Tombstone,
+}
+
+impl<O: Headed + Clone> Registry<O> {
+    /// An empty table.
+    pub fn new() -> Self {
+        let slots = Slots { by_id: BTreeMap::new(), free: BTreeSet::new(), unused: 1 };
+        Self { slots: Mutex::new(slots) }
+    }
+
+    /// Reserves the lowest free id.
+    ///
+    /// # Errors
+    /// [`Refusal::OutOfIds`] (`ENOMEM`).
+    pub fn reserve(&self) -> Result<ReservedId<'_, O>, Refusal> {
+        let id = self.slots.lock().allocate()?;
+        Ok(ReservedId { registry: self, id, published: false })
+    }
+
+    /// Holds object `id` if `pick` takes it: `pick` sees the object and returns what to hold of it.
+    ///
+    /// # Errors
+    /// [`Refusal::NoObject`] (`ENOENT`): no such id, not published, refused by `pick`, on its way out.
+    pub fn get<T: Headed>(
+        &self,
+        id: u32,
+        pick: impl FnOnce(&O) -> Option<T>,
+    ) -> Result<Held<T>, Refusal> {
+        let slots = self.slots.lock();
+        let object = match slots.by_id.get(&id) {
+            Some(Slot::Published(object)) => pick(object),
+            Some(Slot::Reserved | Slot::Tombstone) | None => None,
+        };
+        object.and_then(Held::try_new).ok_or(Refusal::NoObject { id })
+    }
+
+    /// Takes an object without users out of the table and waits until no lookup holds it. The caller
+    /// ends it. Its id is free at once.
+    ///
+    /// # Errors
+    /// - [`Refusal::NoObject`] (`ENOENT`)
+    /// - [`Refusal::Busy`] (`EBUSY`): it has users beside the table.
+    pub fn take(&self, id: u32) -> Result<O, Refusal> {
+        let object = self.slots.lock().take(id)?;
+        object.header().wait_idle();
+        Ok(object)
+    }
+
+    /// Drops a user of `object` and takes it out as [`take`](Self::take) does if that was the last beside
+    /// the table.
+    pub fn drop_user_and_take(&self, object: &O) -> Option<O> {
+        let header = object.header();
+        let mut slots = self.slots.lock();
+        header.drop_user();
+        let taken = slots.take(header.id).ok();
+        drop(slots);
+        if let Some(object) = &taken {
+            object.header().wait_idle();
+        }
+        taken
+    }
+
+    /// Waits until no lookup holds `object`, drops the caller's user, which must be the last beside the
+    /// table, and takes it out. Nothing can refuse this. The caller ends the object.
+    pub fn remove(&self, object: &O, afterwards: Afterwards) {
+        let header = object.header();
+        header.wait_idle();
+        let mut slots = self.slots.lock();
+        header.drop_user();
+        let alone = header.users.dec_if_one();
+        assert!(alone, "object {} is removed while it has users", header.id);
+        match afterwards {
+            Afterwards::Free => slots.free(header.id),
+            Afterwards::Tombstone => slots.bury(header.id),
+        }
+    }
+
+    /// Takes out the first object with an id of at least `from` that has no users beside the table. For
+    /// closing, when no command runs.
+    pub fn take_leaf(&self, from: u32) -> Option<O> {
+        let mut slots = self.slots.lock();
+        let leaf = slots.by_id.range(from..).find_map(|(id, slot)| match slot {
+            Slot::Published(object) if object.header().users.dec_if_one() => Some(*id),
+            Slot::Published(_) | Slot::Reserved | Slot::Tombstone => None,
+        })?;
+        let object = slots.remove_published(leaf)?;
+        drop(slots);
+        object.header().wait_idle();
+        Some(object)
+    }
+
+    /// All published objects, ascending by id.
+    pub fn published(&self) -> Vec<O> {
+        let slots = self.slots.lock();
+        let published = slots.by_id.values().filter_map(|slot| match slot {
+            Slot::Published(object) => Some(object.clone()),
+            Slot::Reserved | Slot::Tombstone => None,
+        });
+        published.collect()
+    }
+
+    /// How many ids are tombstones.
+    pub fn tombstones(&self) -> usize {
+        let slots = self.slots.lock();
+        slots.by_id.values().filter(|slot| matches!(slot, Slot::Tombstone)).count()
+    }
+}
+
+impl<O: Headed + Clone> Default for Registry<O> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<O: Headed> Slots<O> {
+    fn allocate(&mut self) -> Result<u32, Refusal> {
+        let id = match self.free.pop_first() {
+            Some(id) => id,
+            None if self.unused > ID_MAX => return Err(Refusal::OutOfIds),
+            None => {
+                self.unused += 1;
+                self.unused - 1
+            }
+        };
+        self.by_id.insert(id, Slot::Reserved);
+        Ok(id)
+    }
+
+    fn take(&mut self, id: u32) -> Result<O, Refusal> {
+        let Some(Slot::Published(object)) = self.by_id.get(&id) else {
+            return Err(Refusal::NoObject { id });
+        };
+        let users = &object.header().users;
+        if !users.dec_if_one() {
+            return Err(Refusal::Busy { id, users: users.read() });
+        }
+        self.remove_published(id).ok_or(Refusal::NoObject { id })
+    }
+
+    fn remove_published(&mut self, id: u32) -> Option<O> {
+        self.free.insert(id);
+        match self.by_id.remove(&id)? {
+            Slot::Published(object) => Some(object),
+            Slot::Reserved | Slot::Tombstone => None,
+        }
+    }
+
+    fn free(&mut self, id: u32) {
+        self.by_id.remove(&id);
+        self.free.insert(id);
+    }
+
+    fn bury(&mut self, id: u32) {
+        self.by_id.insert(id, Slot::Tombstone);
+    }
+}
+
+/// An id reserved for an object that nobody can see yet. Dropping it gives the id back.
+#[must_use = "an id that is not published is given back when dropped"]
+pub struct ReservedId<'r, O: Headed + Clone> {
+    registry: &'r Registry<O>,
+    id: u32,
+    published: bool,
+}
+
+impl<O: Headed + Clone> ReservedId<'_, O> {
+    /// The id.
+    pub const fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Makes `object`, whose header has this id, visible. Cannot fail.
+    pub fn publish(mut self, object: O) {
+        assert_eq!(object.header().id, self.id, "an object is published under its own id");
+        self.registry.slots.lock().by_id.insert(self.id, Slot::Published(object));
+        self.published = true;
+    }
+}
+
+impl<O: Headed + Clone> Drop for ReservedId<'_, O> {
+    fn drop(&mut self) {
+        if !self.published {
+            self.registry.slots.lock().free(self.id);
+        }
+    }
+}
