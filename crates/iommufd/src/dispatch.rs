@@ -157,11 +157,12 @@ impl<'a> Exchange<'a> {
     /// # Errors
     /// [`Refusal::Unreachable`] (`EFAULT`): bytes before the one that cannot be written may be zero.
     pub(crate) fn write_zeros(&self, address: u64, length: u32) -> Result<(), Refusal> {
+        let length = length as usize;
         let mut done = 0;
         while done < length {
-            let now = (length - done).min(CHUNK as u32);
-            let at = address.checked_add(u64::from(done)).ok_or(Refusal::Unreachable)?;
-            self.caller.write(at, &[0; CHUNK][..now as usize])?;
+            let now = (length - done).min(CHUNK);
+            let at = address.checked_add(done as u64).ok_or(Refusal::Unreachable)?;
+            self.caller.write(at, &[0; CHUNK][..now])?;
             done += now;
         }
         Ok(())

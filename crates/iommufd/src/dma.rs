@@ -91,7 +91,8 @@ fn first_gone(
     while at < bytes.end {
         let offset = found.offset + (at - bytes.start) as u64;
         let to_page_end = PAGE_SIZE - (found.page_offset + offset) % PAGE_SIZE;
-        let end = bytes.end.min(at.saturating_add(to_page_end as usize));
+        let to_page_end = usize::try_from(to_page_end).unwrap_or(usize::MAX);
+        let end = bytes.end.min(at.saturating_add(to_page_end));
         if copy(found, offset, at..end).is_err() {
             break;
         }
