@@ -1,8 +1,9 @@
 //! Shared memory that stays: its length cannot shrink, so it is touched directly.
 //!
 //! Either anonymous, or a memfd that is sealed against shrinking. Where somebody punches a hole into
-//! it, the hole reads as zeros and is filled again when written; no access raises a signal. Huge-page
-//! files are refused for that reason: a punched huge page that cannot be allocated again is SIGBUS.
+//! it, the hole reads as zeros and is filled again when written; no access raises a signal, short of
+//! the machine running out of memory. Huge-page files are refused for that reason: their pool is
+//! small, and a punched huge page that cannot be allocated again is SIGBUS.
 //!
 //! Takes no lock. Source: [fcntl(2)] `F_SEAL_SHRINK`, [memfd_create(2)].
 
