@@ -8,7 +8,7 @@
 
 mod container;
 mod device;
-mod feature;
+mod features;
 mod graphics;
 mod group;
 mod interrupt;
@@ -18,7 +18,7 @@ mod reset;
 
 pub use container::*;
 pub use device::*;
-pub use feature::*;
+pub use features::*;
 pub use graphics::*;
 pub use group::*;
 pub use interrupt::*;
@@ -33,7 +33,7 @@ pub(crate) const LAYOUTS: &[&[&Layout]] = &[
     region::LAYOUTS,
     interrupt::LAYOUTS,
     reset::LAYOUTS,
-    feature::LAYOUTS,
+    features::LAYOUTS,
     migration::LAYOUTS,
     graphics::LAYOUTS,
     group::LAYOUTS,
@@ -45,7 +45,7 @@ pub(crate) const CONSTANTS: &[&[Constant]] = &[
     region::CONSTANTS,
     interrupt::CONSTANTS,
     reset::CONSTANTS,
-    feature::CONSTANTS,
+    features::CONSTANTS,
     migration::CONSTANTS,
     graphics::CONSTANTS,
     group::CONSTANTS,
