@@ -80,7 +80,7 @@ impl<T> SpanMap<T> {
     /// The longest runs inside `within` that no span covers, in ascending order.
     pub fn gaps(&self, within: Span) -> impl Iterator<Item = Span> {
         let mut covered = self.overlapping(within).map(|(span, _)| span);
-        // `None` once the last byte of `within` is behind us.
+        // The byte after what is behind us; `None` where there is no such byte.
         let mut at = Some(within.start());
         std::iter::from_fn(move || {
             loop {
@@ -89,7 +89,7 @@ impl<T> SpanMap<T> {
                     at = None;
                     return Span::from_ends(start, within.last());
                 };
-                at = next.last().checked_add(1).filter(|after| *after <= within.last());
+                at = next.last().checked_add(1);
                 if let Some(before) = next.start().checked_sub(1)
                     && let Some(gap) = Span::from_ends(start, before)
                 {
