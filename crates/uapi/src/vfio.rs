@@ -8,7 +8,7 @@
 
 mod container;
 mod device;
-mod features;
+mod feature;
 mod graphics;
 mod group;
 mod interrupt;
@@ -18,7 +18,7 @@ mod reset;
 
 pub use container::*;
 pub use device::*;
-pub use features::*;
+pub use feature::*;
 pub use graphics::*;
 pub use group::*;
 pub use interrupt::*;
@@ -33,7 +33,7 @@ pub(crate) const LAYOUTS: &[&[&Layout]] = &[
     region::LAYOUTS,
     interrupt::LAYOUTS,
     reset::LAYOUTS,
-    features::LAYOUTS,
+    feature::LAYOUTS,
     migration::LAYOUTS,
     graphics::LAYOUTS,
     group::LAYOUTS,
@@ -45,7 +45,7 @@ pub(crate) const CONSTANTS: &[&[Constant]] = &[
     region::CONSTANTS,
     interrupt::CONSTANTS,
     reset::CONSTANTS,
-    features::CONSTANTS,
+    feature::CONSTANTS,
     migration::CONSTANTS,
     graphics::CONSTANTS,
     group::CONSTANTS,
