@@ -1,1 +1,68 @@
-//! Placeholder.
+//! VFIO device files, as vfio-pci behaves.
+//!
+//! A [`Device`] is a PCI function that clients can be assigned; a [`DeviceFile`] is one open
+//! `/dev/vfio/devices/vfioN`. A file is bound to an iommufd context, which gives the function its way to
+//! memory, and then offers the function's regions, interrupts and resets.
+//!
+//! | file | what a client does there |
+//! |---|---|
+//! | `file.rs`, `command.rs` | opens, issues commands, closes |
+//! | `bind.rs`, `enable.rs` | BIND, ATTACH, DETACH; what becomes of the function |
+//! | `info.rs` | asks for regions and interrupts |
+//! | `region.rs`, `config.rs` | reads and writes config space and BARs |
+//! | `map.rs` | maps BARs |
+//! | `set_irqs.rs`, `irq.rs` | asks for interrupts; how they are heard |
+//! | `reset.rs`, `hot_reset.rs` | resets the function, the bus |
+//! | `feature.rs` | low power, VF token |
+//! | `refusal.rs` | every refusal, and its error number |
+//!
+//! # Locks
+//!
+//! ```text
+//! DEVICE_SET          who holds which device of a bus: set.rs
+//! MEMORY              config space, power, who owns the device's turn: device.rs
+//!   IRQ               who hears which interrupt: irq.rs
+//! ```
+//! None is held while the caller's memory or files are touched, an iommufd is asked, a function works, is stopped or
+//! is reset, or an eventfd is signalled or let go of. What must not run twice at a time on one device, and waits
+//! for it, owns the device's *turn* instead: turn.rs. `MEMORY` is held while config space of the function is
+//! *read*.
+//!
+//! # Deliberately absent
+//!
+//! Processes and file descriptors, which the front end has; the object a client binds besides (VFIO ends a device
+//! in two steps and knows no more); groups and containers; migration; ioeventfds.
+//!
+//! Source: [uapi/vfio.h]; the order of checks is that of Linux 7.3.
+
+#![forbid(unsafe_code)]
+
+mod argument;
+mod bind;
+mod command;
+mod config;
+mod device;
+mod enable;
+mod facts;
+mod feature;
+mod file;
+mod hardware;
+mod hot_reset;
+mod info;
+mod irq;
+mod map;
+mod refusal;
+mod region;
+mod reset;
+mod set;
+mod set_irqs;
+mod settings;
+mod turn;
+
+pub use device::{BarPages, Device, DeviceState};
+pub use file::DeviceFile;
+pub use map::MapRequest;
+pub use refusal::Refusal;
+pub use region::{REGION_BASE, REGION_SHIFT};
+pub use set::DeviceSet;
+pub use settings::{CloseOrder, NotWatched, Settings, VirtualFunction, Watch, Watching};

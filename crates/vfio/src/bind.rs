@@ -1,0 +1,166 @@
+//! BIND_IOMMUFD, ATTACH and DETACH: the bond between a device file and an iommufd.
+//!
+//! Takes `DEVICE_SET` for the table of holders; holds nothing while iommufd, the function or the caller's
+//! memory is asked. Source: [uapi/vfio.h].
+
+use std::mem::offset_of;
+use std::sync::Arc;
+
+use uapi::vfio::{
+    AttachIommufdPt, BindIommufd, DetachIommufdPt, attach_flags, bind_flags, detach_flags,
+};
+
+use crate::argument::Argument;
+use crate::command::Bound;
+use crate::device::VfToken;
+use crate::file::take_apart;
+use crate::{Device, DeviceFile, Refusal};
+
+/// `VFIO_DEVICE_BIND_IOMMUFD`: binds the file to a context and enables the device.
+///
+/// # Errors
+/// In this order:
+/// - [`Refusal::Unreachable`], [`Refusal::Argsz`], [`Refusal::DirtyTail`] – the argument (`EFAULT`, `EINVAL`, `E2BIG`).
+/// - [`Refusal::NegativeFd`], [`Refusal::Flags`] (`EINVAL`).
+/// - [`Refusal::FileBound`] – this file is bound (`EINVAL`).
+/// - [`Refusal::Unreachable`], [`Refusal::TokenNotTaken`] – the token (`EFAULT`, `EINVAL`).
+/// - [`Refusal::ClosedFd`], [`Refusal::NotIommufd`] (`EBADF`, `EBADFD`).
+/// - [`Refusal::DeviceBound`] – bound through another file (`EINVAL`).
+/// - [`Refusal::Iommufd`] – the context refuses.
+/// - [`Refusal::OutOfMemory`] (`ENOMEM`).
+/// - [`Refusal::Unreachable`] – the id cannot be written; all is undone (`EFAULT`).
+pub(crate) fn bind(file: &Arc<DeviceFile>, argument: &Argument<'_>) -> Result<u32, Refusal> {
+    let asked: BindIommufd = argument.read_extensible(BIND_SIZE_MIN)?;
+    if asked.iommufd < 0 {
+        return Err(Refusal::NegativeFd { fd: asked.iommufd });
+    }
+    check_flags(asked.flags, bind_flags::TOKEN)?;
+    let device = file.device();
+    if file.check_bound().is_ok() {
+        return Err(Refusal::FileBound);
+    }
+    if asked.flags & bind_flags::TOKEN != 0 {
+        check_token(device, argument, asked.token_uuid_ptr)?;
+    }
+    let context = argument
+        .caller
+        .iommufd(asked.iommufd)
+        .map_err(|fault| Refusal::of_iommufd(asked.iommufd, fault))?;
+    let context = OpenContext(context);
+    let claim = Claim::of(device)?;
+    let iommufd = iommufd::Device::bind(&context.0, device.endpoint())?;
+    if let Err(refusal) = device.enable(&iommufd, file.pages()) {
+        iommufd.begin_end();
+        iommufd.end();
+        return Err(refusal);
+    }
+    let id = iommufd.id().to_le_bytes();
+    if let Err(refusal) = argument.write_at(offset_of!(BindIommufd, out_devid), &id) {
+        take_apart(device, &iommufd);
+        return Err(refusal);
+    }
+    claim.publish(file, iommufd);
+    Ok(0)
+}
+
+/// `VFIO_DEVICE_ATTACH_IOMMUFD_PT`: lets the device's DMA through a page table, or an IOAS, in place of the one
+/// before. The struct gets the id of the page table.
+///
+/// # Errors
+/// In this order:
+/// - [`Refusal::Unreachable`], [`Refusal::Argsz`], [`Refusal::Flags`] – the argument (`EFAULT`, `EINVAL`).
+/// - [`Refusal::NoPasid`] – a PASID is asked for (`EOPNOTSUPP`).
+/// - [`Refusal::Iommufd`] – no such page table, or it does not serve.
+/// - [`Refusal::Unreachable`] – the id cannot be written; the device is then detached (`EFAULT`).
+pub(crate) fn attach(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Refusal> {
+    let asked: AttachIommufdPt = argument.read(offset_of!(AttachIommufdPt, pasid))?;
+    check_flags(asked.flags, attach_flags::PASID)?;
+    if asked.flags & attach_flags::PASID != 0 {
+        return Err(Refusal::NoPasid);
+    }
+    let iommufd = bound.file.bound()?;
+    let page_table = iommufd.attach(asked.pt_id)?;
+    note_page_table(bound, Some(page_table));
+    let id = page_table.to_le_bytes();
+    if let Err(refusal) = argument.write_at(offset_of!(AttachIommufdPt, pt_id), &id) {
+        iommufd.detach();
+        note_page_table(bound, None);
+        return Err(refusal);
+    }
+    Ok(0)
+}
+
+/// `VFIO_DEVICE_DETACH_IOMMUFD_PT`: ends the device's DMA. Not attached: nothing to do.
+///
+/// # Errors
+/// In this order:
+/// - [`Refusal::Unreachable`], [`Refusal::Argsz`], [`Refusal::Flags`] – the argument (`EFAULT`, `EINVAL`).
+/// - [`Refusal::NoPasid`] – a PASID is named (`EOPNOTSUPP`).
+pub(crate) fn detach(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Refusal> {
+    let asked: DetachIommufdPt = argument.read(offset_of!(DetachIommufdPt, pasid))?;
+    check_flags(asked.flags, detach_flags::PASID)?;
+    if asked.flags & detach_flags::PASID != 0 {
+        return Err(Refusal::NoPasid);
+    }
+    bound.file.bound()?.detach();
+    note_page_table(bound, None);
+    Ok(0)
+}
+
+/// Bytes of [`BindIommufd`] in its first version.
+const BIND_SIZE_MIN: usize = offset_of!(BindIommufd, token_uuid_ptr);
+
+fn check_flags(flags: u32, known: u32) -> Result<(), Refusal> {
+    if flags & !known == 0 { Ok(()) } else { Err(Refusal::Flags { flags }) }
+}
+
+/// Takes the VF token: only a physical function has one, and as none of its VFs is in use through it, what is
+/// given replaces it, even if BIND then fails.
+fn check_token(device: &Device, argument: &Argument<'_>, at: u64) -> Result<(), Refusal> {
+    let mut token = VfToken::default();
+    argument.caller.read(at, &mut token)?;
+    if !device.facts().physical_function {
+        return Err(Refusal::TokenNotTaken);
+    }
+    device.memory().lock().token = Some(token);
+    Ok(())
+}
+
+fn note_page_table(bound: &Bound<'_>, page_table: Option<u32>) {
+    bound.device.set().note_page_table(bound.device.address(), page_table);
+}
+
+/// A context whose file reference is put when this is dropped.
+struct OpenContext(Arc<iommufd::Context>);
+
+impl Drop for OpenContext {
+    fn drop(&mut self) {
+        self.0.put_file();
+    }
+}
+
+/// A device kept for one file. Dropped without being published, it is free again.
+struct Claim<'a> {
+    device: Option<&'a Device>,
+}
+
+impl<'a> Claim<'a> {
+    fn of(device: &'a Device) -> Result<Self, Refusal> {
+        device.set().claim(device.address())?;
+        Ok(Self { device: Some(device) })
+    }
+
+    fn publish(mut self, file: &DeviceFile, iommufd: Arc<iommufd::Device>) {
+        if let Some(device) = self.device.take() {
+            device.set().publish(device.address(), file.id(), iommufd);
+        }
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if let Some(device) = self.device {
+            device.set().free(device.address());
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! DEVICE_FEATURE: what only some devices can do.
+//!
+//! Served as by vfio-pci for a device without a migration driver and without peer-to-peer DMA: low power, the VF
+//! token of a physical function, and the refusals of all else. Exporting a BAR as a dma-buf is refused
+//! before anything is looked at, as by a kernel where the device cannot do peer-to-peer DMA.
+//!
+//! Low power has no effect but its protocol: an emulated function does not sleep, and mapped BARs stay
+//! mapped. Takes `MEMORY`. Source: [uapi/vfio.h].
+
+use uapi::vfio::{Feature, LowPowerEntryWithWakeup, feature_flags, feature_id};
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::argument::Argument;
+use crate::command::Bound;
+use crate::device::{LowPower, VfToken};
+use crate::irq::Trigger;
+use crate::{Device, Refusal};
+
+/// `VFIO_DEVICE_FEATURE`: gets, sets or probes a feature.
+///
+/// # Errors
+/// In this order:
+/// - [`Refusal::Unreachable`], [`Refusal::Argsz`], [`Refusal::Flags`] – the argument (`EFAULT`, `EINVAL`).
+/// - [`Refusal::NoSuchFeature`] (`ENOTTY`), [`Refusal::NoPeerToPeer`] (`EOPNOTSUPP`).
+/// - [`Refusal::FeatureOperation`] – it cannot be got, or not set, or neither is asked (`EINVAL`).
+/// - [`Refusal::Argsz`], [`Refusal::Unreachable`] – the feature's data (`EINVAL`, `EFAULT`).
+/// - The feature's own.
+pub(crate) fn feature(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Refusal> {
+    let asked: Feature = argument.read(size_of::<Feature>())?;
+    let known =
+        feature_flags::MASK | feature_flags::GET | feature_flags::SET | feature_flags::PROBE;
+    let both = feature_flags::GET | feature_flags::SET;
+    let is_probe = asked.flags & feature_flags::PROBE != 0;
+    if asked.flags & !known != 0 || (asked.flags & both == both && !is_probe) {
+        return Err(Refusal::Flags { flags: asked.flags });
+    }
+    let device = bound.device;
+    match asked.flags & feature_flags::MASK {
+        feature_id::PCI_VF_TOKEN if device.facts().physical_function => {
+            set_token(device, argument, asked)
+        }
+        feature_id::LOW_POWER_ENTRY => {
+            let entry = check_set(asked, 0)?;
+            if entry { device.enter_low_power(LowPower::Engaged) } else { Ok(()) }
+        }
+        feature_id::LOW_POWER_ENTRY_WITH_WAKEUP => enter_with_wakeup(device, argument, asked),
+        feature_id::LOW_POWER_EXIT => {
+            if check_set(asked, 0)? {
+                device.exit_low_power();
+            }
+            Ok(())
+        }
+        feature_id::DMA_BUF => Err(Refusal::NoPeerToPeer),
+        feature => Err(Refusal::NoSuchFeature { feature }),
+    }?;
+    Ok(0)
+}
+
+/// Checks the operation on a feature that can only be set; `false` where it is only probed.
+fn check_set(asked: Feature, data_size: usize) -> Result<bool, Refusal> {
+    let refusal = Refusal::FeatureOperation {
+        feature: asked.flags & feature_flags::MASK,
+        flags: asked.flags,
+    };
+    if asked.flags & feature_flags::GET != 0 {
+        return Err(refusal);
+    }
+    if asked.flags & feature_flags::PROBE != 0 {
+        return Ok(false);
+    }
+    if asked.flags & feature_flags::SET == 0 {
+        return Err(refusal);
+    }
+    let least = size_of::<Feature>() + data_size;
+    if (asked.argsz as usize) < least {
+        let least = u32::try_from(least).unwrap_or(u32::MAX);
+        return Err(Refusal::Argsz { given: asked.argsz, least });
+    }
+    Ok(true)
+}
+
+fn set_token(device: &Device, argument: &Argument<'_>, asked: Feature) -> Result<(), Refusal> {
+    if !check_set(asked, size_of::<VfToken>())? {
+        return Ok(());
+    }
+    let mut token = VfToken::default();
+    argument.read_at(size_of::<Feature>(), &mut token)?;
+    device.memory().lock().token = Some(token);
+    Ok(())
+}
+
+fn enter_with_wakeup(
+    device: &Device,
+    argument: &Argument<'_>,
+    asked: Feature,
+) -> Result<(), Refusal> {
+    if !check_set(asked, size_of::<LowPowerEntryWithWakeup>())? {
+        return Ok(());
+    }
+    let mut entry = LowPowerEntryWithWakeup::new_zeroed();
+    argument.read_at(size_of::<Feature>(), entry.as_mut_bytes())?;
+    let fd = entry.wakeup_eventfd;
+    if fd < 0 {
+        return Err(Refusal::NegativeFd { fd });
+    }
+    let wakeup = argument.caller.eventfd(fd).map_err(|fault| Refusal::of_eventfd(fd, fault))?;
+    device.enter_low_power(LowPower::WakesWith(wakeup))
+}
+
+impl Device {
+    fn enter_low_power(&self, entry: LowPower) -> Result<(), Refusal> {
+        let mut memory = self.memory().lock();
+        if !matches!(memory.low_power, LowPower::Off) {
+            drop(memory);
+            return Err(Refusal::LowPowerEngaged);
+        }
+        memory.low_power = entry;
+        Ok(())
+    }
+
+    fn exit_low_power(&self) {
+        let before = std::mem::replace(&mut self.memory().lock().low_power, LowPower::Off);
+        drop(before);
+    }
+}
+
+impl LowPower {
+    /// An access wakes the device: what is to be signalled for it.
+    pub(crate) fn wake(&mut self) -> Option<Trigger> {
+        match std::mem::replace(self, Self::Off) {
+            Self::Off => None,
+            Self::Engaged => {
+                *self = Self::Engaged;
+                None
+            }
+            Self::WakesWith(trigger) => Some(trigger),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! One open `/dev/vfio/devices/vfioN`.
+//!
+//! A file begins unbound and then answers everything but BIND with `EINVAL`; once bound it stays so until its
+//! last close. Commands, reads and writes on it are counted, and [`DeviceFile::release`] waits for them.
+
+use std::sync::Arc;
+
+use iommufd::Caller;
+use sync::{Refcount, WaitQueue};
+use uapi::Errno;
+
+use crate::argument::Argument;
+use crate::device::BarPages;
+use crate::set::FileId;
+use crate::{CloseOrder, Device, MapRequest, Refusal, command, map, region};
+
+/// One open file of a device.
+pub struct DeviceFile {
+    device: Arc<Device>,
+    pages: BarPages,
+    id: FileId,
+    /// What runs on the file, and one for the file itself.
+    running: Refcount,
+    idle: WaitQueue,
+}
+
+impl DeviceFile {
+    /// Opens the device. Any number of files may be open; one of them can be bound.
+    ///
+    /// `pages` is what the client will map at the BARs' offsets; the function works in it from BIND to the
+    /// last close.
+    ///
+    /// # Errors
+    /// [`Refusal::Withdrawn`] – the device is being removed (`ENODEV`).
+    ///
+    /// Takes `DEVICE_SET`.
+    pub fn open(device: &Arc<Device>, pages: BarPages) -> Result<Arc<Self>, Refusal> {
+        let id = device.set().open(device.address())?;
+        let device = device.clone();
+        let running = Refcount::new(1);
+        Ok(Arc::new(Self { device, pages, id, running, idle: WaitQueue::new() }))
+    }
+
+    /// The device that was opened.
+    pub fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    /// Runs the command `request` on what `argument` points to in the caller's memory, and returns what the
+    /// client gets: 0, or the number of vectors there are where SET_IRQS asked for more.
+    ///
+    /// No lock is held while the caller's memory is read or written.
+    ///
+    /// # Errors
+    /// Before BIND succeeded on this file: `EINVAL` for every other command, known or not. After: `ENOTTY` for a
+    /// command that does not exist or is not served; else the command's, as told at its handler.
+    pub fn ioctl(
+        self: &Arc<Self>,
+        caller: &dyn Caller,
+        request: u32,
+        argument: u64,
+    ) -> Result<u32, Errno> {
+        let argument = Argument { caller, at: argument };
+        self.run(|| command::run(self, request, &argument))
+    }
+
+    /// Reads from the device: `count` bytes at file position `position` to `to` in the caller's memory.
+    /// Returns how many bytes were read.
+    ///
+    /// # Errors
+    /// As told at [`region`](mod@crate::region); `EINVAL` before BIND.
+    pub fn read(
+        &self,
+        caller: &dyn Caller,
+        to: u64,
+        count: u64,
+        position: u64,
+    ) -> Result<u64, Errno> {
+        let memory = Argument { caller, at: to };
+        self.run(|| {
+            self.check_bound()?;
+            region::read(&self.device, &memory, count, position)
+        })
+    }
+
+    /// Writes to the device, shaped as [`read`](Self::read).
+    ///
+    /// # Errors
+    /// As told at [`region`](mod@crate::region); `EINVAL` before BIND.
+    pub fn write(
+        &self,
+        caller: &dyn Caller,
+        from: u64,
+        count: u64,
+        position: u64,
+    ) -> Result<u64, Errno> {
+        let memory = Argument { caller, at: from };
+        self.run(|| {
+            self.check_bound()?;
+            region::write(&self.device, &memory, count, position)
+        })
+    }
+
+    /// Says whether `length` bytes at file offset `offset` may be mapped.
+    ///
+    /// # Errors
+    /// `EINVAL`: not bound, or as told at [`Refusal::NotMappable`].
+    pub fn mmap(&self, offset: u64, length: u64, request: MapRequest) -> Result<(), Errno> {
+        self.run(|| {
+            self.check_bound()?;
+            map::check(&self.device, offset, length, request)
+        })
+    }
+
+    /// The last close. Waits for what runs on the file, then takes a bound device apart in the order that its
+    /// settings name. Cannot fail.
+    ///
+    /// The front end cancels what could run for long, and begins nothing on the file any more; if it does,
+    /// that answers `EINVAL`.
+    ///
+    /// Takes the locks of `vfio` and `iommufd` one after the other and holds none while it waits.
+    pub fn release(&self) {
+        if self.running.dec_and_test() {
+            self.idle.wake_all();
+        }
+        self.idle.wait_zero(&self.running);
+        let (device, address) = (&self.device, self.device.address());
+        if let Some(iommufd) = device.set().take(address, self.id) {
+            take_apart(device, &iommufd);
+            device.set().free(address);
+        }
+        device.set().close(address);
+    }
+
+    pub(crate) fn id(&self) -> FileId {
+        self.id
+    }
+
+    pub(crate) fn pages(&self) -> &BarPages {
+        &self.pages
+    }
+
+    /// # Errors
+    /// [`Refusal::NotBound`] (`EINVAL`).
+    pub(crate) fn check_bound(&self) -> Result<(), Refusal> {
+        let bound = self.device.set().is_bound(self.device.address(), self.id);
+        if bound { Ok(()) } else { Err(Refusal::NotBound) }
+    }
+
+    /// What the file is bound with.
+    ///
+    /// # Errors
+    /// [`Refusal::NotBound`] (`EINVAL`).
+    pub(crate) fn bound(&self) -> Result<Arc<iommufd::Device>, Refusal> {
+        let bound = self.device.set().bound(self.device.address(), self.id);
+        bound.ok_or(Refusal::NotBound)
+    }
+
+    /// Runs something that release has to wait for.
+    fn run<T>(&self, what: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Errno> {
+        if !self.running.inc_not_zero() {
+            return Err(Refusal::NotBound.errno());
+        }
+        let result = what();
+        if self.running.dec_and_test() {
+            self.idle.wake_all();
+        }
+        result.map_err(|refusal| refusal.errno())
+    }
+}
+
+/// Ends the bond between a device and its iommufd, and disables the device.
+pub(crate) fn take_apart(device: &Device, iommufd: &Arc<iommufd::Device>) {
+    match device.settings().close_order {
+        CloseOrder::UnbindFirst => {
+            iommufd.begin_end();
+            device.disable();
+        }
+        CloseOrder::Linux73 => {
+            device.disable();
+            iommufd.begin_end();
+        }
+    }
+    iommufd.end();
+}

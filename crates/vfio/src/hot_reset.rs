@@ -1,0 +1,109 @@
+//! GET_PCI_HOT_RESET_INFO and PCI_HOT_RESET: a reset of the bus, which takes other functions along.
+//!
+//! Affected are all devices of the [`DeviceSet`](crate::DeviceSet). A client may reset them only if each is
+//! bound to its own context, or in an iommu_group that its context owns.
+//!
+//! Takes `DEVICE_SET` for the list; each device's turn, by ascending address, for the reset.
+//! Source: [uapi/vfio.h].
+
+use std::mem::offset_of;
+use std::sync::Arc;
+
+use iommufd::HotResetView;
+use pci::Reset;
+use uapi::vfio::{DependentDevice, HotReset, HotResetInfo, dependent_device, hot_reset_flags};
+use zerocopy::IntoBytes;
+
+use crate::argument::Argument;
+use crate::command::Bound;
+use crate::enable::POWER_D0;
+use crate::hardware::Saved;
+use crate::{Device, Refusal};
+
+/// `VFIO_DEVICE_GET_PCI_HOT_RESET_INFO`: lists the devices that a bus reset takes along.
+///
+/// # Errors
+/// - [`Refusal::Unreachable`], [`Refusal::Argsz`] – the argument (`EFAULT`, `EINVAL`).
+/// - [`Refusal::NoBusReset`] – the bus cannot be reset (`ENODEV`).
+/// - [`Refusal::ListTooShort`] – the list does not fit; the count is written all the same (`ENOSPC`).
+pub(crate) fn info(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Refusal> {
+    let asked: HotResetInfo = argument.read(size_of::<HotResetInfo>())?;
+    let affected = affected(bound)?;
+    let iommufd = bound.file.bound()?;
+    let devices: Vec<DependentDevice> =
+        affected.iter().map(|device| dependent(&iommufd, device)).collect();
+    let all_owned = devices.iter().all(|device| device.devid != dependent_device::NOT_OWNED);
+    let owned_flag = if all_owned { hot_reset_flags::DEV_ID_OWNED } else { 0 };
+    let needed = u32::try_from(devices.len()).unwrap_or(u32::MAX);
+    let info = HotResetInfo {
+        argsz: asked.argsz,
+        flags: hot_reset_flags::DEV_ID | owned_flag,
+        count: needed,
+    };
+    let room = (asked.argsz as usize - size_of::<HotResetInfo>()) / size_of::<DependentDevice>();
+    if room < devices.len() {
+        argument.write_at(0, info.as_bytes())?;
+        return Err(Refusal::ListTooShort { needed });
+    }
+    argument.write_at(size_of::<HotResetInfo>(), devices.as_bytes())?;
+    argument.write_at(0, info.as_bytes())?;
+    Ok(0)
+}
+
+/// `VFIO_DEVICE_PCI_HOT_RESET`: resets the bus.
+///
+/// # Errors
+/// - [`Refusal::Unreachable`], [`Refusal::Argsz`], [`Refusal::Flags`] – the argument (`EFAULT`, `EINVAL`).
+/// - [`Refusal::GroupsGiven`] – a file that is bound to an iommufd names no groups (`EINVAL`).
+/// - [`Refusal::NoBusReset`] – the bus cannot be reset (`ENODEV`).
+/// - [`Refusal::BusResetContended`] – another reset of a device runs (`EBUSY`).
+/// - [`Refusal::BusNotOwned`] – a device is not the client's (`EINVAL`).
+pub(crate) fn reset(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Refusal> {
+    let asked: HotReset = argument.read(offset_of!(HotReset, count) + size_of::<u32>())?;
+    if asked.flags != 0 {
+        return Err(Refusal::Flags { flags: asked.flags });
+    }
+    if asked.count != 0 {
+        return Err(Refusal::GroupsGiven { count: asked.count });
+    }
+    let affected = affected(bound)?;
+    let iommufd = bound.file.bound()?;
+    let turns = affected
+        .iter()
+        .map(|device| device.take_turn_for_reset().map_err(|_| Refusal::BusResetContended))
+        .collect::<Result<Vec<_>, Refusal>>()?;
+    let is_owned =
+        |device: &Arc<Device>| dependent(&iommufd, device).devid != dependent_device::NOT_OWNED;
+    if !affected.iter().all(is_owned) {
+        return Err(Refusal::BusNotOwned);
+    }
+    let mut saved = Vec::with_capacity(turns.len());
+    for turn in &turns {
+        let device = turn.device();
+        device.set_power_state(turn, POWER_D0);
+        saved.push(Saved::of(device.function(), device.facts()));
+    }
+    for turn in &turns {
+        turn.device().function().reset(Reset::Bus);
+    }
+    for (turn, saved) in turns.iter().zip(&saved) {
+        turn.device().put_back(turn, saved);
+    }
+    Ok(0)
+}
+
+fn affected(bound: &Bound<'_>) -> Result<Vec<Arc<Device>>, Refusal> {
+    let set = bound.device.set();
+    if set.bus_reset() { Ok(set.devices()) } else { Err(Refusal::NoBusReset) }
+}
+
+/// A device as the client's context sees it.
+fn dependent(iommufd: &Arc<iommufd::Device>, device: &Device) -> DependentDevice {
+    let devid = match iommufd.hot_reset_view(device.endpoint()) {
+        HotResetView::Bound { id } => id,
+        HotResetView::Owned => dependent_device::OWNED,
+        HotResetView::NotOwned => dependent_device::NOT_OWNED,
+    };
+    let address = device.address();
+    DependentDevice { devid, segment: address.domain, bus: address.bus, devfn: address.devfn() }
+}

@@ -1,0 +1,188 @@
+//! Who hears which interrupt of a device, and delivery.
+//!
+//! A [`Router`] is what a function signals into ([`pci::Interrupts`]). It finds the eventfd under the
+//! `IRQ` lock and signals it after, so a signal never meets a lock. Eventfds taken out of the table are
+//! let go of after the lock too, as that may close a file.
+//!
+//! | file | says |
+//! |---|---|
+//! | `irq/intx.rs` | the pin: a level that masks itself when it is heard |
+//! | `irq/message.rs` | MSI and MSI-X vectors |
+//! | this one | delivery, and the two interrupts that the host itself raises |
+//!
+//! Deliberately absent: what a client may ask for and when (`set_irqs.rs`), and the function's registers
+//! (`hardware.rs`).
+
+mod intx;
+mod message;
+
+use std::sync::Arc;
+
+use iommufd::Signal;
+use pci::{Address, Interrupt, Interrupts, Notices};
+use sync::{Mutex, rank};
+
+use crate::Watching;
+use intx::Intx;
+use message::Vectors;
+pub(crate) use message::{Armed, MessageKind, VectorRules};
+
+/// An eventfd that hears an interrupt.
+pub(crate) type Trigger = Arc<dyn Signal>;
+
+/// The way from a function's interrupts to eventfds.
+pub(crate) struct Router {
+    function: Address,
+    notices: Arc<dyn Notices>,
+    table: Mutex<rank::Irq, Table>,
+}
+
+/// Who hears what.
+#[derive(Default)]
+pub(crate) struct Table {
+    active: Active,
+    /// The level of the pin.
+    line: bool,
+    /// The client's INTx disable.
+    intx_disabled: bool,
+    error: Option<Trigger>,
+    request: Option<Trigger>,
+    unheard: u64,
+}
+
+/// The one kind of interrupt that is set up.
+#[derive(Default)]
+enum Active {
+    #[default]
+    None,
+    Intx(Intx),
+    Message(Vectors),
+}
+
+/// An interrupt that the host raises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HostInterrupt {
+    /// The device met an error.
+    Error,
+    /// The host wants the device back.
+    Request,
+}
+
+/// What is left to do once the lock is released.
+#[derive(Default)]
+pub(crate) struct After {
+    fire: Vec<Trigger>,
+    let_go: Vec<Trigger>,
+    unwatch: Option<Box<dyn Watching>>,
+    unheard: Option<Interrupt>,
+}
+
+impl Router {
+    pub(crate) fn new(function: Address, notices: Arc<dyn Notices>) -> Self {
+        Self { function, notices, table: Mutex::new(Table::default()) }
+    }
+
+    /// Changes or asks the table, then does what the change left to do.
+    pub(crate) fn with<T>(&self, change: impl FnOnce(&mut Table, &mut After) -> T) -> T {
+        let mut after = After::default();
+        let result = change(&mut self.table.lock(), &mut after);
+        if let Some(interrupt) = after.unheard.take() {
+            self.notices.interrupt_unheard(self.function, interrupt);
+        }
+        after.run();
+        result
+    }
+
+    fn message(&self, kind: MessageKind, vector: u16) {
+        let mut table = self.table.lock();
+        let trigger = table.vector(kind, vector);
+        if trigger.is_none() {
+            table.unheard += 1;
+        }
+        drop(table);
+        match trigger {
+            Some(trigger) => trigger.signal(),
+            None => self.notices.interrupt_unheard(self.function, kind.interrupt(vector)),
+        }
+    }
+}
+
+impl Interrupts for Router {
+    fn msix(&self, vector: u16) {
+        self.message(MessageKind::Msix, vector);
+    }
+
+    fn msi(&self, vector: u16) {
+        self.message(MessageKind::Msi, vector);
+    }
+
+    fn intx(&self, asserted: bool) {
+        self.with(|table, after| table.set_line(asserted, after));
+    }
+}
+
+impl Table {
+    /// Interrupts that nobody heard.
+    pub(crate) fn unheard(&self) -> u64 {
+        self.unheard
+    }
+
+    /// Whether no kind of interrupt but those of the host is set up.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.active, Active::None)
+    }
+
+    /// Forgets every eventfd. The pin's level stays: it is the function's.
+    pub(crate) fn clear(&mut self, after: &mut After) {
+        match std::mem::take(&mut self.active) {
+            Active::None => {}
+            Active::Intx(intx) => intx.let_go(after),
+            Active::Message(vectors) => vectors.let_go(after),
+        }
+        self.intx_disabled = false;
+        after.let_go.extend(self.error.take());
+        after.let_go.extend(self.request.take());
+    }
+
+    /// Sets who hears an interrupt of the host.
+    pub(crate) fn set_host(
+        &mut self,
+        which: HostInterrupt,
+        trigger: Option<Trigger>,
+        after: &mut After,
+    ) {
+        after.let_go.extend(std::mem::replace(self.host(which), trigger));
+    }
+
+    /// Lets nobody hear an interrupt of the host; says whether anybody did.
+    pub(crate) fn drop_host(&mut self, which: HostInterrupt, after: &mut After) -> bool {
+        let before = self.host(which).take();
+        let heard = before.is_some();
+        after.let_go.extend(before);
+        heard
+    }
+
+    /// Signals an interrupt of the host; says whether anybody hears it.
+    pub(crate) fn fire_host(&mut self, which: HostInterrupt, after: &mut After) -> bool {
+        let trigger = self.host(which).clone();
+        let heard = trigger.is_some();
+        after.fire.extend(trigger);
+        heard
+    }
+
+    fn host(&mut self, which: HostInterrupt) -> &mut Option<Trigger> {
+        match which {
+            HostInterrupt::Error => &mut self.error,
+            HostInterrupt::Request => &mut self.request,
+        }
+    }
+}
+
+impl After {
+    fn run(self) {
+        for trigger in &self.fire {
+            trigger.signal();
+        }
+        drop(self);
+    }
+}

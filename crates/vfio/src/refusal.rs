@@ -1,0 +1,292 @@
+//! Why a command on a device file is refused, and the one place where a reason becomes a number.
+//!
+//! Takes no lock.
+
+use iommufd::{FileFault, Unreachable};
+use thiserror::Error;
+use uapi::Errno;
+
+/// A refusal, with what was seen.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// `argsz` leaves out a field that the command needs.
+    #[error("argsz {given} is less than {least}")]
+    Argsz {
+        /// What the client passed.
+        given: u32,
+        /// The least that serves.
+        least: u32,
+    },
+    /// The descriptor is open, and no eventfd.
+    #[error("descriptor {fd} is no eventfd")]
+    NotEventfd {
+        /// What the client passed.
+        fd: i32,
+    },
+    /// The descriptor is open, and no `/dev/iommu`.
+    #[error("descriptor {fd} is no iommufd")]
+    NotIommufd {
+        /// What the client passed.
+        fd: i32,
+    },
+    /// No such descriptor is open.
+    #[error("descriptor {fd} is not open")]
+    ClosedFd {
+        /// What the client passed.
+        fd: i32,
+    },
+    /// The descriptor is negative where one is needed.
+    #[error("descriptor {fd} is negative")]
+    NegativeFd {
+        /// What the client passed.
+        fd: i32,
+    },
+    /// The device is bound through another open file.
+    #[error("the device is bound through another file")]
+    DeviceBound,
+    /// This file is bound already.
+    #[error("this file is bound already")]
+    FileBound,
+    /// This file is not bound yet.
+    #[error("this file is not bound to an iommufd")]
+    NotBound,
+    /// The device is being taken away.
+    #[error("the device is being removed")]
+    Withdrawn,
+    /// Flags that the command does not know, or a combination that it does not take.
+    #[error("flags {flags:#x} are not taken")]
+    Flags {
+        /// What the client passed.
+        flags: u32,
+    },
+    /// Bytes beyond the known struct are not zero.
+    #[error("bytes after the known {known} of the argument are not zero")]
+    DirtyTail {
+        /// Bytes of the struct as known.
+        known: usize,
+    },
+    /// The client's memory cannot be reached.
+    #[error("the argument cannot be reached")]
+    Unreachable,
+    /// No command has this number.
+    #[error("no command {request:#x}")]
+    NoSuchCommand {
+        /// What the client passed.
+        request: u32,
+    },
+    /// A PASID is asked for; the device has none.
+    #[error("the device has no PASID")]
+    NoPasid,
+    /// A VF token is given for a device that takes none.
+    #[error("the device takes no VF token")]
+    TokenNotTaken,
+    /// No region has this index.
+    #[error("no region {index}")]
+    NoSuchRegion {
+        /// What the client passed.
+        index: u64,
+    },
+    /// The access begins past the end of its region, or ends past it where that is not cut off.
+    #[error("offset {offset:#x} lies outside region {region}")]
+    OutsideRegion {
+        /// The region's index.
+        region: u32,
+        /// Where the access begins, from the start of the region.
+        offset: u64,
+    },
+    /// The access passes the end of config space.
+    #[error("config access at {offset:#x} of {count} bytes passes the end")]
+    OutsideConfig {
+        /// Where the access begins.
+        offset: u64,
+        /// Its length in bytes.
+        count: u64,
+    },
+    /// The region is read-only.
+    #[error("region {region} is read-only")]
+    ReadOnlyRegion {
+        /// The region's index.
+        region: u32,
+    },
+    /// The device does not decode memory: its enable bit is clear, or it sleeps.
+    #[error("the device does not decode memory accesses")]
+    NotDecoded,
+    /// The range cannot be mapped.
+    #[error("offset {offset:#x} of region {region} cannot be mapped")]
+    NotMappable {
+        /// The region's index.
+        region: u64,
+        /// Where the mapping begins, from the start of the region.
+        offset: u64,
+    },
+    /// No interrupt has this index.
+    #[error("no interrupt kind {index}")]
+    NoSuchInterrupt {
+        /// What the client passed.
+        index: u32,
+    },
+    /// The range of vectors is not the device's.
+    #[error("vectors {start} and {count} on are not among the {present} of kind {index}")]
+    VectorRange {
+        /// The interrupt kind.
+        index: u32,
+        /// The first vector.
+        start: u32,
+        /// How many.
+        count: u32,
+        /// How many there are.
+        present: u32,
+    },
+    /// The kind of interrupt takes no such action, or not exactly one was named.
+    #[error("interrupt kind {index} does not take flags {flags:#x}")]
+    InterruptAction {
+        /// The interrupt kind.
+        index: u32,
+        /// What the client passed.
+        flags: u32,
+    },
+    /// The kind of interrupt is not set up, or another one is.
+    #[error("interrupt kind {index} is not set up, or another one is")]
+    InterruptState {
+        /// The interrupt kind.
+        index: u32,
+    },
+    /// The vector lies past those allocated, and the number is fixed.
+    #[error("vector {vector} is not allocated and cannot be any more")]
+    VectorFixed {
+        /// The vector.
+        vector: u32,
+    },
+    /// The host has no vector left.
+    #[error("no vector left for vector {vector}")]
+    VectorsExhausted {
+        /// The vector asked for.
+        vector: u32,
+    },
+    /// Interrupts are to be set up, and none is named.
+    #[error("no vectors are asked for")]
+    NoVectors,
+    /// An unmask eventfd is registered already.
+    #[error("an unmask eventfd is registered already")]
+    AlreadyWatched,
+    /// The device cannot be reset alone.
+    #[error("the device cannot be reset alone")]
+    NoReset,
+    /// The device's bus cannot be reset.
+    #[error("the device's bus cannot be reset")]
+    NoBusReset,
+    /// Another reset of the device runs.
+    #[error("another reset of the device is running")]
+    ResetRunning,
+    /// A device that the bus reset takes along is in use by another reset.
+    #[error("a device on the bus is being reset")]
+    BusResetContended,
+    /// A device that the bus reset takes along is not the client's.
+    #[error("a device on the bus is not the client's")]
+    BusNotOwned,
+    /// Group descriptors are given on a file that takes none.
+    #[error("{count} group descriptors are given where none are taken")]
+    GroupsGiven {
+        /// What the client passed.
+        count: u32,
+    },
+    /// The list does not fit.
+    #[error("{needed} devices do not fit")]
+    ListTooShort {
+        /// Entries needed.
+        needed: u32,
+    },
+    /// The device has no such feature.
+    #[error("no feature {feature}")]
+    NoSuchFeature {
+        /// The feature.
+        feature: u32,
+    },
+    /// The feature does not take the operation.
+    #[error("feature {feature} does not take flags {flags:#x}")]
+    FeatureOperation {
+        /// The feature.
+        feature: u32,
+        /// What the client passed.
+        flags: u32,
+    },
+    /// The device's memory cannot be exported.
+    #[error("the device does no peer-to-peer DMA")]
+    NoPeerToPeer,
+    /// Low power is engaged already.
+    #[error("low power is engaged already")]
+    LowPowerEngaged,
+    /// The host is out of memory.
+    #[error("out of memory")]
+    OutOfMemory,
+    /// The iommufd refused.
+    #[error(transparent)]
+    Iommufd(#[from] iommufd::Refusal),
+}
+
+impl Refusal {
+    /// What the client sees. The one place where a reason becomes a number.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::VectorsExhausted { .. } | Self::ListTooShort { .. } => Errno::ENOSPC,
+            Self::DirtyTail { .. } => Errno::E2BIG,
+            Self::ResetRunning => Errno::EAGAIN,
+            Self::ClosedFd { .. } => Errno::EBADF,
+            Self::NotIommufd { .. } => Errno::EBADFD,
+            Self::AlreadyWatched | Self::BusResetContended => Errno::EBUSY,
+            Self::Unreachable | Self::OutsideConfig { .. } => Errno::EFAULT,
+            Self::NotDecoded => Errno::EIO,
+            Self::Withdrawn | Self::NoBusReset => Errno::ENODEV,
+            Self::OutOfMemory => Errno::ENOMEM,
+            Self::NoSuchCommand { .. }
+            | Self::InterruptAction { .. }
+            | Self::NoSuchFeature { .. } => Errno::ENOTTY,
+            Self::NoPasid | Self::NoPeerToPeer => Errno::EOPNOTSUPP,
+            Self::NoVectors => Errno::ERANGE,
+            Self::Argsz { .. }
+            | Self::NotEventfd { .. }
+            | Self::NegativeFd { .. }
+            | Self::DeviceBound
+            | Self::FileBound
+            | Self::NotBound
+            | Self::Flags { .. }
+            | Self::TokenNotTaken
+            | Self::NoSuchRegion { .. }
+            | Self::OutsideRegion { .. }
+            | Self::ReadOnlyRegion { .. }
+            | Self::NotMappable { .. }
+            | Self::NoSuchInterrupt { .. }
+            | Self::VectorRange { .. }
+            | Self::InterruptState { .. }
+            | Self::VectorFixed { .. }
+            | Self::NoReset
+            | Self::BusNotOwned
+            | Self::GroupsGiven { .. }
+            | Self::FeatureOperation { .. }
+            | Self::LowPowerEngaged => Errno::EINVAL,
+            Self::Iommufd(refusal) => refusal.errno(),
+        }
+    }
+
+    /// Why `fd` did not serve as an eventfd.
+    pub(crate) fn of_eventfd(fd: i32, fault: FileFault) -> Self {
+        match fault {
+            FileFault::Closed => Self::ClosedFd { fd },
+            FileFault::OtherKind => Self::NotEventfd { fd },
+        }
+    }
+
+    /// Why `fd` did not serve as an iommufd.
+    pub(crate) fn of_iommufd(fd: i32, fault: FileFault) -> Self {
+        match fault {
+            FileFault::Closed => Self::ClosedFd { fd },
+            FileFault::OtherKind => Self::NotIommufd { fd },
+        }
+    }
+}
+
+impl From<Unreachable> for Refusal {
+    fn from(_: Unreachable) -> Self {
+        Self::Unreachable
+    }
+}

@@ -1,0 +1,205 @@
+//! The functions that a bus reset takes along, and who holds each of them.
+//!
+//! A [`DeviceSet`] is the one place that says which open file a device is bound through. Its lock is
+//! rank `DeviceSet`; it is held for look-ups and changes of this table only, never while a device, an
+//! iommufd or a client's memory is touched.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use pci::Address;
+use sync::{Mutex, rank};
+
+use crate::{Device, DeviceState, Refusal};
+
+/// Functions that reset together: those of one bus.
+pub struct DeviceSet {
+    bus_reset: bool,
+    members: Mutex<rank::DeviceSet, Members>,
+}
+
+#[derive(Default)]
+struct Members {
+    by_address: BTreeMap<Address, Member>,
+    files: u64,
+}
+
+struct Member {
+    device: Weak<Device>,
+    withdrawn: bool,
+    opens: u32,
+    holder: Holder,
+}
+
+/// Who holds a device.
+enum Holder {
+    /// Nobody.
+    Nobody,
+    /// A file is being bound to it.
+    Opening,
+    /// A file is bound to it.
+    Bound { file: FileId, iommufd: Arc<iommufd::Device>, page_table: Option<u32> },
+    /// The file that was bound to it is being closed.
+    Closing,
+}
+
+/// Tells open files of a set apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileId(u64);
+
+impl DeviceSet {
+    /// An empty set. `bus_reset` says whether the functions sit below a bridge that can reset its bus;
+    /// without it, hot resets answer `ENODEV`.
+    pub fn new(bus_reset: bool) -> Arc<Self> {
+        Arc::new(Self { bus_reset, members: Mutex::new(Members::default()) })
+    }
+
+    /// Whether all functions can be reset together.
+    pub(crate) fn bus_reset(&self) -> bool {
+        self.bus_reset
+    }
+
+    /// Adds a device.
+    ///
+    /// # Panics
+    /// If a device with that address is in the set already.
+    pub(crate) fn join(&self, address: Address, device: Weak<Device>) {
+        let member = Member { device, withdrawn: false, opens: 0, holder: Holder::Nobody };
+        let before = self.members.lock().by_address.insert(address, member);
+        assert!(before.is_none(), "{address} is in the set twice");
+    }
+
+    /// Removes a device that nobody holds any more.
+    pub(crate) fn leave(&self, address: Address) {
+        let member = self.members.lock().by_address.remove(&address);
+        drop(member);
+    }
+
+    /// The devices of the set, by address.
+    pub(crate) fn devices(&self) -> Vec<Arc<Device>> {
+        let members = self.members.lock();
+        members.by_address.values().filter_map(|member| member.device.upgrade()).collect()
+    }
+
+    /// What the table says of a device.
+    pub(crate) fn state(&self, address: Address) -> DeviceState {
+        let members = self.members.lock();
+        members.by_address.get(&address).map_or(DeviceState::Free, Member::state)
+    }
+
+    /// Lets no file open the device any more.
+    pub(crate) fn withdraw(&self, address: Address) {
+        if let Some(member) = self.members.lock().by_address.get_mut(&address) {
+            member.withdrawn = true;
+        }
+    }
+
+    /// Counts an open file.
+    ///
+    /// # Errors
+    /// [`Refusal::Withdrawn`] – the device is being removed (`ENODEV`).
+    pub(crate) fn open(&self, address: Address) -> Result<FileId, Refusal> {
+        let mut members = self.members.lock();
+        members.files += 1;
+        let id = FileId(members.files);
+        let member = members.by_address.get_mut(&address).ok_or(Refusal::Withdrawn)?;
+        if member.withdrawn {
+            return Err(Refusal::Withdrawn);
+        }
+        member.opens += 1;
+        Ok(id)
+    }
+
+    /// Ends [`open`](Self::open).
+    pub(crate) fn close(&self, address: Address) {
+        if let Some(member) = self.members.lock().by_address.get_mut(&address) {
+            assert!(member.opens > 0, "{address} closed more often than opened");
+            member.opens -= 1;
+        }
+    }
+
+    /// Keeps a device for the file that is about to be bound to it.
+    ///
+    /// # Errors
+    /// [`Refusal::DeviceBound`] – another file has it (`EINVAL`).
+    pub(crate) fn claim(&self, address: Address) -> Result<(), Refusal> {
+        let mut members = self.members.lock();
+        let member = members.by_address.get_mut(&address).ok_or(Refusal::Withdrawn)?;
+        match member.holder {
+            Holder::Nobody => {
+                member.holder = Holder::Opening;
+                Ok(())
+            }
+            Holder::Opening | Holder::Bound { .. } | Holder::Closing => Err(Refusal::DeviceBound),
+        }
+    }
+
+    /// Lets the file that claimed the device use it.
+    pub(crate) fn publish(&self, address: Address, file: FileId, iommufd: Arc<iommufd::Device>) {
+        self.replace(address, Holder::Bound { file, iommufd, page_table: None });
+    }
+
+    /// Gives a device back that was claimed or taken out.
+    pub(crate) fn free(&self, address: Address) {
+        self.replace(address, Holder::Nobody);
+    }
+
+    /// What the file is bound with, if it is bound.
+    pub(crate) fn bound(&self, address: Address, file: FileId) -> Option<Arc<iommufd::Device>> {
+        let members = self.members.lock();
+        match &members.by_address.get(&address)?.holder {
+            Holder::Bound { file: holder, iommufd, .. } if *holder == file => Some(iommufd.clone()),
+            Holder::Nobody | Holder::Opening | Holder::Bound { .. } | Holder::Closing => None,
+        }
+    }
+
+    /// Whether the file is bound to its device.
+    pub(crate) fn is_bound(&self, address: Address, file: FileId) -> bool {
+        let members = self.members.lock();
+        members.by_address.get(&address).is_some_and(|member| match &member.holder {
+            Holder::Bound { file: holder, .. } => *holder == file,
+            Holder::Nobody | Holder::Opening | Holder::Closing => false,
+        })
+    }
+
+    /// Takes from the file what it is bound with; nobody can claim the device until it is freed.
+    pub(crate) fn take(&self, address: Address, file: FileId) -> Option<Arc<iommufd::Device>> {
+        let iommufd = self.bound(address, file)?;
+        self.replace(address, Holder::Closing);
+        Some(iommufd)
+    }
+
+    /// Notes which page table the device's DMA goes through, for [`state`](Self::state).
+    pub(crate) fn note_page_table(&self, address: Address, now: Option<u32>) {
+        let mut members = self.members.lock();
+        let member = members.by_address.get_mut(&address);
+        if let Some(Member { holder: Holder::Bound { page_table, .. }, .. }) = member {
+            *page_table = now;
+        }
+    }
+
+    /// Sets the holder. What the one before held is let go of with no lock held.
+    fn replace(&self, address: Address, holder: Holder) {
+        let mut members = self.members.lock();
+        let member = members.by_address.get_mut(&address);
+        let before = member.map(|member| std::mem::replace(&mut member.holder, holder));
+        drop(members);
+        drop(before);
+    }
+}
+
+impl Member {
+    fn state(&self) -> DeviceState {
+        match &self.holder {
+            Holder::Bound { iommufd, page_table: Some(id), .. } => {
+                DeviceState::Attached { device_id: iommufd.id(), page_table_id: *id }
+            }
+            Holder::Bound { iommufd, page_table: None, .. } => {
+                DeviceState::Bound { device_id: iommufd.id() }
+            }
+            Holder::Opening | Holder::Closing => DeviceState::Open { files: self.opens.max(1) },
+            Holder::Nobody if self.opens > 0 => DeviceState::Open { files: self.opens },
+            Holder::Nobody => DeviceState::Free,
+        }
+    }
+}
