@@ -1,0 +1,394 @@
+//! The files through which a program finds its devices, laid over the machine's own: `/dev/iommu`,
+//! `/dev/vfio/devices/`, and what sysfs says of the functions, the driver and the groups.
+//!
+//! Names live in a tree in memory, so that most questions cost no system call; a program that lists a
+//! directory gets a real one (`mirror`). What is not in the tree is not ours, and the kernel answers.
+//! Attributes are read from the function when they are opened. `docs/platform.md` lists them.
+//!
+//! Takes one lock, `Names::state`, which holds tree and mirror together; no attribute is read or
+//! written with it held that takes it again. Deliberately absent: what the machine has only for real
+//! (it is listed in merged directories as it stood when first looked at), creating, removing and
+//! renaming in sysfs, and `mmap` of `resourceN`.
+
+mod driver;
+mod function;
+mod group;
+mod mirror;
+mod sysfs;
+mod tree;
+mod writable;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::OFlags;
+use thiserror::Error;
+use uapi::Errno;
+
+use crate::machine::Machine;
+use mirror::Mirror;
+use tree::{AttributeFile, Directory, Entry, Ground, LastLink, Walk};
+
+/// The overlay of one machine.
+pub struct Overlay {
+    names: Arc<Names>,
+    /// Whether the program may do what permission bits deny, as root may.
+    root: bool,
+}
+
+/// What opening a path gives.
+pub enum Opened {
+    /// The path is the machine's: let the kernel open it.
+    NotOurs,
+    /// It is ours, and cannot be opened so.
+    Refused(Errno),
+    /// A device node: open the device.
+    Node(Node),
+    /// A directory, or an attribute that is only read: hand this to the program.
+    File(OwnedFd),
+    /// An attribute that can be written: hand `content` to the program, and its writes to `attribute`.
+    Attribute {
+        /// What takes the writes.
+        attribute: Arc<dyn Attribute>,
+        /// Opened as the program asked; holds what reading gives. Writes to it fail (`EPERM`).
+        content: OwnedFd,
+    },
+}
+
+/// A device node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// `/dev/iommu`.
+    Iommu,
+    /// `/dev/vfio/devices/vfioN`, with N, which is the index in [`Machine::devices`].
+    Vfio(usize),
+}
+
+impl Node {
+    /// Major and minor number.
+    pub fn device_number(self) -> (u32, u32) {
+        match self {
+            Self::Iommu => (MISC_MAJOR, IOMMU_MINOR),
+            Self::Vfio(number) => (VFIO_MAJOR, u32::try_from(number).unwrap_or(u32::MAX)),
+        }
+    }
+}
+
+/// Linux's major number of small devices.
+const MISC_MAJOR: u32 = 10;
+/// A minor of the range that Linux gives out as drivers ask.
+const IOMMU_MINOR: u32 = 126;
+/// A major of the range that Linux gives out as drivers ask.
+const VFIO_MAJOR: u32 = 511;
+
+/// Takes writes to a sysfs attribute.
+pub trait Attribute: Send + Sync {
+    /// One `write` call. Returns how many bytes were taken: all. May block where Linux does.
+    ///
+    /// # Errors
+    /// Those of the kernel's attribute, in its order.
+    fn write(&self, bytes: &[u8]) -> Result<usize, Errno>;
+}
+
+/// What `stat` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// File type and permission bits (`st_mode`).
+    pub mode: u32,
+    /// Major and minor number of a device node, else zeros.
+    pub device_number: (u32, u32),
+    /// Bytes.
+    pub size: u64,
+    /// The file system's own device, as `st_dev` packs it. An open directory tells the same.
+    pub dev: u64,
+    /// The inode. An open directory tells the same.
+    pub ino: u64,
+    /// Links to it.
+    pub nlink: u64,
+    /// Its owner: the user who runs Bindery.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// When it was changed: seconds since 1970.
+    pub mtime_s: i64,
+}
+
+/// Why there is no overlay.
+#[derive(Debug, Error)]
+#[error(
+    "no private directory for the view of sysfs, neither in XDG_RUNTIME_DIR nor in {place}: {error}"
+)]
+pub struct OverlayError {
+    place: String,
+    error: io::Error,
+}
+
+impl Overlay {
+    /// The overlay of `machine`, over the file systems of this machine.
+    ///
+    /// # Errors
+    /// [`OverlayError`]: there is nowhere to keep a private directory.
+    pub fn new(machine: &Machine) -> Result<Self, OverlayError> {
+        Self::over(Path::new("/"), machine)
+    }
+
+    /// As [`new`](Self::new), over what is in another directory as if that were `/`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn over(root: &Path, machine: &Machine) -> Result<Self, OverlayError> {
+        let mirror = Mirror::create(root).map_err(|error| OverlayError {
+            place: std::env::temp_dir().display().to_string(),
+            error,
+        })?;
+        let names = Names::new(mirror);
+        sysfs::fill(&names, machine);
+        names.lock().tree.survey("/", &|path| root.join(path.trim_start_matches('/')).is_dir());
+        Ok(Self { names, root: rustix::process::geteuid().is_root() })
+    }
+
+    /// Opens a path with the flags of `open`. The path is absolute; the caller has put the program's
+    /// working directory, or what [`path_of_directory`](Self::path_of_directory) says of an open
+    /// one, before a relative path.
+    pub fn open(&self, path: &[u8], flags: u64) -> Opened {
+        let bits = u32::try_from(flags & u64::from(u32::MAX)).unwrap_or_default();
+        let flags = OFlags::from_bits_retain(bits);
+        let stay =
+            flags.contains(OFlags::NOFOLLOW) || flags.contains(OFlags::CREATE | OFlags::EXCL);
+        let last = if stay { LastLink::Stay } else { LastLink::Follow };
+        let state = &mut *self.names.lock();
+        let (path, entry) = match state.tree.walk(path, last) {
+            Walk::Found(_, Entry::Directory(directory))
+                if directory.ground() == Ground::Machine =>
+            {
+                return Opened::NotOurs;
+            }
+            Walk::Found(path, entry) => (path, entry),
+            Walk::Elsewhere(_) => return Opened::NotOurs,
+            Walk::Refused(errno) => return Opened::Refused(errno),
+        };
+        match open_found(&state.tree, &mut state.mirror, &path, entry, flags) {
+            Ok(opened) => opened,
+            Err(errno) => Opened::Refused(errno),
+        }
+    }
+
+    /// What `stat` (`follow`) or `lstat` tells of a path; `None` where it is the machine's.
+    pub fn metadata(&self, path: &[u8], follow: bool) -> Option<Result<Metadata, Errno>> {
+        let state = &mut *self.names.lock();
+        let last = if follow { LastLink::Follow } else { LastLink::Stay };
+        let (path, entry) = match ours(&state.tree, path, last)? {
+            Ok(found) => found,
+            Err(errno) => return Some(Err(errno)),
+        };
+        let image = state.mirror.metadata(&state.tree, &path).map_err(|error| errno(&error));
+        Some(image.map(|image| describe(entry, &image)))
+    }
+
+    /// The text of a link; `None` where the path is the machine's.
+    ///
+    /// The inner error is `EINVAL` where the path is no link.
+    pub fn readlink(&self, path: &[u8]) -> Option<Result<Vec<u8>, Errno>> {
+        let state = self.names.lock();
+        let found = ours(&state.tree, path, LastLink::Stay)?;
+        Some(found.and_then(|(_, entry)| match entry {
+            Entry::Link(text) => Ok(text.clone().into_bytes()),
+            Entry::Directory(_) | Entry::Attribute(_) | Entry::Node(_) => Err(Errno::EINVAL),
+        }))
+    }
+
+    /// What `access` answers for the mode (`R_OK`, `W_OK`, `X_OK`); `None` where the path is the
+    /// machine's.
+    pub fn access(&self, path: &[u8], mode: u32) -> Option<Result<(), Errno>> {
+        let state = self.names.lock();
+        let found = ours(&state.tree, path, LastLink::Follow)?;
+        Some(found.and_then(|(_, entry)| {
+            let owner = mode_of(entry) >> 6 & 0o7;
+            // Root may read and write anything, and execute what anyone may.
+            let allowed = if self.root { owner | 0o6 } else { owner };
+            if mode & !0o7 != 0 {
+                Err(Errno::EINVAL)
+            } else if mode & !allowed != 0 {
+                Err(Errno::EACCES)
+            } else {
+                Ok(())
+            }
+        }))
+    }
+
+    /// The path that an open file of ours stands for, by the path that `/proc/PID/fd/N` gives of it.
+    /// Serves for directories, and for what was opened with `O_PATH`.
+    pub fn path_of_directory(&self, real: &Path) -> Option<PathBuf> {
+        let state = self.names.lock();
+        let below = real.strip_prefix(state.mirror.root()).ok()?;
+        Some(Path::new("/").join(below))
+    }
+}
+
+/// Follows a path to what is ours; `None` where it is the machine's.
+fn ours<'t>(
+    tree: &'t Directory,
+    path: &[u8],
+    last: LastLink,
+) -> Option<Result<(String, &'t Entry), Errno>> {
+    match tree.walk(path, last) {
+        Walk::Found(_, Entry::Directory(directory)) if directory.ground() == Ground::Machine => {
+            None
+        }
+        Walk::Found(path, entry) => Some(Ok((path, entry))),
+        Walk::Elsewhere(_) => None,
+        Walk::Refused(errno) => Some(Err(errno)),
+    }
+}
+
+/// Opens what a path led to. The order of refusals is Linux's.
+fn open_found(
+    tree: &Directory,
+    mirror: &mut Mirror,
+    path: &str,
+    entry: &Entry,
+    flags: OFlags,
+) -> Result<Opened, Errno> {
+    let access = flags & OFlags::RWMODE;
+    let writes = access == OFlags::WRONLY || access == OFlags::RDWR;
+    // Open modes 2 and 3 both read, as far as these files go.
+    let reads = access != OFlags::WRONLY;
+    let kept = OFlags::RWMODE | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::PATH;
+    let is_directory = matches!(entry, Entry::Directory(_));
+    if flags.contains(OFlags::PATH) {
+        if flags.contains(OFlags::DIRECTORY) && !is_directory {
+            return Err(Errno::ENOTDIR);
+        }
+        if let Entry::Attribute(file) = entry {
+            refresh(tree, mirror, path, file)?;
+        }
+        let opened = mirror.open(tree, path, entry, flags & kept);
+        return opened.map(Opened::File).map_err(|error| errno(&error));
+    }
+    if flags.contains(OFlags::CREATE | OFlags::EXCL) {
+        return Err(Errno::EEXIST);
+    }
+    let file = match entry {
+        Entry::Directory(_) if flags.contains(OFlags::TMPFILE) => return Err(Errno::EOPNOTSUPP),
+        Entry::Directory(_) if writes || flags.contains(OFlags::CREATE) => {
+            return Err(Errno::EISDIR);
+        }
+        Entry::Directory(_) => {
+            let opened = mirror.open(tree, path, entry, flags & kept);
+            return opened.map(Opened::File).map_err(|error| errno(&error));
+        }
+        _ if flags.contains(OFlags::DIRECTORY) => return Err(Errno::ENOTDIR),
+        Entry::Link(_) => return Err(Errno::ELOOP),
+        Entry::Node(node) => return Ok(Opened::Node(*node)),
+        Entry::Attribute(file) => file,
+    };
+    // sysfs asks the permission bits of everyone together, and of root too.
+    if reads && file.mode & 0o444 == 0 || writes && (file.mode & 0o222 == 0) {
+        return Err(Errno::EACCES);
+    }
+    let opened = match &file.store {
+        Some(attribute) if writes => {
+            let content = if reads { (file.show)() } else { Vec::new() };
+            mirror::snapshot(&content, file.mode, access)
+                .map(|content| Opened::Attribute { attribute: Arc::clone(attribute), content })
+        }
+        _ => {
+            refresh(tree, mirror, path, file)?;
+            mirror.open(tree, path, entry, flags & kept).map(Opened::File)
+        }
+    };
+    opened.map_err(|error| errno(&error))
+}
+
+fn refresh(
+    tree: &Directory,
+    mirror: &mut Mirror,
+    path: &str,
+    file: &AttributeFile,
+) -> Result<(), Errno> {
+    mirror.refresh(tree, path, file.mode, (file.show)()).map_err(|error| errno(&error))
+}
+
+/// `st_mode` of an entry.
+fn mode_of(entry: &Entry) -> u32 {
+    const DIRECTORY: u32 = 0o040_000;
+    const LINK: u32 = 0o120_000;
+    const REGULAR: u32 = 0o100_000;
+    const CHARACTER: u32 = 0o020_000;
+    match entry {
+        Entry::Directory(_) => DIRECTORY | 0o755,
+        Entry::Link(_) => LINK | 0o777,
+        Entry::Attribute(file) => REGULAR | file.mode,
+        Entry::Node(_) => CHARACTER | 0o600,
+    }
+}
+
+fn describe(entry: &Entry, image: &std::fs::Metadata) -> Metadata {
+    let size = match entry {
+        Entry::Directory(_) | Entry::Node(_) => 0,
+        Entry::Link(text) => text.len() as u64,
+        Entry::Attribute(file) => file.size,
+    };
+    let device_number = match entry {
+        Entry::Node(node) => node.device_number(),
+        Entry::Directory(_) | Entry::Link(_) | Entry::Attribute(_) => (0, 0),
+    };
+    Metadata {
+        mode: mode_of(entry),
+        device_number,
+        size,
+        dev: image.dev(),
+        ino: image.ino(),
+        nlink: image.nlink(),
+        uid: image.uid(),
+        gid: image.gid(),
+        mtime_s: image.mtime(),
+    }
+}
+
+/// What the system refused us, passed on.
+fn errno(error: &io::Error) -> Errno {
+    error.raw_os_error().and_then(Errno::from_raw).unwrap_or(Errno::EIO)
+}
+
+/// The tree and its mirror, kept in step.
+struct Names {
+    state: Mutex<State>,
+}
+
+struct State {
+    tree: Directory,
+    mirror: Mirror,
+}
+
+impl Names {
+    fn new(mirror: Mirror) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(State { tree: Directory::default(), mirror }) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds entries.
+    fn put(&self, entries: impl IntoIterator<Item = (String, Entry)>) {
+        let state = &mut *self.lock();
+        for (path, entry) in entries {
+            // Where the disk is full the name is there all the same, only not in listings.
+            let _unlisted = state.mirror.put(&path, &entry);
+            state.tree.put(&path, entry);
+        }
+    }
+
+    /// Takes entries away.
+    fn remove(&self, paths: impl IntoIterator<Item = String>) {
+        let state = &mut *self.lock();
+        for path in paths {
+            state.tree.remove(&path);
+            let _left_listed = state.mirror.remove(&path);
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! `vfio-pci` as sysfs shows it: which functions it has, and the files to give it one or take one away.
+//!
+//! Binding puts the device node and its entries there, unbinding takes them away. As in Linux, a write
+//! to `unbind` removes the node, asks the program that has the device to let go of it (REQ eventfd,
+//! again every ten seconds) and returns when it has.
+//!
+//! Locks: `changes`, then `state` or that of `Names`. What attributes show takes `state` alone, for
+//! they are shown with `Names` locked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pci::regs::{command, header};
+use pci::{Address, Function, Reset};
+use uapi::Errno;
+use vfio::DeviceState;
+
+use super::function::View;
+use super::sysfs::{
+    self, VFIO_CLASS, VFIO_PCI, fixed, link, link_to, power, read_write, write_only,
+};
+use super::tree::Entry;
+use super::writable::word;
+use super::{Attribute, Names, Node};
+use crate::machine::{Assignable, Identity};
+
+const NAME: &str = "vfio-pci";
+/// How often a program that will not let go of a device is reminded.
+const REMIND_EVERY: Duration = Duration::from_secs(10);
+/// How soon it is seen that the program has let go.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// The driver, and every function that it could have.
+pub(super) struct VfioPci {
+    names: Weak<Names>,
+    functions: BTreeMap<Address, Candidate>,
+    /// Held from a change of a bond until the names say the same.
+    changes: Mutex<()>,
+    state: Mutex<State>,
+    /// Told when a function has become unbound.
+    unbound: Condvar,
+}
+
+/// How a function stands to the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bond {
+    Unbound,
+    Bound,
+    /// Being unbound; a program has it open still.
+    Leaving,
+}
+
+/// A function that the driver could have.
+pub(super) struct Candidate {
+    address: Address,
+    directory: String,
+    number: usize,
+    identity: Identity,
+    vfio: Arc<vfio::Device>,
+    function: Arc<dyn Function>,
+}
+
+#[derive(Default)]
+struct State {
+    bound: BTreeSet<Address>,
+    leaving: BTreeSet<Address>,
+    overrides: BTreeMap<Address, String>,
+    /// Enabled through sysfs.
+    enabled: BTreeSet<Address>,
+    ids: Vec<Id>,
+}
+
+impl Candidate {
+    pub(super) fn new(device: &Assignable, view: &View<'_>) -> Self {
+        let View { directory, identity, .. } = view;
+        Self {
+            address: device.address,
+            directory: directory.clone(),
+            number: device.vfio_index,
+            identity: *identity,
+            vfio: Arc::clone(&device.vfio),
+            function: Arc::clone(&device.function),
+        }
+    }
+
+    fn in_use(&self) -> bool {
+        match self.vfio.state() {
+            DeviceState::Free => false,
+            DeviceState::Open { .. } | DeviceState::Bound { .. } | DeviceState::Attached { .. } => {
+                true
+            }
+        }
+    }
+
+    /// Where the device's class directory is.
+    fn class_directory(&self) -> String {
+        format!("{}/vfio-dev/vfio{}", self.directory, self.number)
+    }
+
+    /// The names that there are for as long as the driver offers the device.
+    fn offered(&self) -> Vec<(String, Entry)> {
+        let (major, minor) = Node::Vfio(self.number).device_number();
+        let (class, number) = (self.class_directory(), self.number);
+        let device_number = format!("{major}:{minor}");
+        let uevent = format!("MAJOR={major}\nMINOR={minor}\nDEVNAME=vfio/devices/vfio{number}\n");
+        let mut names = vec![
+            (format!("{class}/dev"), fixed(0o444, &format!("{device_number}\n"))),
+            (format!("{class}/uevent"), fixed(0o444, &uevent)),
+            (format!("{class}/subsystem"), link_to(&class, VFIO_CLASS)),
+            (format!("{class}/device"), link(&format!("../../../{}", self.address))),
+            (format!("{VFIO_CLASS}/vfio{number}"), link_to(VFIO_CLASS, &class)),
+            (format!("/sys/dev/char/{device_number}"), link_to("/sys/dev/char", &class)),
+            (format!("/dev/char/{device_number}"), link(&format!("../vfio/devices/vfio{number}"))),
+            (format!("/dev/vfio/devices/vfio{number}"), Entry::Node(Node::Vfio(number))),
+        ];
+        names.extend(power(&class));
+        names
+    }
+
+    fn offered_paths(&self) -> [String; 5] {
+        let (major, minor) = Node::Vfio(self.number).device_number();
+        let number = self.number;
+        [
+            format!("/dev/vfio/devices/vfio{number}"),
+            format!("/dev/char/{major}:{minor}"),
+            format!("/sys/dev/char/{major}:{minor}"),
+            format!("{VFIO_CLASS}/vfio{number}"),
+            format!("{}/vfio-dev", self.directory),
+        ]
+    }
+
+    /// The names that there are for as long as the driver has the function.
+    fn linked(&self) -> [(String, Entry); 2] {
+        [
+            (format!("{}/driver", self.directory), link_to(&self.directory, VFIO_PCI)),
+            (format!("{VFIO_PCI}/{}", self.address), link_to(VFIO_PCI, &self.directory)),
+        ]
+    }
+}
+
+impl VfioPci {
+    pub(super) fn new(names: &Arc<Names>, candidates: Vec<Candidate>) -> Arc<Self> {
+        let functions =
+            candidates.into_iter().map(|candidate| (candidate.address, candidate)).collect();
+        Arc::new(Self {
+            names: Arc::downgrade(names),
+            functions,
+            changes: Mutex::new(()),
+            state: Mutex::new(State::default()),
+            unbound: Condvar::new(),
+        })
+    }
+
+    /// Binds a function as the system did before the program began: by `driver_override`.
+    pub(super) fn bind_at_start(&self, address: Address) {
+        self.state().overrides.insert(address, NAME.to_owned());
+        if let Some(candidate) = self.functions.get(&address) {
+            // It is in nobody's hands yet, so this cannot be refused.
+            let _bound = self.bind(candidate);
+        }
+    }
+
+    /// The driver's own attributes.
+    pub(super) fn attributes(self: &Arc<Self>) -> Vec<(String, Entry)> {
+        let file = |name: &str, store: fn(&VfioPci, &str) -> Result<(), Errno>| {
+            let driver = Arc::downgrade(self);
+            (format!("{VFIO_PCI}/{name}"), write_only(Arc::new(DriverFile { driver, store })))
+        };
+        vec![
+            file("bind", Self::store_bind),
+            file("unbind", Self::store_unbind),
+            file("new_id", Self::store_new_id),
+            file("remove_id", Self::store_remove_id),
+        ]
+    }
+
+    /// A function's `driver_override`.
+    pub(super) fn override_attribute(self: &Arc<Self>, address: Address) -> Entry {
+        let driver = Arc::clone(self);
+        let show = move || {
+            let state = driver.state();
+            format!("{}\n", state.overrides.get(&address).map_or("(null)", String::as_str))
+        };
+        read_write(show, Arc::new(DriverOverride { driver: Arc::downgrade(self), address }))
+    }
+
+    /// How a function stands to the driver.
+    pub(super) fn bond(&self, address: Address) -> Bond {
+        self.state().bond(address)
+    }
+
+    pub(super) fn is_bound(&self, address: Address) -> bool {
+        self.bond(address) != Bond::Unbound
+    }
+
+    /// Whether the function is enabled, by a program that has it or through sysfs.
+    pub(super) fn is_enabled(&self, address: Address) -> bool {
+        let held = self.functions.get(&address).is_some_and(|candidate| {
+            matches!(
+                candidate.vfio.state(),
+                DeviceState::Bound { .. } | DeviceState::Attached { .. }
+            )
+        });
+        held || self.state().enabled.contains(&address)
+    }
+
+    /// Enables or disables a function without a driver.
+    ///
+    /// # Errors
+    /// `EBUSY` where a driver has it, `EIO` where it is disabled already.
+    pub(super) fn enable(&self, address: Address, on: bool) -> Result<(), Errno> {
+        let candidate = self.functions.get(&address).ok_or(Errno::ENODEV)?;
+        let mut state = self.state();
+        if state.bond(address) != Bond::Unbound {
+            return Err(Errno::EBUSY);
+        }
+        let changed =
+            if on { state.enabled.insert(address) } else { state.enabled.remove(&address) };
+        if !on && !changed {
+            return Err(Errno::EIO);
+        }
+        let function = candidate.function.as_ref();
+        let mut bytes = [0; 2];
+        function.config_read(header::COMMAND, &mut bytes);
+        let others = u16::from_le_bytes(bytes) & !command::MEMORY;
+        let value = if on { others | command::MEMORY } else { others };
+        function.config_write(header::COMMAND, &value.to_le_bytes());
+        Ok(())
+    }
+
+    /// Resets a function that no program has open, and puts its header back.
+    ///
+    /// # Errors
+    /// `EBUSY` while a program has it open.
+    pub(super) fn reset(&self, address: Address) -> Result<(), Errno> {
+        let candidate = self.functions.get(&address).ok_or(Errno::ENODEV)?;
+        if candidate.in_use() {
+            return Err(Errno::EBUSY);
+        }
+        let function = candidate.function.as_ref();
+        let mut saved = [0; HEADER_BYTES];
+        function.config_read(0, &mut saved);
+        function.reset(Reset::Function);
+        // BARs before the command register, so that nothing decodes at a wrong address.
+        let bars = usize::from(header::BAR0)..HEADER_BYTES;
+        function.config_write(header::BAR0, &saved[bars]);
+        let low = usize::from(header::COMMAND)..usize::from(header::STATUS);
+        function.config_write(header::COMMAND, &saved[low]);
+        Ok(())
+    }
+
+    /// # Errors
+    /// `ENODEV` for no function of ours, or one that the driver does not match; `EBUSY` for one that
+    /// it has.
+    fn store_bind(&self, text: &str) -> Result<(), Errno> {
+        let candidate = self.named(text).ok_or(Errno::ENODEV)?;
+        if !self.state().matches(candidate) {
+            return Err(Errno::ENODEV);
+        }
+        self.bind(candidate)
+    }
+
+    /// # Errors
+    /// `ENODEV` for no function of ours, or one that the driver does not have.
+    fn store_unbind(&self, text: &str) -> Result<(), Errno> {
+        let candidate = self.named(text).ok_or(Errno::ENODEV)?;
+        self.unbind(candidate)
+    }
+
+    /// # Errors
+    /// `EINVAL` without vendor and device ID; `EEXIST` for IDs that are known already.
+    fn store_new_id(&self, text: &str) -> Result<(), Errno> {
+        let id = Id::parse(text).ok_or(Errno::EINVAL)?;
+        {
+            let mut state = self.state();
+            if state.ids.contains(&id) {
+                return Err(Errno::EEXIST);
+            }
+            state.ids.push(id);
+        }
+        for candidate in self.functions.values() {
+            let matches = id.matches(&candidate.identity) && self.state().matches(candidate);
+            if matches && !self.is_bound(candidate.address) {
+                // Someone else may have bound it just now, which is as good.
+                let _bound = self.bind(candidate);
+            }
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// `EINVAL` without vendor and device ID; `ENODEV` for IDs that were never added.
+    fn store_remove_id(&self, text: &str) -> Result<(), Errno> {
+        let id = Id::parse(text).ok_or(Errno::EINVAL)?;
+        let ids = &mut self.state().ids;
+        let at = ids.iter().position(|known| known.same_kind(&id)).ok_or(Errno::ENODEV)?;
+        ids.remove(at);
+        Ok(())
+    }
+
+    fn named(&self, text: &str) -> Option<&Candidate> {
+        self.functions.get(&text.parse().ok()?)
+    }
+
+    fn bind(&self, candidate: &Candidate) -> Result<(), Errno> {
+        let address = candidate.address;
+        let _changing = loop {
+            let changing = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.state();
+            match state.bond(address) {
+                Bond::Bound => return Err(Errno::EBUSY),
+                Bond::Unbound => {
+                    state.bound.insert(address);
+                    break changing;
+                }
+                Bond::Leaving => {
+                    drop(changing);
+                    drop(self.unbound.wait(state));
+                }
+            }
+        };
+        if let Some(names) = self.names.upgrade() {
+            names.put(candidate.offered().into_iter().chain(candidate.linked()));
+        }
+        Ok(())
+    }
+
+    fn unbind(&self, candidate: &Candidate) -> Result<(), Errno> {
+        let address = candidate.address;
+        let changing = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let mut state = self.state();
+            if state.bond(address) != Bond::Bound {
+                return Err(Errno::ENODEV);
+            }
+            state.bound.remove(&address);
+            state.leaving.insert(address);
+        }
+        self.remove(candidate.offered_paths());
+        drop(changing);
+        self.wait_until_released(candidate);
+        let _changing = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.remove(candidate.linked().map(|(path, _)| path));
+        self.state().leaving.remove(&address);
+        self.unbound.notify_all();
+        Ok(())
+    }
+
+    /// Returns when no program has the device open; asks for it meanwhile.
+    fn wait_until_released(&self, candidate: &Candidate) {
+        let mut asked: Option<Instant> = None;
+        while candidate.in_use() && self.names.strong_count() > 0 {
+            if asked.is_none_or(|asked| asked.elapsed() >= REMIND_EVERY) {
+                candidate.vfio.request_release();
+                asked = Some(Instant::now());
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn remove(&self, paths: impl IntoIterator<Item = String>) {
+        if let Some(names) = self.names.upgrade() {
+            names.remove(paths);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The registers of a header that a reset must not lose.
+const HEADER_BYTES: usize = 0x40;
+
+impl State {
+    fn bond(&self, address: Address) -> Bond {
+        if self.bound.contains(&address) {
+            Bond::Bound
+        } else if self.leaving.contains(&address) {
+            Bond::Leaving
+        } else {
+            Bond::Unbound
+        }
+    }
+
+    /// Whether the driver takes the function: by `driver_override` where there is one, else by ID.
+    fn matches(&self, candidate: &Candidate) -> bool {
+        match self.overrides.get(&candidate.address) {
+            Some(driver) => driver == NAME,
+            None => self.ids.iter().any(|id| id.matches(&candidate.identity)),
+        }
+    }
+}
+
+/// One of the driver's own files.
+struct DriverFile {
+    driver: Weak<VfioPci>,
+    store: fn(&VfioPci, &str) -> Result<(), Errno>,
+}
+
+impl Attribute for DriverFile {
+    fn write(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        let driver = self.driver.upgrade().ok_or(Errno::ENODEV)?;
+        // What is no text names no device; new_id and remove_id find no number in it.
+        (self.store)(&driver, word(bytes).unwrap_or_default())?;
+        Ok(bytes.len())
+    }
+}
+
+/// `driver_override` of a function.
+struct DriverOverride {
+    driver: Weak<VfioPci>,
+    address: Address,
+}
+
+impl Attribute for DriverOverride {
+    /// # Errors
+    /// `EINVAL` for what is no text, or longer than an attribute can be.
+    fn write(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        if bytes.len() as u64 >= sysfs::ATTRIBUTE_BYTES - 1 {
+            return Err(Errno::EINVAL);
+        }
+        let name = word(bytes)?.split('\n').next().unwrap_or_default();
+        let driver = self.driver.upgrade().ok_or(Errno::ENODEV)?;
+        let mut state = driver.state();
+        if name.is_empty() {
+            state.overrides.remove(&self.address);
+        } else {
+            state.overrides.insert(self.address, name.to_owned());
+        }
+        Ok(bytes.len())
+    }
+}
+
+/// IDs that a driver matches, as `new_id` takes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Id {
+    vendor: u32,
+    device: u32,
+    subsystem_vendor: u32,
+    subsystem_device: u32,
+    class: u32,
+    class_mask: u32,
+}
+
+impl Id {
+    /// Matches any subsystem.
+    const ANY: u32 = u32::MAX;
+
+    /// Hexadecimal numbers: vendor, device, then, optionally, subsystem vendor, subsystem device,
+    /// class, class mask.
+    fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text
+            .split_ascii_whitespace()
+            .map_while(|word| u32::from_str_radix(word.trim_start_matches("0x"), 16).ok());
+        Some(Self {
+            vendor: numbers.next()?,
+            device: numbers.next()?,
+            subsystem_vendor: numbers.next().unwrap_or(Self::ANY),
+            subsystem_device: numbers.next().unwrap_or(Self::ANY),
+            class: numbers.next().unwrap_or(0),
+            class_mask: numbers.next().unwrap_or(0),
+        })
+    }
+
+    fn matches(&self, identity: &Identity) -> bool {
+        let is = |id: u32, known: u16| id == Self::ANY || id == u32::from(known);
+        is(self.vendor, identity.vendor)
+            && is(self.device, identity.device)
+            && is(self.subsystem_vendor, identity.subsystem_vendor)
+            && is(self.subsystem_device, identity.subsystem_device)
+            && (self.class ^ identity.class) & self.class_mask == 0
+    }
+
+    /// Whether `remove_id` with `other` removes this one.
+    fn same_kind(&self, other: &Self) -> bool {
+        let ids = |id: &Self| (id.vendor, id.device, id.subsystem_vendor, id.subsystem_device);
+        ids(self) == ids(other) && (self.class ^ other.class) & self.class_mask == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_and_matched() {
+        let identity = Identity {
+            vendor: 0x1234,
+            device: 0xb1d0,
+            subsystem_vendor: 1,
+            subsystem_device: 2,
+            class: 0x08_80_00,
+            revision: 1,
+        };
+        for (text, matches) in [
+            ("1234 b1d0", true),
+            ("0x1234 0xb1d0", true),
+            ("1234 b1d0 1 2", true),
+            ("1234 b1d0 1 3", false),
+            ("1234 ffffffff", true),
+            ("1234 b1d0 1 2 088000 ffffff", true),
+            ("1234 b1d0 1 2 088100 ffffff", false),
+            ("8086 b1d0", false),
+        ] {
+            assert_eq!(Id::parse(text).map(|id| id.matches(&identity)), Some(matches), "{text}");
+        }
+        for text in ["", "1234", "nonsense b1d0", "1234 -1"] {
+            assert_eq!(Id::parse(text), None, "{text}");
+        }
+    }
+}

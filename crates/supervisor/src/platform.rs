@@ -1,0 +1,284 @@
+//! The machine that a client is shown, as a file says it.
+//!
+//! A platform is settings (how the host behaves), the geometry of the IOMMU, and the functions on the
+//! buses. It comes from a TOML file or from the one compiled in; `--device` options add functions.
+//! `docs/platform.md` describes every key. A key or value whose behaviour does not exist is refused
+//! with what does, never accepted in silence.
+//!
+//! Takes no lock. Deliberately absent: anything that runs; [`Machine`](crate::machine::Machine) is
+//! built from what is said here.
+
+mod fields;
+mod functions;
+mod mistake;
+mod option;
+
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+
+use iommufd::{Geometry, Reserved, ReservedKind};
+use span::Span;
+use uapi::Profile;
+use vfio::CloseOrder;
+
+use fields::{Fields, Read};
+pub use functions::{Driver, FunctionEntry, GroupName, Model};
+use mistake::Source;
+pub use mistake::{Fault, Mistake, PlatformError};
+pub use option::device_help;
+
+/// What `bindery platform` prints: the platform there is when none is named.
+pub const DEFAULT_TOML: &str = include_str!("../../../platforms/default.toml");
+
+/// A machine, described.
+#[derive(Clone, Debug)]
+pub struct Platform {
+    /// How the host behaves.
+    pub settings: Settings,
+    /// The one IOMMU.
+    pub iommu: Geometry,
+    /// Every function but virtual ones (those follow from their physical function), by address.
+    pub functions: Vec<FunctionEntry>,
+}
+
+/// How the host behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Which kernel's numbers are served.
+    pub uapi: Profile,
+    /// In which order the last close of a device file takes things down.
+    pub close_order: CloseOrder,
+    /// What `IOMMU_IOAS_MAP` of a mapped BAR answers.
+    pub p2p_map: P2pMap,
+}
+
+/// What `IOMMU_IOAS_MAP` of a mapped BAR answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum P2pMap {
+    /// It is mapped.
+    Accept,
+    /// `EFAULT`, as Linux 7.3 does.
+    Linux73,
+}
+
+impl Default for Platform {
+    /// The platform compiled in.
+    fn default() -> Self {
+        match Self::parse("default.toml", DEFAULT_TOML) {
+            Ok(platform) => platform,
+            Err(error) => unreachable!("the platform compiled in is tested: {error}"),
+        }
+    }
+}
+
+impl Platform {
+    /// Reads a platform file.
+    ///
+    /// # Errors
+    /// [`PlatformError`]: it cannot be read, is no text, or says something wrong.
+    pub fn read(path: &Path) -> Result<Self, PlatformError> {
+        let file = path.display().to_string();
+        let bytes = fs::read(path)
+            .map_err(|error| PlatformError::Unreadable { file: file.clone(), error })?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let offset = error.utf8_error().valid_up_to();
+            PlatformError::NotText { file: file.clone(), offset }
+        })?;
+        Self::parse(&file, &text)
+    }
+
+    /// Reads a platform from text; `file` is what messages call it.
+    ///
+    /// # Errors
+    /// [`PlatformError::Mistake`], the first in the text.
+    pub fn parse(file: &str, text: &str) -> Result<Self, PlatformError> {
+        let source = Source { name: file.to_owned(), text: text.to_owned() };
+        Ok(Self::of_fields(Fields::of_toml(&source)?)?)
+    }
+
+    /// Adds the function that a `--device MODEL[,key=value…]` option describes, and the root port
+    /// above it where it names no address.
+    ///
+    /// # Errors
+    /// [`PlatformError::Mistake`], which points into the option.
+    pub fn add_device(&mut self, option: &str) -> Result<(), PlatformError> {
+        let source = Source { name: "--device".to_owned(), text: option.to_owned() };
+        option::add(self, &source)?;
+        Ok(())
+    }
+
+    fn of_fields(mut file: Fields<'_>) -> Read<Self> {
+        file.allow(&["settings", "iommu", "function"], &["tsm"])?;
+        let settings = file.table("settings", "[settings]")?.map(settings).transpose()?;
+        let iommu = file.table("iommu", "[iommu]")?.map(geometry).transpose()?;
+        let mut functions = functions::Checked::default();
+        for fields in file.tables("function", "[[function]]")? {
+            functions.add(functions::read(fields)?)?;
+        }
+        functions.check_topology()?;
+        Ok(Self {
+            settings: settings.unwrap_or_default(),
+            iommu: iommu.unwrap_or_else(plain),
+            functions: functions.entries(),
+        })
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { uapi: Profile::Rfc, close_order: CloseOrder::UnbindFirst, p2p_map: P2pMap::Accept }
+    }
+}
+
+const SETTINGS: &[&str] = &["uapi", "iommu", "close_order", "p2p_map"];
+/// Settings of the design that govern TEE devices, which this version cannot bind yet.
+const SETTINGS_LATER: &[&str] = &[
+    "reset_while_bound",
+    "client_clears_bme",
+    "flr_while_locked",
+    "tvm",
+    "doe",
+    "capabilities",
+    "exchange_timeout_ms",
+];
+
+fn settings(mut fields: Fields<'_>) -> Read<Settings> {
+    fields.allow(SETTINGS, SETTINGS_LATER)?;
+    let close_orders =
+        [("unbind-first", CloseOrder::UnbindFirst), ("linux-7.3", CloseOrder::Linux73)];
+    let p2p_maps = [("accept", P2pMap::Accept), ("linux-7.3", P2pMap::Linux73)];
+    let profiles: Vec<_> = Profile::ALL.iter().map(|profile| (profile.name(), *profile)).collect();
+    let default = Settings::default();
+    fields.choice("iommu", &[("plain", ())], &["vtd", "smmuv3", "mock"])?;
+    Ok(Settings {
+        uapi: fields.choice("uapi", &profiles, &[])?.unwrap_or(default.uapi),
+        close_order: fields
+            .choice("close_order", &close_orders, &[])?
+            .unwrap_or(default.close_order),
+        p2p_map: fields.choice("p2p_map", &p2p_maps, &[])?.unwrap_or(default.p2p_map),
+    })
+}
+
+const IOMMU: &[&str] =
+    &["aperture", "reserved", "page_sizes", "dirty_tracking", "cache_coherent", "msi_isolated"];
+const SPAN: &[&str] = &["first", "last"];
+const RESERVED: &[&str] = &["first", "last", "kind"];
+
+/// The smallest IOMMU page, which is also the processor's.
+const PAGE_BYTES: u64 = 4096;
+const PAGE_SIZES: &[(&str, u64)] = &[("4K", PAGE_BYTES), ("2M", 2 << 20), ("1G", 1 << 30)];
+const RESERVED_KINDS: &[(&str, ReservedKind)] = &[
+    ("direct", ReservedKind::Direct),
+    ("direct-relaxable", ReservedKind::DirectRelaxable),
+    ("reserved", ReservedKind::Reserved),
+    ("msi", ReservedKind::Msi),
+];
+
+/// The geometry of `iommu = "plain"`.
+fn plain() -> Geometry {
+    let aperture = Span::from_ends(0, (1 << 48) - 1);
+    let msi = Span::from_ends(0xfee0_0000, 0xfeef_ffff);
+    let reserved = msi.map(|span| Reserved { span, kind: ReservedKind::Msi });
+    Geometry {
+        aperture: aperture.unwrap_or_else(|| unreachable!("0 is below 2^48")),
+        reserved: reserved.into_iter().collect(),
+        page_sizes: PAGE_SIZES.iter().fold(0, |sizes, (_, bytes)| sizes | bytes),
+        dirty_tracking: true,
+        cache_coherent: true,
+        msi_isolated: true,
+        max_pasid_log2: 0,
+    }
+}
+
+fn geometry(mut fields: Fields<'_>) -> Read<Geometry> {
+    fields.allow(IOMMU, &["max_pasid_log2"])?;
+    let plain = plain();
+    let aperture = match fields.table("aperture", "`aperture`")? {
+        Some(mut ends) => {
+            ends.allow(SPAN, &[])?;
+            whole_pages(&mut ends)?.0
+        }
+        None => plain.aperture,
+    };
+    Ok(Geometry {
+        aperture,
+        reserved: reserved(&mut fields)?.unwrap_or(plain.reserved),
+        page_sizes: page_sizes(&mut fields)?.unwrap_or(plain.page_sizes),
+        dirty_tracking: fields.switch("dirty_tracking")?.unwrap_or(plain.dirty_tracking),
+        cache_coherent: fields.switch("cache_coherent")?.unwrap_or(plain.cache_coherent),
+        msi_isolated: fields.switch("msi_isolated")?.unwrap_or(plain.msi_isolated),
+        max_pasid_log2: plain.max_pasid_log2,
+    })
+}
+
+/// `first` and `last` of a table: a span of whole pages, and where `first` stands.
+fn whole_pages(ends: &mut Fields<'_>) -> Read<(Span, Range<usize>)> {
+    let place = ends.span.clone();
+    let first_field = ends.need("first")?;
+    let last_field = ends.need("last")?;
+    let first = end_of_span(ends, "first", &first_field.value)?;
+    let last = end_of_span(ends, "last", &last_field.value)?;
+    let bad =
+        |what: String, at: &Range<usize>| Err(ends.mistake(at.clone(), Fault::BadSpan { what }));
+    if !first.is_multiple_of(PAGE_BYTES) {
+        return bad(
+            format!("a span begins with a page, at a multiple of 0x1000, not at {first:#x}"),
+            &first_field.value.span,
+        );
+    }
+    if last % PAGE_BYTES != PAGE_BYTES - 1 {
+        return bad(
+            format!("a span ends with a page, at 0x…fff, not at {last:#x}"),
+            &last_field.value.span,
+        );
+    }
+    match Span::from_ends(first, last) {
+        Some(span) => Ok((span, place)),
+        None => bad(format!("last {last:#x} is below first {first:#x}"), &last_field.value.span),
+    }
+}
+
+fn end_of_span(fields: &Fields<'_>, key: &'static str, value: &fields::Value) -> Read<u64> {
+    let number = fields.as_number(key, value)?;
+    number.ok_or_else(|| {
+        let allowed = "an address of 64 bits";
+        let fault = Fault::OutOfRange { key, value: fields.written(value), allowed };
+        fields.mistake(value.span.clone(), fault)
+    })
+}
+
+fn reserved(fields: &mut Fields<'_>) -> Read<Option<Vec<Reserved>>> {
+    let Some(field) = fields.take("reserved") else { return Ok(None) };
+    let mut reserved: Vec<Reserved> = Vec::new();
+    for mut entry in fields.list_of_tables(&field, "`reserved`")? {
+        entry.allow(RESERVED, &[])?;
+        let (span, place) = whole_pages(&mut entry)?;
+        let kind = entry.choice("kind", RESERVED_KINDS, &[])?.unwrap_or(ReservedKind::Reserved);
+        if let Some(other) = reserved.iter().find(|other| other.span.intersects(span)) {
+            let what = format!("{span} overlaps {}, which is reserved too", other.span);
+            return Err(entry.mistake(place, Fault::BadSpan { what }));
+        }
+        reserved.push(Reserved { span, kind });
+    }
+    Ok(Some(reserved))
+}
+
+fn page_sizes(fields: &mut Fields<'_>) -> Read<Option<u64>> {
+    let place = fields.place_of("page_sizes");
+    let Some(names) = fields.texts("page_sizes")? else { return Ok(None) };
+    let allowed: Vec<&'static str> = PAGE_SIZES.iter().map(|(name, _)| *name).collect();
+    let mut sizes = 0;
+    for (name, span) in names {
+        let Some((_, bytes)) = PAGE_SIZES.iter().find(|(known, _)| *known == name) else {
+            let fault = Fault::UnknownValue { key: "page_sizes", value: name, allowed };
+            return Err(fields.mistake(span, fault));
+        };
+        sizes |= bytes;
+    }
+    if sizes & PAGE_BYTES == 0 {
+        let what = "page_sizes must have \"4K\", the processor's page".to_owned();
+        return Err(fields.mistake(place, Fault::BadSpan { what }));
+    }
+    Ok(Some(sizes))
+}
