@@ -15,7 +15,7 @@ use std::env;
 use std::path::PathBuf;
 
 pub use client::{Failure, Settings, run};
-pub use step::{Step, Timed};
+pub use step::{Bytes, Step, Timed};
 
 /// The sysfs directory of the device that `BINDERY_BDF` names.
 ///

@@ -152,7 +152,8 @@ impl fmt::Display for Step {
 }
 
 /// A length in the unit a reader would choose.
-struct Bytes(u64);
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes(pub u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

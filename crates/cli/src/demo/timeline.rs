@@ -1,0 +1,180 @@
+//! The timeline: the client's steps, and under each what the platform saw meanwhile.
+//!
+//! A client tells a step once it is done, so a step began when the one before was done; what the
+//! platform saw in between belongs to it.
+
+use demo::{Bytes, Timed};
+
+use crate::events::{Event, Stamped};
+use crate::terminal::{Style, Tone, wrapped};
+
+/// Columns of the whole.
+const WIDTH: usize = 80;
+/// What stands before the platform's words.
+const PLATFORM_INDENT: &str = "              | ";
+
+/// Everything that happened, in order of time.
+pub(super) fn text(events: &[Stamped], style: Style) -> String {
+    let events = in_order(events);
+    let Some(first) = events.first() else { return String::new() };
+    let begin_ns = first.at_ns;
+    let heading = "       ms   what the client did\n";
+    let mut text = style.paint(Tone::Bold, heading);
+    text += &style.paint(Tone::Faint, format_args!("{PLATFORM_INDENT}what the platform saw\n"));
+    for Stamped { at_ns, event } in merged(&events) {
+        if let Event::Step { done } = &event {
+            let milliseconds = (at_ns - begin_ns) as f64 / 1e6;
+            text += &format!("{milliseconds:9.3}   {}\n", style.paint(Tone::Bold, &done.step));
+        } else if let Some((tone, words)) = seen(&event) {
+            for line in wrapped(&words, WIDTH - PLATFORM_INDENT.len()) {
+                text += &format!("{PLATFORM_INDENT}{}\n", style.paint(tone, line));
+            }
+        }
+    }
+    text
+}
+
+/// What the platform saw, in words; `None` for what a reader need not see.
+fn seen(event: &Event) -> Option<(Tone, String)> {
+    Some(match event {
+        Event::Step { .. } => return None,
+        Event::Opened { path } => (Tone::Faint, format!("{path} opened")),
+        Event::Command { name, errno: Some(errno), .. } => {
+            (Tone::Yellow, format!("{name} refused: {errno}"))
+        }
+        Event::Command { name, errno: None, fields } => {
+            let (_, shown) = COMMANDS.iter().find(|(command, _)| command == name)?;
+            let shown = shown.iter().filter_map(|field| {
+                let value = fields.get(*field)?;
+                Some(format!(" {field}={value:#x}"))
+            });
+            (Tone::Faint, format!("{name}{}", shown.collect::<String>()))
+        }
+        Event::Dma { function, read, length_bytes } => {
+            let verb = if *read { "reads" } else { "writes" };
+            (Tone::Faint, format!("{function} {verb} {} of memory", Bytes(*length_bytes)))
+        }
+        Event::Interrupt { function, vector } => match vector {
+            Some(vector) => (Tone::Faint, format!("{function} raises MSI-X vector {vector}")),
+            None => (Tone::Faint, format!("{function} raises an interrupt")),
+        },
+        Event::Trouble { text } => (Tone::Red, text.clone()),
+        Event::Released { path, clean: true } => {
+            (Tone::Faint, format!("{path} closed, nothing left in it"))
+        }
+        Event::Released { path, clean: false } => {
+            (Tone::Yellow, format!("{path} closed with objects or maps left in it"))
+        }
+    })
+}
+
+/// The commands that change something, and which fields tell what. Those that only ask are left out.
+const COMMANDS: &[(&str, &[&str])] = &[
+    ("IOMMU_DESTROY", &["id"]),
+    ("IOMMU_HWPT_ALLOC", &["dev_id", "pt_id", "out_hwpt_id"]),
+    ("IOMMU_IOAS_ALLOC", &["out_ioas_id"]),
+    ("IOMMU_IOAS_MAP", &["ioas_id", "iova", "length"]),
+    ("IOMMU_IOAS_UNMAP", &["ioas_id", "iova", "length"]),
+    ("VFIO_DEVICE_ATTACH_IOMMUFD_PT", &["pt_id"]),
+    ("VFIO_DEVICE_BIND_IOMMUFD", &["iommufd", "out_devid"]),
+    ("VFIO_DEVICE_DETACH_IOMMUFD_PT", &[]),
+    ("VFIO_DEVICE_RESET", &[]),
+    ("VFIO_DEVICE_SET_IRQS", &["index", "count", "flags"]),
+];
+
+/// By time, each step where it began.
+fn in_order(events: &[Stamped]) -> Vec<Stamped> {
+    let mut events = events.to_vec();
+    let began = events.iter().map(|event| event.at_ns).min().unwrap_or(0);
+    let mut done = began;
+    for Stamped { at_ns, event } in &mut events {
+        if let Event::Step { done: Timed { at_ns: ended, .. } } = event {
+            *at_ns = done;
+            done = *ended;
+        }
+    }
+    // Stable: a step stays before what carries the same time.
+    events.sort_by_key(|event| event.at_ns);
+    events
+}
+
+/// Transfers of one function that follow each other, as one of each direction.
+fn merged(events: &[Stamped]) -> Vec<Stamped> {
+    let mut merged: Vec<Stamped> = Vec::new();
+    for next in events {
+        if let Event::Dma { function, read, length_bytes } = &next.event {
+            let earlier = merged
+                .iter_mut()
+                .rev()
+                .take_while(|event| matches!(event.event, Event::Dma { .. }))
+                .find_map(|event| same_transfer(&mut event.event, function, *read));
+            if let Some(sum) = earlier {
+                *sum += length_bytes;
+                continue;
+            }
+        }
+        merged.push(next.clone());
+    }
+    merged
+}
+
+fn same_transfer<'a>(event: &'a mut Event, function: &str, read: bool) -> Option<&'a mut u64> {
+    if let Event::Dma { function: other, read: direction, length_bytes } = event
+        && other == function
+        && *direction == read
+    {
+        return Some(length_bytes);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use demo::Step;
+
+    use super::*;
+
+    fn step(at_ns: u64, step: Step) -> Stamped {
+        Stamped { at_ns, event: Event::Step { done: Timed { at_ns, round: 1, step } } }
+    }
+
+    fn dma(at_ns: u64, read: bool) -> Stamped {
+        let function = "b1d0:01:00.0".to_owned();
+        Stamped { at_ns, event: Event::Dma { function, read, length_bytes: 65536 } }
+    }
+
+    #[test]
+    fn a_step_stands_before_what_the_platform_saw_of_it() {
+        let fields = BTreeMap::from([("out_devid".to_owned(), 1), ("iommufd".to_owned(), 3)]);
+        let name = "VFIO_DEVICE_BIND_IOMMUFD".to_owned();
+        let events = [
+            step(1_000_000, Step::OpenedIommu),
+            Stamped { at_ns: 1_500_000, event: Event::Command { name, errno: None, fields } },
+            step(2_000_000, Step::Bound { id: 1 }),
+            dma(2_100_000, true),
+            dma(2_200_000, false),
+            dma(2_300_000, true),
+            dma(2_400_000, false),
+            step(3_000_000, Step::Interrupted { vector: 1, count: 1 }),
+        ];
+        let expected = "       ms   what the client did
+              | what the platform saw
+    0.000   open /dev/iommu
+    0.000   bind it to the iommufd: device 1
+              | VFIO_DEVICE_BIND_IOMMUFD iommufd=0x3 out_devid=0x1
+    1.000   MSI-X vector 1 arrived (1 time(s))
+              | b1d0:01:00.0 reads 128 KiB of memory
+              | b1d0:01:00.0 writes 128 KiB of memory
+";
+        assert_eq!(text(&events, Style::plain()), expected);
+    }
+
+    #[test]
+    fn eighty_columns_are_enough() {
+        let text = "word ".repeat(100);
+        let events = [Stamped { at_ns: 0, event: Event::Trouble { text } }];
+        assert!(super::text(&events, Style::plain()).lines().all(|line| line.len() <= WIDTH));
+    }
+}

@@ -1,0 +1,220 @@
+//! What happens in a run, as a line of JSON each: how `bindery demo` gets to see both sides.
+//!
+//! The client's steps and the supervisor's observations go down the same pipe, from different
+//! processes: a line is one write, which a pipe keeps whole. Each carries `CLOCK_MONOTONIC`, which
+//! all processes read alike. Takes no lock.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+
+use demo::Timed;
+use pci::{Address, DmaAccess, DmaFault, Interrupt, Notices};
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+use supervisor::{Call, Left, Observer, OpenFile, Reports, Thread};
+use uapi::{Errno, Profile};
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub(crate) enum Event {
+    /// The client did a step.
+    Step {
+        /// The step, with the client's own time.
+        done: Timed,
+    },
+    /// A file of ours was opened.
+    Opened {
+        /// Where.
+        path: String,
+    },
+    /// A command was answered.
+    Command {
+        /// Its name in the kernel's headers.
+        name: String,
+        /// The error, where it was refused.
+        errno: Option<String>,
+        /// The struct after the answer, by field.
+        fields: BTreeMap<String, u64>,
+    },
+    /// A function moved data.
+    Dma {
+        /// Which.
+        function: String,
+        /// To the device rather than from it.
+        read: bool,
+        /// How much.
+        length_bytes: u64,
+    },
+    /// A function raised an interrupt.
+    Interrupt {
+        /// Which.
+        function: String,
+        /// The MSI-X vector; `None` for another kind.
+        vector: Option<u16>,
+    },
+    /// Something went wrong, in words.
+    Trouble {
+        /// What.
+        text: String,
+    },
+    /// A file was released.
+    Released {
+        /// Where it had been opened.
+        path: String,
+        /// Whether it held nothing any more.
+        clean: bool,
+    },
+}
+
+/// An event and when it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stamped {
+    /// `CLOCK_MONOTONIC`, in nanoseconds.
+    pub at_ns: u64,
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// Where events are written.
+#[derive(Debug)]
+pub(crate) struct EventStream(File);
+
+impl EventStream {
+    /// Opens a descriptor that this process inherited.
+    ///
+    /// # Errors
+    /// Where there is none, or it cannot be written.
+    pub(crate) fn open(fd: u32) -> io::Result<Self> {
+        OpenOptions::new().write(true).open(format!("/proc/self/fd/{fd}")).map(Self)
+    }
+
+    /// Writes one event. Where the reader is gone nobody misses it.
+    pub(crate) fn tell(&self, event: Event) {
+        let Ok(mut line) = serde_json::to_vec(&Stamped { at_ns: now_ns(), event }) else { return };
+        line.push(b'\n');
+        let _ = (&self.0).write_all(&line);
+    }
+}
+
+fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
+/// The usual observer, and beside it a stream.
+pub(crate) struct Told {
+    reports: Reports,
+    stream: EventStream,
+    profile: Profile,
+}
+
+impl Told {
+    pub(crate) fn new(reports: Reports, stream: EventStream, profile: Profile) -> Self {
+        Self { reports, stream, profile }
+    }
+
+    fn command(
+        &self,
+        file: &OpenFile,
+        request: u32,
+        bytes: &[u8],
+        answer: Result<u64, Errno>,
+    ) -> Option<Event> {
+        let command = uapi::lookup(file.kind, self.profile, request)?;
+        let fields = command.argument.map(|layout| {
+            layout.fields_of(bytes).map(|(field, value)| (field.name.to_owned(), value)).collect()
+        });
+        Some(Event::Command {
+            name: command.name.to_owned(),
+            errno: answer.err().map(|errno| errno.name().to_owned()),
+            fields: fields.unwrap_or_default(),
+        })
+    }
+}
+
+impl Notices for Told {
+    fn dma_fault(&self, function: Address, fault: &DmaFault) {
+        self.stream.tell(Event::Trouble { text: format!("{function}: {fault}") });
+        self.reports.dma_fault(function, fault);
+    }
+
+    fn interrupt_unheard(&self, function: Address, interrupt: Interrupt) {
+        let text = format!("{function}: {interrupt:?} fired with no handler");
+        self.stream.tell(Event::Trouble { text });
+        self.reports.interrupt_unheard(function, interrupt);
+    }
+}
+
+impl Observer for Told {
+    fn wants_bytes(&self) -> bool {
+        true
+    }
+
+    fn call(&self, thread: Thread, call: &Call<'_>, answer: Result<u64, Errno>) {
+        let event = match *call {
+            Call::Open { path, .. } if answer.is_ok() => {
+                Some(Event::Opened { path: path.to_owned() })
+            }
+            Call::Ioctl { file, request, sent, returned, .. } => {
+                let bytes = if returned.is_empty() { sent } else { returned };
+                self.command(file, request, bytes, answer)
+            }
+            Call::Open { .. } | Call::Read { .. } | Call::Write { .. } | Call::Map { .. } => None,
+        };
+        if let Some(event) = event {
+            self.stream.tell(event);
+        }
+        self.reports.call(thread, call, answer);
+    }
+
+    fn released(&self, file: &OpenFile, left: &Left) {
+        let clean = left.objects.is_empty() && left.maps == 0;
+        self.stream.tell(Event::Released { path: file.path.clone(), clean });
+        self.reports.released(file, left);
+    }
+
+    fn dma(&self, function: Address, access: DmaAccess, iova: u64, length_bytes: u64) {
+        let read = access == DmaAccess::Read;
+        self.stream.tell(Event::Dma { function: function.to_string(), read, length_bytes });
+        self.reports.dma(function, access, iova, length_bytes);
+    }
+
+    fn interrupt(&self, function: Address, interrupt: Interrupt) {
+        let vector = match interrupt {
+            Interrupt::Msix(vector) => Some(vector),
+            Interrupt::Intx | Interrupt::Msi(_) => None,
+        };
+        self.stream.tell(Event::Interrupt { function: function.to_string(), vector });
+        self.reports.interrupt(function, interrupt);
+    }
+
+    fn finished(&self, status: u8) -> u8 {
+        self.reports.finished(status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use demo::Step;
+
+    use super::*;
+
+    #[test]
+    fn events_survive_the_pipe() {
+        let done = Timed { at_ns: 7, round: 1, step: Step::Bound { id: 2 } };
+        let fields = BTreeMap::from([("iova".to_owned(), u64::MAX)]);
+        let name = "IOMMU_IOAS_MAP".to_owned();
+        for event in [
+            Event::Step { done },
+            Event::Command { name, errno: Some("EINVAL".to_owned()), fields },
+            Event::Released { path: "/dev/iommu".to_owned(), clean: true },
+        ] {
+            let stamped = Stamped { at_ns: 8, event };
+            let line = serde_json::to_string(&stamped).unwrap();
+            assert!(!line.contains('\n'));
+            assert_eq!(serde_json::from_str::<Stamped>(&line).unwrap(), stamped);
+        }
+    }
+}

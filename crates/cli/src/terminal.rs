@@ -1,0 +1,102 @@
+//! Printing: emphasis for people, where there are people (a terminal, and no `NO_COLOR`), JSON for
+//! programs, and an end without ado where nobody reads any more.
+
+use std::io::{self, IsTerminal, Write};
+use std::{env, fmt};
+
+use serde::Serialize;
+
+/// Writes `text` to stdout.
+pub(crate) fn print(text: &str) {
+    let mut stdout = io::stdout();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    // `bindery ls | head -n 1` is no mistake.
+    if let Err(error) = written.or_else(unless_reader_left) {
+        eprintln!("bindery: cannot write to stdout: {error}");
+    }
+}
+
+fn unless_reader_left(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
+}
+
+/// Writes `value` to stdout as JSON for reading.
+pub(crate) fn print_json(value: &impl Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => print(&format!("{text}\n")),
+        Err(error) => eprintln!("bindery: {error}"),
+    }
+}
+
+/// How to emphasise on stdout.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Style {
+    colour: bool,
+}
+
+/// A manner of emphasis, as a terminal's parameter for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Tone {
+    Bold,
+    Faint,
+    Red,
+    Green,
+    Yellow,
+}
+
+impl Style {
+    /// No colour where stdout is no terminal, a dumb one, or `NO_COLOR` is set.
+    pub(crate) fn of_stdout() -> Self {
+        let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
+        Self { colour: io::stdout().is_terminal() && !unwanted && !dumb }
+    }
+
+    /// No colour.
+    #[cfg(test)]
+    pub(crate) fn plain() -> Self {
+        Self { colour: false }
+    }
+
+    /// `text` in `tone`.
+    pub(crate) fn paint(self, tone: Tone, text: impl fmt::Display) -> String {
+        if !self.colour {
+            return text.to_string();
+        }
+        let parameter = match tone {
+            Tone::Bold => 1,
+            Tone::Faint => 2,
+            Tone::Red => 31,
+            Tone::Green => 32,
+            Tone::Yellow => 33,
+        };
+        format!("\x1b[{parameter}m{text}\x1b[0m")
+    }
+}
+
+/// `text` in lines of at most `width` characters, broken at spaces.
+pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_break_at_spaces() {
+        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("unbreakable", 3), ["unbreakable"]);
+        assert_eq!(wrapped("", 3), Vec::<String>::new());
+    }
+}
