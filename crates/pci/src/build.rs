@@ -102,6 +102,7 @@ impl ConfigBuilder {
         let header = identity_registers(identity, header::TYPE_BRIDGE)
             .word(header::PRIMARY_BUS, u16::from_le_bytes([buses.primary, secondary]), !0)
             .word(header::SUBORDINATE_BUS, u16::from(subordinate), 0x00ff)
+            .word(header::IO_BASE, IO_WINDOW_CLOSED, IO_WINDOW_WRITABLE)
             .word(header::MEMORY_BASE, WINDOW_ADDRESS, WINDOW_ADDRESS)
             .word(header::MEMORY_LIMIT, 0, WINDOW_ADDRESS)
             .word(header::PREFETCHABLE_BASE, WINDOW_ADDRESS | WINDOW_64, WINDOW_ADDRESS)
@@ -230,6 +231,10 @@ pub(crate) fn bar_registers(bar: &Bar) -> [BarRegister; 2] {
     [BarRegister { value, writable: low }, BarRegister { value: 0, writable: high }]
 }
 
+/// I/O window: base above limit.
+const IO_WINDOW_CLOSED: u16 = 0x00f0;
+/// I/O window: address bits 15:12 of base and limit.
+const IO_WINDOW_WRITABLE: u16 = 0xf0f0;
 /// Bridge windows: address bits 31:20 in bits 15:4.
 const WINDOW_ADDRESS: u16 = 0xfff0;
 /// Bridge windows: the window has 64-bit addresses.
