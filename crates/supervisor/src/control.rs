@@ -7,6 +7,8 @@
 //!
 //! Takes no lock; one thread serves one question after another.
 
+mod rows;
+
 use std::fs::{self, DirBuilder};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -19,6 +21,9 @@ use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use rows::function_rows;
+pub(crate) use rows::rows;
 
 /// What an instance runs and what it has assigned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
