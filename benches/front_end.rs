@@ -38,7 +38,11 @@ enum Contender {
 
 use Contender::{Bindery, Native, NoopOneCopy, NoopTwoCopies};
 
-const fn against_native(title: &'static str, measure: &'static str, bound: Option<f64>) -> Comparison {
+const fn against_native(
+    title: &'static str,
+    measure: &'static str,
+    bound: Option<f64>,
+) -> Comparison {
     Comparison { title, ours: (Bindery, measure), theirs: (Native, measure), bound }
 }
 
@@ -180,7 +184,8 @@ fn print_table(rounds: &[Round]) -> bool {
         let key = |(contender, measure): (Contender, &str)| (contender, measure.to_owned());
         let ours: Vec<f64> = rounds.iter().map(|round| round[&key(comparison.ours)]).collect();
         let theirs: Vec<f64> = rounds.iter().map(|round| round[&key(comparison.theirs)]).collect();
-        let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
+        let ratios: Vec<f64> =
+            ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
         let differences: Vec<f64> =
             ours.iter().zip(&theirs).map(|(ours, theirs)| ours - theirs).collect();
         let ratio = quantile(&ratios, 0.5);

@@ -78,7 +78,8 @@ fn eight_at_once() {
 fn sudo_elevates() {
     let scratch = Scratch::new();
     let program = scratch.c_client("family", &[]);
-    let printed = succeed(run(&[]).args(["sudo", "-n", "--preserve-env=BINDERY_CDEV"]).arg(program));
+    let printed =
+        succeed(run(&[]).args(["sudo", "-n", "--preserve-env=BINDERY_CDEV"]).arg(program));
     assert!(printed.contains("SCM_RIGHTS: ok"), "{printed}");
     // sudo is setuid: without no_new_privs it elevates a user who may not do it by himself.
     let identity = succeed(run(&[]).args(["sh", "-c", "sudo -n id -u"]));
@@ -94,7 +95,8 @@ fn lspci_shows_both_machines() {
         let address = line.split(' ').next().expect("an address");
         assert!(inside.contains(address), "{address} of the machine is missing:\n{inside}");
     }
-    for address in ["b1d0:00:01.0", "b1d0:01:00.0", "b1d0:01:00.1", "b1d0:02:00.0", "b1d0:03:00.1"] {
+    for address in ["b1d0:00:01.0", "b1d0:01:00.0", "b1d0:01:00.1", "b1d0:02:00.0", "b1d0:03:00.1"]
+    {
         assert!(inside.contains(address), "{address} is missing:\n{inside}");
     }
     assert!(inside.contains("MSI-X: Enable-"), "{inside}");

@@ -33,7 +33,8 @@ fn fault_is_found_and_traced() {
     let program = scratch.c_client("vanish", &[]);
     let trace = scratch.path().join("trace");
     let report = scratch.path().join("report");
-    let options = [format!("--trace={}", trace.display()), format!("--report={}", report.display())];
+    let options =
+        [format!("--trace={}", trace.display()), format!("--report={}", report.display())];
     succeed(run(&[&options[0], &options[1]]).arg(&program).arg("unmap"));
     let traced = std::fs::read_to_string(trace).unwrap();
     let fault = traced.lines().find(|line| line.contains("memory behind it is gone"));

@@ -16,7 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn exit_status_is_the_programs() {
-    for (script, status) in [("exit 0", 0), ("exit 3", 3), ("kill -TERM $$", 143), ("kill -KILL $$", 137)] {
+    for (script, status) in
+        [("exit 0", 0), ("exit 3", 3), ("kill -TERM $$", 143), ("kill -KILL $$", 137)]
+    {
         let output = run(&[]).args(["sh", "-c", script]).output().unwrap();
         assert_eq!(output.status.code(), Some(status), "{script}");
     }
@@ -45,7 +47,10 @@ fn clients_output_is_its_own() {
 
 #[test]
 fn nested_run_passes_through() {
-    let output = run(&[]).args([BINDERY, "run", "--", "sh", "-c", "test -c /dev/iommu && exit 7"]).output().unwrap();
+    let output = run(&[])
+        .args([BINDERY, "run", "--", "sh", "-c", "test -c /dev/iommu && exit 7"])
+        .output()
+        .unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(7), "{told}");
     assert_eq!(told.lines().count(), 1, "{told}");
@@ -55,7 +60,10 @@ fn nested_run_passes_through() {
 fn waits_for_a_daemon() {
     let scratch = Scratch::new();
     let mark = scratch.path().join("mark");
-    let script = format!("setsid sh -c 'sleep 0.5; test -c /dev/iommu && echo alive > {}' >/dev/null 2>&1 &", mark.display());
+    let script = format!(
+        "setsid sh -c 'sleep 0.5; test -c /dev/iommu && echo alive > {}' >/dev/null 2>&1 &",
+        mark.display()
+    );
     succeed(run(&[]).args(["sh", "-c", &script]));
     assert_eq!(fs::read_to_string(mark).unwrap(), "alive\n");
 }
@@ -92,7 +100,8 @@ fn nothing_survives_the_supervisor() {
 
 #[test]
 fn no_call_fails_with_enosys_while_the_supervisor_dies() {
-    let script = "echo $$; while :; do cat /sys/bus/pci/devices/$BINDERY_BDF/vendor || exit; done 2>&1";
+    let script =
+        "echo $$; while :; do cat /sys/bus/pci/devices/$BINDERY_BDF/vendor || exit; done 2>&1";
     let mut child = piped(&["sh", "-c", script]);
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut first = String::new();
@@ -136,7 +145,9 @@ fn children(pid: u32) -> Vec<u32> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { return vec![] };
     tasks
         .filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok())
-        .flat_map(|text| text.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+        .flat_map(|text| {
+            text.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()
+        })
         .collect()
 }
 

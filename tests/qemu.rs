@@ -102,7 +102,8 @@ fn fds(mut command: Command) -> Command {
 fn by_host(ram: &[&'static str]) -> Vec<&'static str> {
     let mut arguments = ram.to_vec();
     arguments.extend(["-object", "iommufd,id=iommufd0"]);
-    arguments.extend(["-device", "vfio-pci,host=b1d0:02:00.0,iommufd=iommufd0,addr=05.0,id=engine"]);
+    arguments
+        .extend(["-device", "vfio-pci,host=b1d0:02:00.0,iommufd=iommufd0,addr=05.0,id=engine"]);
     arguments
 }
 

@@ -30,7 +30,8 @@ impl Scratch {
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("bindery-test-{}-{count}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("bindery-test-{}-{count}", std::process::id()));
         fs::create_dir(&path).expect("a fresh directory");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("it is ours");
         Self(path)
