@@ -118,23 +118,17 @@ impl Listener {
         result == 0
     }
 
-    /// Installs `file` in the caller's table at the lowest free number and answers the call with
-    /// that number, both or neither. Returns the number.
+    /// Installs `file` in the caller's table at the lowest free number, which is returned. The call
+    /// still waits.
     ///
     /// # Errors
     /// - `ENOENT` – the caller was killed meanwhile.
-    /// - `EMFILE` – its table is full; the call still waits.
-    pub fn answer_with_file(
-        &self,
-        id: u64,
-        file: BorrowedFd<'_>,
-        cloexec: bool,
-    ) -> io::Result<RawFd> {
-        const SEND: u32 = 2; // SECCOMP_ADDFD_FLAG_SEND
+    /// - `EMFILE` – its table is full.
+    pub fn install(&self, id: u64, file: BorrowedFd<'_>, cloexec: bool) -> io::Result<RawFd> {
         let flags = if cloexec { libc::O_CLOEXEC } else { 0 };
         let mut request = libc::seccomp_notif_addfd {
             id,
-            flags: SEND,
+            flags: 0,
             srcfd: file.as_raw_fd().cast_unsigned(),
             newfd: 0,
             newfd_flags: flags.cast_unsigned(),

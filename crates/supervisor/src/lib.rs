@@ -1,12 +1,53 @@
-//! Serves an unmodified program tree.
+//! Serves an unmodified program tree: what the program opens, asks and maps of the devices of a
+//! [`Platform`], while all else of it runs on the machine's own kernel.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | `run`, `guard`, `serve`, `start`, `link`, `descendants` | three processes: guard, supervisor, program |
+//! | `filter`, `listener`, `requests` | which calls come to us, who receives them, what they mean |
+//! | `front_end`, `files`, `closes` | what is open, and when it is released |
+//! | `process`, `caller`, `memory`, `file_memory`, `eventfds`, `watch` | the program's side of a command |
+//! | `platform`, `machine`, `workers` | the devices, described, built and running |
+//! | `overlay` | the paths under which they are found |
+//! | `observer`, `trace`, `findings`, `control` | what is told to people |
+//!
+//! # Locks
+//!
+//! `closes` is held while files are released, and so around every lock of `vfio` and `iommufd`; it is
+//! never taken while a command runs. All others here are leaves.
 
 #![forbid(unsafe_code)]
 
+mod caller;
+mod closes;
 pub mod control;
+mod descendants;
+mod eventfds;
+mod file_memory;
+mod files;
+mod filter;
 mod findings;
+mod front_end;
+mod guard;
+mod link;
+mod listener;
+pub mod machine;
+mod memory;
 mod observer;
+pub mod overlay;
+pub mod platform;
+mod process;
+mod requests;
+mod run;
+mod serve;
+mod start;
 mod trace;
+mod watch;
+mod workers;
 
 pub use findings::{ReportOptions, Reports, TraceTo, Unwritable};
+pub use control::function_rows;
 pub use observer::{Call, Left, Observer, OpenFile, Thread};
+pub use platform::{DEFAULT_TOML, Platform, device_help};
+pub use run::{ExitStatus, OUR_FAILURE, Options, RunError, run};
 pub use trace::Tap;

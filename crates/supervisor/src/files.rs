@@ -1,0 +1,208 @@
+//! The open files we serve, found by what they are and not by number.
+//!
+//! Each has a memfd of its own. The program holds a second open description of it, and when that is
+//! gone (`closes`) the file is released: from then on no command starts on it, those running are waited
+//! for, and only then is the object behind it let go.
+//!
+//! Two locks, leaves: the table, and each file's gate.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+
+use iommufd::Context;
+use rustix::fs::OFlags;
+use vfio::DeviceFile;
+
+use crate::observer::OpenFile;
+use crate::overlay::Attribute;
+use crate::process::Identity;
+
+/// All files open now.
+#[derive(Default)]
+pub(crate) struct Files {
+    table: RwLock<HashMap<Identity, Arc<File>>>,
+    opened: AtomicU64,
+}
+
+/// An open file of ours.
+pub(crate) struct File {
+    /// What observers know of it.
+    pub(crate) told: OpenFile,
+    /// What serves it.
+    pub(crate) object: Object,
+    /// What its descriptor was opened for.
+    pub(crate) access: Access,
+    gate: Gate,
+    /// Ours of the two descriptions; keeps inode and number from being used again.
+    _memfd: Option<OwnedFd>,
+}
+
+/// What a descriptor was opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Access {
+    pub(crate) read: bool,
+    pub(crate) write: bool,
+}
+
+impl Access {
+    /// What `open` flags ask for.
+    pub(crate) fn of(flags: OFlags) -> Self {
+        let mode = flags & OFlags::RWMODE;
+        Self {
+            read: mode == OFlags::RDONLY || mode == OFlags::RDWR,
+            write: mode == OFlags::WRONLY || mode == OFlags::RDWR,
+        }
+    }
+}
+
+/// What serves an open file.
+pub(crate) enum Object {
+    /// `/dev/iommu`.
+    Iommufd(Arc<Context>),
+    /// `/dev/vfio/devices/vfioN`.
+    Vfio {
+        /// Which device.
+        number: usize,
+        /// The open file.
+        file: Arc<DeviceFile>,
+    },
+    /// A sysfs attribute opened for writing.
+    Attribute(Arc<dyn Attribute>),
+}
+
+impl Files {
+    /// Number of the next open.
+    pub(crate) fn next_serial(&self) -> u64 {
+        self.opened.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Enters a file.
+    pub(crate) fn insert(
+        &self,
+        identity: Identity,
+        told: OpenFile,
+        object: Object,
+        access: Access,
+        memfd: Option<OwnedFd>,
+    ) {
+        let file = Arc::new(File { told, object, access, gate: Gate::default(), _memfd: memfd });
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        table.insert(identity, file);
+    }
+
+    /// The file that this is, if it is ours.
+    pub(crate) fn find(&self, identity: Identity) -> Option<Arc<File>> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.get(&identity).cloned()
+    }
+
+    /// Takes a file out, and returns once no command runs on it or can start.
+    pub(crate) fn remove(&self, identity: Identity) -> Option<Arc<File>> {
+        let removed = {
+            let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+            table.remove(&identity)
+        };
+        if let Some(file) = &removed {
+            file.gate.close();
+        }
+        removed
+    }
+
+    /// Every file open now, in the order of opening.
+    pub(crate) fn all(&self) -> Vec<(Identity, Arc<File>)> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> =
+            table.iter().map(|(&identity, file)| (identity, Arc::clone(file))).collect();
+        all.sort_by_key(|(_, file)| file.told.serial);
+        all
+    }
+
+    /// The process that opened `vfioN` first of those who have it open.
+    pub(crate) fn opener_of(&self, device: usize) -> Option<i32> {
+        let opens = |object: &Object| {
+            matches!(object, Object::Vfio { number, .. } if *number == device)
+        };
+        self.all().into_iter().find(|(_, file)| opens(&file.object)).map(|(_, file)| file.told.opener)
+    }
+}
+
+impl File {
+    /// Begins a command; `None` where the file is being released.
+    pub(crate) fn begin(&self) -> Option<Running<'_>> {
+        self.gate.enter()
+    }
+}
+
+/// Counts the commands that run on a file.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    empty: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    running: usize,
+    closed: bool,
+}
+
+/// A command runs on a file for as long as this lives.
+pub(crate) struct Running<'f>(&'f Gate);
+
+impl Gate {
+    fn enter(&self) -> Option<Running<'_>> {
+        let mut state = self.lock();
+        if state.closed {
+            return None;
+        }
+        state.running += 1;
+        Some(Running(self))
+    }
+
+    fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        while state.running > 0 {
+            state = self.empty.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, GateState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.running -= 1;
+        if state.running == 0 && state.closed {
+            self.0.empty.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+    use std::time::Duration;
+
+    #[test]
+    fn closing_waits_for_what_runs_and_lets_nothing_begin() {
+        let gate = Gate::default();
+        let running = gate.enter().unwrap();
+        thread::scope(|scope| {
+            let closing = scope.spawn(|| gate.close());
+            while !gate.lock().closed {
+                thread::sleep(Duration::from_millis(1));
+            }
+            assert!(gate.enter().is_none());
+            assert!(!closing.is_finished());
+            drop(running);
+        });
+        assert!(gate.enter().is_none());
+    }
+}

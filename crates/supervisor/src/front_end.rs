@@ -1,0 +1,110 @@
+//! What all listeners share: the machine, the files open on it, and the program's processes.
+//!
+//! Absent on purpose: what each call does, which is in [`requests`](crate::requests).
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use host::notify::Listener;
+use iommufd::Counts;
+use rustix::process::Pid;
+use uapi::Profile;
+
+use crate::closes::Closes;
+use crate::descendants;
+use crate::eventfds::Eventfds;
+use crate::files::{File, Files, Object};
+use crate::machine::Machine;
+use crate::observer::{Left, Observer};
+use crate::overlay::Overlay;
+use crate::process::{Identity, Tasks};
+
+/// The front end of one run.
+pub(crate) struct FrontEnd {
+    pub(crate) listener: Listener,
+    pub(crate) machine: Arc<Machine>,
+    pub(crate) overlay: Overlay,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) profile: Profile,
+    pub(crate) files: Arc<Files>,
+    pub(crate) closes: Closes,
+    pub(crate) tasks: Tasks,
+    pub(crate) eventfds: Arc<Eventfds>,
+    /// Whether mappings of device files are refused as memory for DMA.
+    pub(crate) refuses_device_memory: bool,
+    /// Whether the program ever got a directory of the overlay, so that relative paths may be ours.
+    pub(crate) directories_out: AtomicBool,
+}
+
+impl FrontEnd {
+    /// Completes the release of every file that has been closed.
+    pub(crate) fn complete_closes(&self) {
+        self.closes.complete(|identity| self.release(identity));
+    }
+
+    /// Completes releases as closes happen, for as long as this process lives.
+    pub(crate) fn watch_closes(&self) -> ! {
+        loop {
+            self.closes.wait();
+            self.complete_closes();
+        }
+    }
+
+    /// Releases every file there is: the tree has ended.
+    pub(crate) fn release_all(&self) {
+        self.complete_closes();
+        for (identity, _) in self.files.all() {
+            self.release(identity);
+        }
+    }
+
+    /// Where device files are looked up that may not be mapped for DMA.
+    pub(crate) fn refused_device_files(&self) -> Option<Arc<Files>> {
+        self.refuses_device_memory.then(|| Arc::clone(&self.files))
+    }
+
+    /// Notes that the program has a directory of the overlay.
+    pub(crate) fn hand_out_directory(&self) {
+        self.directories_out.store(true, Ordering::Relaxed);
+    }
+
+    /// Releases one file, if it is there.
+    pub(crate) fn release(&self, identity: Identity) {
+        let Some(file) = self.files.remove(identity) else { return };
+        let left = match &file.object {
+            Object::Iommufd(context) => {
+                let left = left(&context.counts(), &file);
+                context.put_file();
+                left
+            }
+            Object::Vfio { file: device, .. } => {
+                let left = left(&Counts::default(), &file);
+                device.release();
+                left
+            }
+            Object::Attribute(_) => return,
+        };
+        self.observer.released(&file.told, &left);
+    }
+}
+
+fn left(counts: &Counts, file: &File) -> Left {
+    let opener = Pid::from_raw(file.told.opener).and_then(descendants::stat);
+    let objects = [("device", counts.devices), ("ioas", counts.ioases), ("hwpt", counts.hwpts)];
+    Left {
+        objects: objects
+            .into_iter()
+            .filter(|&(_, count)| count > 0)
+            .map(|(name, count)| (name, count as u64))
+            .collect(),
+        maps: counts.areas,
+        mapped_bytes: counts.mapped_bytes,
+        at_exit: opener.is_none_or(|stat| stat.exiting),
+    }
+}
+
+/// The kernel's errno of a failed call of ours, to be passed on.
+pub(crate) fn errno(error: &io::Error) -> uapi::Errno {
+    error.raw_os_error().and_then(uapi::Errno::from_raw).unwrap_or(uapi::Errno::EIO)
+}

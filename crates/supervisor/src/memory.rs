@@ -1,0 +1,189 @@
+//! The memory of a process as something that can be pinned.
+//!
+//! An [`AddressSpace`] is an open `/proc/PID/mem` and `/proc/PID/maps`. Both belong to the address space
+//! and not to the process or its number: after an exec or exit they answer nothing, and DMA faults. A
+//! pin checks that every page is mapped and may be used so; it then follows addresses, where the
+//! kernel would hold pages. No copy can raise a signal, and none takes a lock of ours.
+//!
+//! Source: proc_pid_mem(5).
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use host::mappings::{Lookup, Mapping, Mappings};
+use iommufd::{MemoryGone, PinAccess, PinFault, Pinned, Source};
+
+use crate::files::Files;
+use crate::process::{Identity, Process};
+
+/// The memory of one process, between two execs.
+#[derive(Debug)]
+pub(crate) struct AddressSpace {
+    bytes: File,
+    mappings: Mappings,
+}
+
+impl AddressSpace {
+    /// Opens the memory of `pid` as it is now.
+    ///
+    /// # Errors
+    /// `EACCES` – it may not be traced; `ENOENT` – it is gone.
+    pub(crate) fn open(pid: i32) -> io::Result<Self> {
+        let bytes = OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
+        Ok(Self { bytes, mappings: Mappings::open(pid)? })
+    }
+}
+
+/// A process's memory, whatever it executes.
+pub(crate) struct ProcessMemory {
+    pub(crate) process: Arc<Process>,
+    /// Where our device files are looked up; `None` where their mappings may be pinned as any other.
+    pub(crate) refused: Option<Arc<Files>>,
+}
+
+impl Source for ProcessMemory {
+    fn pin(&self, at: u64, length: u64, access: PinAccess) -> Result<Arc<dyn Pinned>, PinFault> {
+        let unmapped = |_| PinFault::Unmapped;
+        let space = self.process.address_space().map_err(unmapped)?;
+        let space = match self.check(&space, at, length, access) {
+            Ok(()) => space,
+            Err(Flaw::Fault(fault)) => return Err(fault),
+            Err(Flaw::SpaceGone) => {
+                let space = self.process.address_space_after(&space).map_err(unmapped)?;
+                self.check(&space, at, length, access).map_err(Flaw::fault)?;
+                space
+            }
+        };
+        Ok(Arc::new(PinnedRange { space, at, length }))
+    }
+}
+
+/// Why a range cannot be pinned.
+enum Flaw {
+    Fault(PinFault),
+    SpaceGone,
+}
+
+impl Flaw {
+    fn fault(self) -> PinFault {
+        match self {
+            Self::Fault(fault) => fault,
+            Self::SpaceGone => PinFault::Unmapped,
+        }
+    }
+}
+
+impl ProcessMemory {
+    /// Checks that all of `length` bytes at `at` are mapped and allow the access.
+    fn check(
+        &self,
+        space: &AddressSpace,
+        at: u64,
+        length: u64,
+        access: PinAccess,
+    ) -> Result<(), Flaw> {
+        let unmapped = Flaw::Fault(PinFault::Unmapped);
+        let Some(end) = at.checked_add(length) else { return Err(unmapped) };
+        let mut next = at;
+        while next < end {
+            let mapping = match space.mappings.at(next) {
+                Ok(Lookup::Mapped(mapping)) => mapping,
+                Ok(Lookup::Gone) => return Err(Flaw::SpaceGone),
+                Ok(Lookup::Unmapped) | Err(_) => return Err(unmapped),
+            };
+            let allowed = match access {
+                PinAccess::Read => mapping.readable,
+                PinAccess::Write => mapping.writable,
+            };
+            if !allowed {
+                return Err(unmapped);
+            }
+            if self.is_device_memory(&mapping) {
+                return Err(Flaw::Fault(PinFault::DeviceMemory));
+            }
+            next = mapping.end;
+        }
+        Ok(())
+    }
+
+    fn is_device_memory(&self, mapping: &Mapping) -> bool {
+        let Some(files) = self.refused.as_ref().filter(|_| mapping.shared) else { return false };
+        let (major, minor) = mapping.device;
+        let device = rustix::fs::makedev(major, minor);
+        files.find(Identity { device, inode: mapping.inode }).is_some()
+    }
+}
+
+/// A range of a process's memory.
+struct PinnedRange {
+    space: Arc<AddressSpace>,
+    at: u64,
+    length: u64,
+}
+
+impl PinnedRange {
+    fn address(&self, offset: u64, length: usize) -> Result<u64, MemoryGone> {
+        let end = offset.checked_add(length as u64).ok_or(MemoryGone)?;
+        if end > self.length { Err(MemoryGone) } else { Ok(self.at + offset) }
+    }
+}
+
+impl Pinned for PinnedRange {
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), MemoryGone> {
+        let address = self.address(offset, into.len())?;
+        self.space.bytes.read_exact_at(into, address).map_err(|_| MemoryGone)
+    }
+
+    fn write(&self, offset: u64, from: &[u8]) -> Result<(), MemoryGone> {
+        let address = self.address(offset, from.len())?;
+        self.space.bytes.write_all_at(from, address).map_err(|_| MemoryGone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Tasks;
+
+    fn own_memory() -> ProcessMemory {
+        let thread = rustix::thread::gettid().as_raw_nonzero().get();
+        let task = Tasks::default().task(thread).unwrap();
+        ProcessMemory { process: Arc::clone(task.process()), refused: None }
+    }
+
+    #[test]
+    fn pins_what_is_mapped_and_nothing_else() {
+        let memory = own_memory();
+        let bytes = vec![0_u8; 3 << 20];
+        let at = bytes.as_ptr() as u64;
+        let pinned = memory.pin(at, bytes.len() as u64, PinAccess::Write).unwrap();
+        pinned.write(4090, &[7; 12]).unwrap();
+        let mut copy = [0; 14];
+        pinned.read(4089, &mut copy).unwrap();
+        assert_eq!(copy, [0, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 0]);
+        assert_eq!(pinned.read((3 << 20) - 1, &mut [0; 2]), Err(MemoryGone), "past the pin");
+        let fault = |at, length, access| memory.pin(at, length, access).err();
+        assert_eq!(fault(0, 4096, PinAccess::Read), Some(PinFault::Unmapped));
+        assert_eq!(fault(u64::MAX - 4095, 4096, PinAccess::Read), Some(PinFault::Unmapped));
+        let code = pins_what_is_mapped_and_nothing_else as *const () as u64 & !4095;
+        assert_eq!(fault(code, 4096, PinAccess::Read), None);
+        assert_eq!(fault(code, 4096, PinAccess::Write), Some(PinFault::Unmapped));
+    }
+
+    #[test]
+    fn memory_of_a_process_that_ended_is_gone() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let space = AddressSpace::open(pid).unwrap();
+        let text = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        let at = u64::from_str_radix(text.split('-').next().unwrap(), 16).unwrap();
+        let pinned = PinnedRange { space: Arc::new(space), at, length: 4096 };
+        pinned.read(0, &mut [0; 4]).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(pinned.read(0, &mut [0; 4]), Err(MemoryGone));
+        assert_eq!(pinned.write(0, &[0; 4]), Err(MemoryGone));
+    }
+}

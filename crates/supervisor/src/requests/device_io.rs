@@ -1,0 +1,153 @@
+//! Reads and writes of device regions. VFIO serves each piece of a vector on its own, so a vector ends
+//! where a piece was moved short. Source: pread(2), preadv(2); [vfio.h].
+
+use uapi::Errno;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::{Reply, Request, Target, recorded};
+use crate::files::Object;
+use crate::observer::Call;
+
+/// Most pieces of a vector: `IOV_MAX`.
+const PIECES_MOST: u64 = 1024;
+/// Most bytes of one call: `MAX_RW_COUNT`.
+const BYTES_MOST: u64 = 0x7fff_f000;
+/// The one flag that files with plain reads and writes take: `RWF_HIPRI`.
+const HIGH_PRIORITY: u32 = 1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Read,
+    Write,
+}
+
+/// A piece of the program's memory (`struct iovec`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes)]
+#[repr(C)]
+struct Piece {
+    at: u64,
+    length: u64,
+}
+
+pub(super) fn pread(request: &Request<'_>, fd: i32, at: u64, length: u64, offset: u64) -> Reply {
+    transfer(request, fd, Direction::Read, offset, || Ok(vec![Piece { at, length }]))
+}
+
+pub(super) fn pwrite(request: &Request<'_>, fd: i32, at: u64, length: u64, offset: u64) -> Reply {
+    transfer(request, fd, Direction::Write, offset, || Ok(vec![Piece { at, length }]))
+}
+
+/// `preadv` and `preadv2`.
+pub(super) fn preadv(
+    request: &Request<'_>,
+    fd: i32,
+    vector: u64,
+    count: u64,
+    offset: u64,
+    flags: u32,
+) -> Reply {
+    transfer(request, fd, Direction::Read, offset, || read_vector(request, vector, count, flags))
+}
+
+/// `pwritev` and `pwritev2`.
+pub(super) fn pwritev(
+    request: &Request<'_>,
+    fd: i32,
+    vector: u64,
+    count: u64,
+    offset: u64,
+    flags: u32,
+) -> Reply {
+    transfer(request, fd, Direction::Write, offset, || read_vector(request, vector, count, flags))
+}
+
+/// Moves every piece, until one is moved short or fails.
+fn transfer(
+    request: &Request<'_>,
+    fd: i32,
+    direction: Direction,
+    offset: u64,
+    pieces: impl FnOnce() -> Result<Vec<Piece>, Errno>,
+) -> Reply {
+    let Some(target) = request.target(fd) else { return Reply::Continue };
+    let allowed = match direction {
+        Direction::Read => target.file.access.read,
+        Direction::Write => target.file.access.write,
+    };
+    match target.file.object {
+        Object::Attribute(_) => return Reply::Continue,
+        _ if !allowed => return Reply::Error(Errno::EBADF),
+        Object::Iommufd(_) => return Reply::Error(Errno::EINVAL),
+        Object::Vfio { .. } => {}
+    }
+    let pieces = match pieces() {
+        Ok(pieces) => pieces,
+        Err(errno) => return Reply::Error(errno),
+    };
+    request.front.complete_closes();
+    let mut moved = 0;
+    for piece in pieces {
+        let length = piece.length.min(BYTES_MOST - moved);
+        let piece = Piece { length, ..piece };
+        match transfer_piece(request, &target, direction, piece, offset + moved) {
+            Ok(count) => {
+                moved += count;
+                if count < length {
+                    break;
+                }
+            }
+            Err(errno) if moved == 0 => return Reply::Error(errno),
+            Err(_) => break,
+        }
+    }
+    Reply::Value(moved)
+}
+
+fn transfer_piece(
+    request: &Request<'_>,
+    target: &Target,
+    direction: Direction,
+    piece: Piece,
+    offset: u64,
+) -> Result<u64, Errno> {
+    let Object::Vfio { file: device, .. } = &target.file.object else { return Err(Errno::EINVAL) };
+    let _running = target.file.begin().ok_or(Errno::EBADF)?;
+    let client = request.client(&target.task, piece.at);
+    let Piece { at, length: count } = piece;
+    let answer = match direction {
+        Direction::Read => device.read(&client, at, count, offset),
+        Direction::Write => device.write(&client, at, count, offset),
+    };
+    let (sent, returned) = recorded(&client);
+    let (fd, file) = (target.fd, &target.file.told);
+    let call = match direction {
+        Direction::Read => Call::Read { fd, file, offset, count, bytes: &returned },
+        Direction::Write => Call::Write { fd, file, offset, count, bytes: &sent },
+    };
+    request.front.observer.call(request.caller(&target.task), &call, answer);
+    answer
+}
+
+/// Copies and checks a vector, in the kernel's order.
+fn read_vector(
+    request: &Request<'_>,
+    at: u64,
+    count: u64,
+    flags: u32,
+) -> Result<Vec<Piece>, Errno> {
+    if count > PIECES_MOST {
+        return Err(Errno::EINVAL);
+    }
+    let mut pieces = vec![Piece::default(); usize::try_from(count).map_err(|_| Errno::EINVAL)?];
+    let bytes = pieces.as_mut_slice().as_mut_bytes();
+    if host::memory::read(request.call.thread, at, bytes) != bytes.len() {
+        return Err(Errno::EFAULT);
+    }
+    if pieces.iter().any(|piece| i64::try_from(piece.length).is_err()) {
+        return Err(Errno::EINVAL);
+    }
+    if flags & !HIGH_PRIORITY != 0 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    Ok(pieces)
+}

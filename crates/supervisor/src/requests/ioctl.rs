@@ -1,0 +1,44 @@
+//! `ioctl`: commands on our files. Source: ioctl(2).
+
+use uapi::{Errno, lookup};
+
+use super::{Reply, Request, kvm, recorded};
+use crate::files::Object;
+use crate::observer::Call;
+
+pub(super) fn ioctl(request: &Request<'_>, fd: i32, number: u32, argument: u64) -> Reply {
+    if number == uapi::kvm::request::SET_DEVICE_ATTR {
+        return kvm::set_device_attribute(request, argument);
+    }
+    let Some(target) = request.target(fd) else { return Reply::Continue };
+    let front = request.front;
+    if matches!(target.file.object, Object::Attribute(_)) {
+        return Reply::Continue;
+    }
+    let kind = target.file.told.kind;
+    if lookup(kind, front.profile, number).is_some_and(|row| row.may_wait) {
+        request.listeners.keep_listening();
+    }
+    front.complete_closes();
+    // Closed between the call and now: the number meant nothing by the time it would be looked up.
+    let Some(running) = target.file.begin() else { return Reply::Error(Errno::EBADF) };
+    let client = request.client(&target.task, argument);
+    let answer = match &target.file.object {
+        Object::Iommufd(context) => context.ioctl(&client, number, argument),
+        Object::Vfio { file, .. } => file.ioctl(&client, number, argument),
+        Object::Attribute(_) => Err(Errno::ENOTTY),
+    };
+    drop(running);
+    let answer = answer.map(u64::from);
+    let (sent, returned) = recorded(&client);
+    let call = Call::Ioctl {
+        fd: target.fd,
+        file: &target.file.told,
+        request: number,
+        argument,
+        sent: &sent,
+        returned: &returned,
+    };
+    front.observer.call(request.caller(&target.task), &call, answer);
+    answer.into()
+}

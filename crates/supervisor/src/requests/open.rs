@@ -1,0 +1,189 @@
+//! Opening: device files, and what the overlay lends. Source: open(2), openat2(2).
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use iommufd::Context;
+use mem::Pages;
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use uapi::{Errno, FileKind};
+use vfio::{BarPages, DeviceFile, REGION_BASE, REGION_SHIFT};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::path::overlay_path;
+use super::{Reply, Request};
+use crate::files::{Access, Object};
+use crate::front_end::errno;
+use crate::observer::{Call, OpenFile, Thread};
+use crate::overlay::{Attribute, Node, Opened};
+use crate::process::Identity;
+
+/// Regions that fit in a device file: its length follows.
+const REGIONS_MOST: u64 = 16;
+const DEVICE_FILE_BYTES: u64 = REGION_BASE + (REGIONS_MOST << REGION_SHIFT);
+
+/// `open`, `creat` and `openat`.
+pub(super) fn open(request: &Request<'_>, directory: i32, address: u64, flags: u64) -> Reply {
+    let Some(path) = overlay_path(request, directory, address) else { return Reply::Continue };
+    let bits = i32::try_from(flags & 0x7fff_ffff).unwrap_or(0).cast_unsigned();
+    let flags = OFlags::from_bits_retain(bits);
+    match request.front.overlay.open(&path, u64::from(bits)) {
+        Opened::NotOurs => Reply::Continue,
+        Opened::Refused(errno) => Reply::Error(errno),
+        Opened::File(file) => {
+            request.front.hand_out_directory();
+            install(request, &file, flags).into()
+        }
+        Opened::Node(node) => {
+            let path = String::from_utf8_lossy(&path).into_owned();
+            open_node(request, path, node, flags).into()
+        }
+        Opened::Attribute { attribute, content } => {
+            let path = String::from_utf8_lossy(&path).into_owned();
+            open_attribute(request, path, attribute, &content, flags).into()
+        }
+    }
+}
+
+/// `openat2`.
+pub(super) fn open_how(
+    request: &Request<'_>,
+    directory: i32,
+    address: u64,
+    how: u64,
+    size: u64,
+) -> Reply {
+    /// `struct open_how`.
+    #[derive(Default, FromBytes, IntoBytes)]
+    #[repr(C)]
+    struct How {
+        flags: u64,
+        mode: u64,
+        resolve: u64,
+    }
+    /// Resolutions in which an absolute path means another file: `RESOLVE_BENEATH`, `RESOLVE_IN_ROOT`.
+    const ANOTHER_ROOT: u64 = 0x08 | 0x10;
+    let mut value = How::default();
+    let whole = size >= size_of::<How>() as u64
+        && host::memory::read(request.call.thread, how, value.as_mut_bytes()) == size_of::<How>();
+    if !whole || value.resolve & ANOTHER_ROOT != 0 {
+        return Reply::Continue;
+    }
+    open(request, directory, address, value.flags)
+}
+
+fn open_node(
+    request: &Request<'_>,
+    path: String,
+    node: Node,
+    flags: OFlags,
+) -> Result<u64, Errno> {
+    let front = request.front;
+    let process = front.tasks.task(request.call.thread).map(|task| task.process().pid());
+    let caller = Thread { process: process.unwrap_or(0), id: request.call.thread };
+    let opened = make_node(request, path.clone(), node, flags, caller.process);
+    let (told, answer) = match opened {
+        Ok((told, fd)) => (Some(told), Ok(fd)),
+        Err(errno) => (None, Err(errno)),
+    };
+    let call = Call::Open { path: &path, file: told.as_ref() };
+    front.observer.call(caller, &call, answer);
+    answer
+}
+
+/// Makes the open file of a device node and installs it.
+fn make_node(
+    request: &Request<'_>,
+    path: String,
+    node: Node,
+    flags: OFlags,
+    opener: i32,
+) -> Result<(OpenFile, u64), Errno> {
+    let front = request.front;
+    front.complete_closes();
+    let (kind, name, length) = match node {
+        Node::Iommu => (FileKind::Iommufd, "iommufd", 0),
+        Node::Vfio(_) => (FileKind::VfioDevice, "vfio", DEVICE_FILE_BYTES),
+    };
+    let memfd = sealed_memfd(name, length)?;
+    let theirs = described_again(&memfd, flags)?;
+    let identity = Identity::of(memfd.as_fd()).map_err(kernels)?;
+    let object = match node {
+        Node::Iommu => Object::Iommufd(Context::open(front.profile)),
+        Node::Vfio(number) => {
+            let device = front.machine.devices.get(number).ok_or(Errno::ENXIO)?;
+            let pages = bar_pages(device.function.as_ref(), &memfd)?;
+            let file = DeviceFile::open(&device.vfio, pages).map_err(|refusal| refusal.errno())?;
+            Object::Vfio { number, file }
+        }
+    };
+    let told = OpenFile { serial: front.files.next_serial(), kind, path, opener };
+    let watched = front.closes.watch(memfd.as_fd(), identity);
+    front.files.insert(identity, told.clone(), object, Access::of(flags), Some(memfd));
+    if let Err(error) = watched {
+        front.release(identity);
+        return Err(errno(&error));
+    }
+    // Where this fails our copy is the last, and its close releases the file.
+    let fd = install(request, &theirs, flags)?;
+    Ok((told, fd))
+}
+
+fn open_attribute(
+    request: &Request<'_>,
+    path: String,
+    attribute: Arc<dyn Attribute>,
+    content: &OwnedFd,
+    flags: OFlags,
+) -> Result<u64, Errno> {
+    let front = request.front;
+    let identity = Identity::of(content.as_fd()).map_err(kernels)?;
+    let opener = request.call.thread;
+    // Attributes have no commands; the kind is never asked for.
+    let kind = FileKind::Iommufd;
+    let told = OpenFile { serial: front.files.next_serial(), kind, path, opener };
+    front.closes.watch(content.as_fd(), identity).map_err(|error| errno(&error))?;
+    front.files.insert(identity, told, Object::Attribute(attribute), Access::of(flags), None);
+    install(request, content, flags)
+}
+
+/// A memfd of this length that nobody can make longer or shorter.
+fn sealed_memfd(name: &str, length: u64) -> Result<OwnedFd, Errno> {
+    let make = || {
+        let memfd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        ftruncate(&memfd, length)?;
+        fcntl_add_seals(&memfd, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+        Ok(memfd)
+    };
+    make().map_err(kernels)
+}
+
+/// Another open description of the same file, with the program's access.
+fn described_again(memfd: &OwnedFd, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let path = format!("/proc/self/fd/{}", memfd.as_raw_fd());
+    let kept = flags & (OFlags::RWMODE | OFlags::NONBLOCK);
+    rustix::fs::open(path, kept | OFlags::CLOEXEC, Mode::empty()).map_err(kernels)
+}
+
+/// The file's memory at the offsets of the BARs that a program may map.
+fn bar_pages(function: &dyn pci::Function, memfd: &OwnedFd) -> Result<BarPages, Errno> {
+    let mut pages = BarPages::default();
+    for (index, slot) in pages.iter_mut().enumerate() {
+        let Some(bar) = function.bar(index).filter(|bar| !bar.mappable.is_empty()) else { continue };
+        let offset = REGION_BASE + ((index as u64) << REGION_SHIFT);
+        let length = usize::try_from(bar.size).map_err(|_| Errno::ENOMEM)?;
+        let mapped = Pages::of_sealed_file(memfd.as_fd(), offset, length, true);
+        *slot = Some(Arc::new(mapped.map_err(|_| Errno::ENOMEM)?));
+    }
+    Ok(pages)
+}
+
+fn install(request: &Request<'_>, file: &OwnedFd, flags: OFlags) -> Result<u64, Errno> {
+    let cloexec = flags.contains(OFlags::CLOEXEC);
+    let installed = request.front.listener.install(request.call.id, file.as_fd(), cloexec);
+    installed.map(|fd| u64::from(fd.cast_unsigned())).map_err(|error| errno(&error))
+}
+
+fn kernels(errno: rustix::io::Errno) -> Errno {
+    Errno::from_raw(errno.raw_os_error()).unwrap_or(Errno::EIO)
+}
