@@ -5,6 +5,7 @@
 //! - [`Window`]: a file that may shrink under us, copied by system calls that answer with an error.
 //! - [`membarrier`]: a memory barrier on every thread of the process.
 //! - [`futex`]: sleeping on a word that may lie in shared memory.
+//! - [`SparseWords`]: a long array of atomic words of which little is used.
 //! - [`TableSlab`]: 512-entry tables of atomic words, named by index.
 //!
 //! One of the two crates that hold `unsafe` code; each module opts in and says what for. Callers see
@@ -18,9 +19,11 @@ mod mapping;
 mod membarrier;
 mod pages;
 mod slab;
+mod sparse;
 mod window;
 
 pub use membarrier::membarrier;
 pub use pages::{Pages, SealError};
 pub use slab::{TABLE_ENTRIES, TableSlab};
+pub use sparse::SparseWords;
 pub use window::{Vanished, Window};
