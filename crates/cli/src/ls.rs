@@ -41,7 +41,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         None => Ok(None),
     };
     let platform = match platform {
-        Ok(platform) => platform.as_ref().map(control::function_rows),
+        Ok(platform) => platform.as_ref().map(supervisor::function_rows),
         Err(error) => {
             eprintln!("bindery: {error}");
             return ExitCode::from(exit::OURS);

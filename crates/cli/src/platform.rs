@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     };
     match Platform::read(file) {
         Ok(platform) => {
-            let table = ls::table(&supervisor::control::function_rows(&platform));
+            let table = ls::table(&supervisor::function_rows(&platform));
             print(&format!("{} is a valid platform:\n\n{table}", file.display()));
             ExitCode::SUCCESS
         }

@@ -18,8 +18,10 @@ use pci::regs::{command, ext_id, header, sriov};
 use pci::{Address, Function, Notices, walk};
 use vfio::{DeviceSet, VirtualFunction, Watch};
 
+use crate::observer::Observer;
 use crate::platform::{Driver, FunctionEntry, GroupName, Model, Platform, Settings};
 pub use memory::Resource;
+use crate::trace::Tap;
 use memory::{MemorySpace, RESOURCE_LINES};
 
 /// A machine.
@@ -115,19 +117,30 @@ impl Machine {
     /// Builds what `platform` describes. What goes wrong with the functions is told to `notices`.
     /// Unmask eventfds of INTx are not served; [`build_watched`](Self::build_watched) serves them.
     pub fn build(platform: &Platform, notices: Arc<dyn Notices>) -> Self {
-        Self::build_watched(platform, notices, None)
+        Self::assemble(platform, notices, None, None)
     }
 
-    /// As [`build`](Self::build), with someone who watches eventfds for the devices.
+    /// As [`build`](Self::build), with an observer of all DMA and interrupts, and someone who watches
+    /// eventfds for the devices.
     pub fn build_watched(
         platform: &Platform,
+        observer: Arc<dyn Observer>,
+        watch: Option<Arc<dyn Watch>>,
+    ) -> Self {
+        Self::assemble(platform, Arc::<dyn Observer>::clone(&observer), Some(observer), watch)
+    }
+
+    fn assemble(
+        platform: &Platform,
         notices: Arc<dyn Notices>,
+        observer: Option<Arc<dyn Observer>>,
         watch: Option<Arc<dyn Watch>>,
     ) -> Self {
         let iommu = Iommu::new(platform.iommu.clone());
         let mut builder = Builder {
             platform,
             notices,
+            observer,
             watch,
             iommu: Arc::clone(&iommu),
             groups: Groups::of(platform),
@@ -167,6 +180,7 @@ impl Bridge {
 struct Builder<'p> {
     platform: &'p Platform,
     notices: Arc<dyn Notices>,
+    observer: Option<Arc<dyn Observer>>,
     watch: Option<Arc<dyn Watch>>,
     iommu: Arc<Iommu>,
     groups: Groups,
@@ -275,6 +289,10 @@ impl Builder<'_> {
         function: Arc<dyn Function>,
         parts: Parts,
     ) -> Assignable {
+        let function = match &self.observer {
+            Some(observer) => Tap::new(function, Arc::clone(observer)),
+            None => function,
+        };
         let address = function.address();
         let Parts { group_id, resources, made_by } = parts;
         // A virtual function's decoding is enabled with it; firmware enables the others'.

@@ -14,7 +14,6 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use host::signal::Mask;
-use pci::Notices;
 use rustix::process::{Pid, Resource, Rlimit, WaitOptions, getrlimit, setrlimit, setsid, wait};
 
 use crate::closes::Closes;
@@ -27,7 +26,6 @@ use crate::front_end::FrontEnd;
 use crate::link::{Link, Message};
 use crate::listener::Listeners;
 use crate::machine::Machine;
-use crate::observer::Observer;
 use crate::overlay::Overlay;
 use crate::platform::P2pMap;
 use crate::process::Tasks;
@@ -66,8 +64,8 @@ impl Supervisor {
         let Options { platform, program, environment, observer } = options;
         let eventfds = Arc::new(Eventfds::new());
         let watcher = Arc::new(Watcher(Arc::clone(&eventfds)));
-        let notices: Arc<dyn Notices> = Arc::<dyn Observer>::clone(&observer);
-        let machine = Arc::new(Machine::build_watched(&platform, notices, Some(watcher)));
+        let watched = Machine::build_watched(&platform, Arc::clone(&observer), Some(watcher));
+        let machine = Arc::new(watched);
         let overlay = Overlay::new(&machine).map_err(|error| RunError::Machine(Box::new(error)))?;
         let closes = Closes::new().map_err(system("inotify"))?;
         let environment = environment_of(&machine, environment);
