@@ -20,8 +20,8 @@ use vfio::{DeviceSet, VirtualFunction, Watch};
 
 use crate::observer::Observer;
 use crate::platform::{Driver, FunctionEntry, GroupName, Model, Platform, Settings};
-pub use memory::Resource;
 use crate::trace::Tap;
+pub use memory::Resource;
 use memory::{MemorySpace, RESOURCE_LINES};
 
 /// A machine.

@@ -13,6 +13,7 @@
 mod driver;
 mod function;
 mod group;
+mod ids;
 mod mirror;
 mod sysfs;
 mod tree;

@@ -142,10 +142,19 @@ impl Mirror {
         Ok(())
     }
 
-    /// Follows the tree in which an entry was put at `path`.
+    /// Follows the tree in which an entry was put at `path`, with directories above it.
     pub(super) fn put(&mut self, path: &str, entry: &Entry) -> io::Result<()> {
-        let above = path.rsplit_once('/').map_or("", |(above, _)| above);
-        if self.listed.contains(above) { self.make(path, entry) } else { Ok(()) }
+        for (end, _) in path.match_indices('/').skip(1) {
+            if self.is_listed_in(&path[..end]) {
+                directory(&self.image(&path[..end]))?;
+            }
+        }
+        if self.is_listed_in(path) { self.make(path, entry) } else { Ok(()) }
+    }
+
+    /// Whether the directory that `path` is in has all its entries.
+    fn is_listed_in(&self, path: &str) -> bool {
+        path.rsplit_once('/').is_some_and(|(above, _)| self.listed.contains(above))
     }
 
     /// Follows the tree from which `path` was taken.
@@ -199,10 +208,7 @@ impl Mirror {
     fn make(&self, path: &str, entry: &Entry) -> io::Result<()> {
         let image = self.image(path);
         match entry {
-            Entry::Directory(_) => match DirBuilder::new().mode(0o755).create(image) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                made => made,
-            },
+            Entry::Directory(_) => directory(&image),
             Entry::Link(text) => symlink(text, image),
             Entry::Attribute(file) => empty_file(&image, file.mode),
             Entry::Node(_) => empty_file(&image, 0o600),
@@ -261,6 +267,14 @@ impl Drop for Mirror {
     fn drop(&mut self) {
         // What cannot be removed is found by the next run.
         let _left_behind = fs::remove_dir_all(&self.top);
+    }
+}
+
+/// A directory, if there is none.
+fn directory(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o755).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
     }
 }
 

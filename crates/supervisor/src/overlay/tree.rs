@@ -311,9 +311,12 @@ mod tests {
         let mut root = tree();
         let machine = ["/sys", "/sys/class", "/sys/devices", "/dev"];
         root.survey("/", &|path| machine.contains(&path));
-        let ground = |path: &str| match root.walk(path.as_bytes(), LastLink::Stay) {
-            Walk::Found(_, Entry::Directory(directory)) => directory.ground(),
-            other => panic!("{path}: {other:?}"),
+        let ground = |path: &str| {
+            let walk = root.walk(path.as_bytes(), LastLink::Stay);
+            let Walk::Found(_, Entry::Directory(directory)) = walk else {
+                panic!("{path}: {walk:?}")
+            };
+            directory.ground()
         };
         assert_eq!(ground("/sys"), Ground::Machine);
         assert_eq!(ground("/sys/class"), Ground::Merged);

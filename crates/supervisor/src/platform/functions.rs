@@ -119,7 +119,9 @@ pub(super) fn read(mut fields: Fields<'_>) -> Read<Placed<'_>> {
     let (name, model_place) = fields.as_text("model", &model.value)?;
     let (address, place) = match name.as_str() {
         DMA_ENGINE => {
-            let keys: Vec<_> = std::iter::once("model").chain(dma_engine_keys()).collect();
+            // An option begins with the model, without a key.
+            let key = matches!(model.value.content, Content::Text(_)).then_some("model");
+            let keys: Vec<_> = key.into_iter().chain(dma_engine_keys()).collect();
             fields.allow(&keys, &[])?;
             address(&mut fields)?
         }

@@ -1,0 +1,429 @@
+//! Platform files and `--device` options: what they come to, and what is said of bad ones.
+
+use std::sync::Arc;
+
+use bindery_supervisor::machine::Machine;
+use bindery_supervisor::platform::{
+    DEFAULT_TOML, GroupName, Model, P2pMap, Platform, PlatformError, device_help,
+};
+use pci::{Address, DmaFault, Interrupt, Notices};
+use uapi::Profile;
+use vfio::CloseOrder;
+
+struct Silent;
+
+impl Notices for Silent {
+    fn dma_fault(&self, _: Address, _: &DmaFault) {}
+    fn interrupt_unheard(&self, _: Address, _: Interrupt) {}
+}
+
+fn build(platform: &Platform) -> Machine {
+    Machine::build(platform, Arc::new(Silent))
+}
+
+fn addresses(platform: &Platform) -> Vec<String> {
+    build(platform).devices.iter().map(|device| device.address.to_string()).collect()
+}
+
+#[test]
+fn the_default_platform_is_the_one_that_is_documented() {
+    let platform = Platform::default();
+    assert_eq!(platform.settings.uapi, Profile::Rfc);
+    assert_eq!(platform.settings.close_order, CloseOrder::UnbindFirst);
+    assert_eq!(platform.settings.p2p_map, P2pMap::Accept);
+    let machine = build(&platform);
+    let shown: Vec<_> = machine
+        .devices
+        .iter()
+        .map(|device| {
+            let group = device.group_id - machine.bridges[0].group_id;
+            (device.vfio_index, device.address.to_string(), group, device.tee)
+        })
+        .collect();
+    let row = |index, address: &str, group, tee| (index, address.to_owned(), group, tee);
+    assert_eq!(
+        shown,
+        [
+            row(0, "b1d0:01:00.0", 1, true),
+            row(1, "b1d0:01:00.1", 2, true),
+            row(2, "b1d0:01:00.2", 3, true),
+            row(3, "b1d0:02:00.0", 5, false),
+            row(4, "b1d0:03:00.0", 7, false),
+            row(5, "b1d0:03:00.1", 7, false),
+        ]
+    );
+    let bridges: Vec<_> = machine.bridges.iter().map(|bridge| bridge.secondary_bus).collect();
+    assert_eq!(bridges, [1, 2, 3]);
+}
+
+#[test]
+fn every_key_left_out_is_what_the_default_file_says() {
+    let said = Platform::default();
+    let left_out = Platform::parse("empty.toml", "").unwrap();
+    assert_eq!(left_out.settings, said.settings);
+    assert_eq!(left_out.iommu, said.iommu);
+    assert!(left_out.functions.is_empty());
+    let functions: String = DEFAULT_TOML.split_inclusive("[[function]]").skip(1).collect();
+    let functions = Platform::parse("f.toml", &format!("[[function]]{functions}")).unwrap();
+    assert_eq!(functions.functions, said.functions);
+}
+
+#[test]
+fn settings_and_geometry_are_taken() {
+    let platform = Platform::parse(
+        "p.toml",
+        r#"
+[settings]
+uapi = "linux-7.3"
+iommu = "plain"
+close_order = "linux-7.3"
+p2p_map = "linux-7.3"
+[iommu]
+aperture = { first = 0x1000, last = 0xffff_ffff }
+reserved = [
+    { first = 0x8000_0000, last = 0x8000_0fff },
+    { first = 0xfee0_0000, last = 0xfeef_ffff, kind = "msi" },
+]
+page_sizes = ["4K"]
+dirty_tracking = false
+cache_coherent = false
+msi_isolated = false
+"#,
+    )
+    .unwrap();
+    assert_eq!(platform.settings.uapi, Profile::Linux73);
+    assert_eq!(platform.settings.close_order, CloseOrder::Linux73);
+    assert_eq!(platform.settings.p2p_map, P2pMap::Linux73);
+    let iommu = &platform.iommu;
+    assert_eq!((iommu.aperture.start(), iommu.aperture.last()), (0x1000, 0xffff_ffff));
+    assert_eq!(iommu.reserved.len(), 2);
+    assert_eq!(iommu.page_sizes, 4096);
+    assert!(!iommu.dirty_tracking && !iommu.cache_coherent && !iommu.msi_isolated);
+}
+
+/// Each bad file, and all that is printed of it.
+const BAD_FILES: &[(&str, &str)] = &[
+    (
+        "[settings]\nuapi = rfc\n",
+        "\
+p.toml:2:8: string values must be quoted, expected literal string
+     2 | uapi = rfc
+       |        ^^^",
+    ),
+    (
+        "[setings]\n",
+        "\
+p.toml:1:2: unknown key `setings` in the file; keys: settings, iommu, function
+     1 | [setings]
+       |  ^^^^^^^",
+    ),
+    (
+        "[settings]\nclose_ordr = 1\n",
+        "\
+p.toml:2:1: unknown key `close_ordr` in [settings]; keys: uapi, iommu, close_order, p2p_map
+     2 | close_ordr = 1
+       | ^^^^^^^^^^",
+    ),
+    (
+        "[settings]\ntvm = \"kvm\"\n",
+        "\
+p.toml:2:1: `tvm` is not available in this version; keys: uapi, iommu, close_order, p2p_map
+     2 | tvm = \"kvm\"
+       | ^^^",
+    ),
+    (
+        "[settings]\niommu = \"vtd\"\n",
+        "\
+p.toml:2:9: `iommu = \"vtd\"` is not available in this version; available: plain
+     2 | iommu = \"vtd\"
+       |         ^^^^^",
+    ),
+    (
+        "[settings]\nuapi = \"linux-6.1\"\n",
+        "\
+p.toml:2:8: `uapi` has no value \"linux-6.1\"; values: rfc, linux-7.3, rfc-v5-2026-05, \
+         rfc-v7-2026-10, rfc-2025-05
+     2 | uapi = \"linux-6.1\"
+       |        ^^^^^^^^^^^",
+    ),
+    (
+        "[iommu]\ndirty_tracking = 1\n",
+        "\
+p.toml:2:18: `dirty_tracking` is true or false, not a number
+     2 | dirty_tracking = 1
+       |                  ^",
+    ),
+    (
+        "[iommu]\naperture = { first = 0, last = 0x1000 }\n",
+        "\
+p.toml:2:32: a span ends with a page, at 0x…fff, not at 0x1000
+     2 | aperture = { first = 0, last = 0x1000 }
+       |                                ^^^^^^",
+    ),
+    (
+        "[iommu]\naperture = { first = 0x10000, last = 0xfff }\n",
+        "\
+p.toml:2:38: last 0xfff is below first 0x10000
+     2 | aperture = { first = 0x10000, last = 0xfff }
+       |                                      ^^^^^",
+    ),
+    (
+        "[iommu]\npage_sizes = [\"2M\"]\n",
+        "\
+p.toml:2:14: page_sizes must have \"4K\", the processor's page
+     2 | page_sizes = [\"2M\"]
+       |              ^^^^^^",
+    ),
+    (
+        "[iommu]\nreserved = [{ first = 0, last = 0xfff }, { first = 0, last = 0x1fff }]\n",
+        "\
+p.toml:2:42: [0x0-0x1fff] overlaps [0x0-0xfff], which is reserved too
+     2 | reserved = [{ first = 0, last = 0xfff }, { first = 0, last = 0x1fff }]
+       |                                          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^",
+    ),
+    (
+        "[[function]]\naddress = \"b1d0:01:00.0\"\nmodel = \"nvm\"\n",
+        "\
+p.toml:3:9: unknown model \"nvm\"; models: dma-engine, root-port
+     3 | model = \"nvm\"
+       |         ^^^^^",
+    ),
+    (
+        "\n[[function]]\nmodel = \"dma-engine\"\n",
+        "\
+p.toml:2:1: `address` is missing in [[function]]
+     2 | [[function]]
+       | ^^^^^^^^^^^^",
+    ),
+    (
+        "[[function]]\nmodel = \"dma-engine\"\naddress = \"01:00.0\"\n",
+        "\
+p.toml:3:11: \"01:00.0\" is not a PCI address; expected dddd:bb:dd.f in hexadecimal, such as \
+         b1d0:01:00.0
+     3 | address = \"01:00.0\"
+       |           ^^^^^^^^^",
+    ),
+    (
+        "[[function]]\nmodel = \"dma-engine\"\naddress = \"b1d0:01:00.0\"\nbar0 = 16\n",
+        "\
+p.toml:4:8: `bar0` is 16; allowed: 32 or 64
+     4 | bar0 = 16
+       |        ^^",
+    ),
+    (
+        "[[function]]\nmodel = \"dma-engine\"\naddress = \"b1d0:01:00.0\"\nvfs = 64\n",
+        "\
+p.toml:4:7: `vfs` is 64; allowed: 0 to 63
+     4 | vfs = 64
+       |       ^^",
+    ),
+    (
+        "[[function]]\nmodel = \"dma-engine\"\naddress = \"b1d0:01:1f.7\"\nvfs = 1\n",
+        "\
+p.toml:4:7: 1 virtual functions do not fit behind b1d0:01:1f.7; at most 0
+     4 | vfs = 1
+       |       ^",
+    ),
+    (
+        "[[function]]\nmodel = \"dma-engine\"\naddress = \"b1d0:01:00.0\"\nvfs = 2\n\
+         [[function]]\nmodel = \"dma-engine\"\naddress = \"b1d0:01:00.2\"\n",
+        "\
+p.toml:7:11: b1d0:01:00.2 is taken by another function; each needs an address of its own
+     7 | address = \"b1d0:01:00.2\"
+       |           ^^^^^^^^^^^^^^",
+    ),
+    (
+        "[[function]]\nmodel = \"dma-engine\"\naddress = \"b1d0:01:00.1\"\n",
+        "\
+p.toml:3:11: b1d0:01:00.1 has no function 0 beside it; a PCI device always has function 0
+     3 | address = \"b1d0:01:00.1\"
+       |           ^^^^^^^^^^^^^^",
+    ),
+    (
+        "[[function]]\nmodel = \"root-port\"\naddress = \"b1d0:02:00.0\"\nsecondary_bus = 1\n",
+        "\
+p.toml:4:17: secondary_bus 0x01 must be above the bridge's own bus 0x02
+     4 | secondary_bus = 1
+       |                 ^",
+    ),
+    (
+        "[[function]]\nmodel = \"root-port\"\naddress = \"b1d0:00:01.0\"\nsecondary_bus = 1\n\
+         [[function]]\nmodel = \"root-port\"\naddress = \"b1d0:00:02.0\"\nsecondary_bus = 1\n",
+        "\
+p.toml:8:17: bus 01 is already behind another bridge
+     8 | secondary_bus = 1
+       |                 ^",
+    ),
+    (
+        "[[function]]\nmodel = \"root-port\"\naddress = \"b1d0:00:01.0\"\nsecondary_bus = 1\n\
+         [[function]]\nmodel = \"root-port\"\naddress = \"b1d0:01:00.0\"\nsecondary_bus = 2\n",
+        "\
+p.toml:7:11: a root port stands on a root bus; bus 01 is behind b1d0:00:01.0
+     7 | address = \"b1d0:01:00.0\"
+       |           ^^^^^^^^^^^^^^",
+    ),
+    (
+        "function = 3\n",
+        "\
+p.toml:1:12: `function` is a list, not a number
+     1 | function = 3
+       |            ^",
+    ),
+];
+
+#[test]
+fn a_bad_file_is_told_with_place_and_remedy() {
+    for (text, told) in BAD_FILES {
+        let error = Platform::parse("p.toml", text).expect_err(text);
+        assert_eq!(error.to_string(), *told, "of:\n{text}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let missing = Platform::read("/nonexistent/p.toml".as_ref()).unwrap_err();
+    assert!(matches!(&missing, PlatformError::Unreadable { .. }));
+    assert!(missing.to_string().starts_with("/nonexistent/p.toml: cannot be read: "));
+    let binary = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("binary.toml");
+    std::fs::write(&binary, b"a = '\xff'").unwrap();
+    let binary = Platform::read(&binary).unwrap_err();
+    assert!(binary.to_string().contains("byte 5 is not UTF-8"), "{binary}");
+}
+
+#[test]
+fn a_device_option_adds_a_function_behind_a_port_of_its_own() {
+    let mut platform = Platform::default();
+    platform.add_device("dma-engine,tee=on,vfs=1,group=pair").unwrap();
+    platform.add_device("dma-engine,address=0000:7f:00.0,driver=none,group=7").unwrap();
+    let all = addresses(&platform);
+    assert_eq!(all.first().map(String::as_str), Some("0000:7f:00.0"));
+    assert_eq!(&all[7..], ["b1d0:04:00.0", "b1d0:04:00.1"]);
+    let machine = build(&platform);
+    assert_eq!(machine.devices[0].group_id, 7);
+    assert!(!machine.devices[0].bound_at_start);
+    assert!(machine.devices[7].tee && machine.devices[8].tee);
+    assert_eq!(machine.devices[7].group_id, machine.devices[6].group_id, "shares the word");
+    assert_eq!(machine.devices[8].physical_function, Some(machine.devices[7].address));
+    let port = machine.bridges.iter().find(|bridge| bridge.secondary_bus == 4).unwrap();
+    assert_eq!(port.address.to_string(), "b1d0:00:04.0");
+}
+
+/// Each bad option, and all that is printed of it.
+const BAD_OPTIONS: &[(&str, &str)] = &[
+    (
+        "nvm",
+        "\
+--device:1:1: unknown model \"nvm\"; models: dma-engine
+     1 | nvm
+       | ^^^",
+    ),
+    (
+        "dma-engine,colour=red",
+        "\
+--device:1:12: unknown key `colour` in --device dma-engine; keys: address, vfs, group, driver, \
+         bar0, tee, serial, vendor, device
+     1 | dma-engine,colour=red
+       |            ^^^^^^",
+    ),
+    (
+        "dma-engine,tee",
+        "\
+--device:1:12: \"tee\" is not key=value; keys: address, vfs, group, driver, bar0, tee, serial, \
+         vendor, device
+     1 | dma-engine,tee
+       |            ^^^",
+    ),
+    (
+        "dma-engine,tee=maybe",
+        "\
+--device:1:16: `tee` is maybe; allowed: on or off
+     1 | dma-engine,tee=maybe
+       |                ^^^^^",
+    ),
+    (
+        "dma-engine,vfs=x",
+        "\
+--device:1:16: `vfs` is a number, not a text
+     1 | dma-engine,vfs=x
+       |                ^",
+    ),
+    (
+        "dma-engine,vfs=1,vfs=2",
+        "\
+--device:1:18: `vfs` is said twice
+     1 | dma-engine,vfs=1,vfs=2
+       |                  ^^^",
+    ),
+    (
+        "dma-engine,address=b1d0:01:00.1",
+        "\
+--device:1:20: b1d0:01:00.1 is taken by another function; each needs an address of its own
+     1 | dma-engine,address=b1d0:01:00.1
+       |                    ^^^^^^^^^^^^",
+    ),
+];
+
+#[test]
+fn a_bad_option_is_told_with_place_and_remedy() {
+    for (option, told) in BAD_OPTIONS {
+        let mut platform = Platform::default();
+        let before = platform.functions.clone();
+        let error = platform.add_device(option).expect_err(option);
+        assert_eq!(error.to_string(), *told);
+        assert_eq!(platform.functions, before, "nothing is added in part");
+    }
+}
+
+#[test]
+fn as_many_devices_as_there_are_ports() {
+    let mut platform = Platform::parse("p.toml", "").unwrap();
+    for _ in 0..31 {
+        platform.add_device("dma-engine").unwrap();
+    }
+    let error = platform.add_device("dma-engine").unwrap_err();
+    assert!(error.to_string().contains("no bus is free"), "{error}");
+    assert_eq!(addresses(&platform).len(), 31);
+}
+
+#[test]
+fn help_names_every_key_that_is_taken() {
+    let help = device_help();
+    for key in ["address", "vfs", "group", "driver", "tee", "bar0", "dma-engine"] {
+        assert!(help.contains(key), "{key} in {help}");
+    }
+}
+
+#[test]
+fn groups_keep_the_numbers_that_the_file_gives() {
+    let text = r#"
+[[function]]
+address = "b1d0:01:00.0"
+model = "dma-engine"
+group = 1000
+[[function]]
+address = "b1d0:02:00.0"
+model = "dma-engine"
+"#;
+    let platform = Platform::parse("p.toml", text).unwrap();
+    assert_eq!(platform.functions[0].group, Some(GroupName::Number(1000)));
+    assert!(matches!(&platform.functions[0].model, Model::DmaEngine { vfs: 0, .. }));
+    let ids: Vec<u32> = build(&platform).devices.iter().map(|device| device.group_id).collect();
+    assert_eq!(ids, [1000, 1001]);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_panics(text in "\\PC{0,60}", cut in 0..DEFAULT_TOML.len(), junk in "[ -~\\n]{0,4}") {
+        let _any = Platform::parse("p.toml", &text);
+        let mut platform = Platform::default();
+        let _any = platform.add_device(&text);
+        let _any = platform.add_device(&format!("dma-engine,{text}"));
+        if DEFAULT_TOML.is_char_boundary(cut) {
+            let (head, tail) = DEFAULT_TOML.split_at(cut);
+            if let Err(error) = Platform::parse("p.toml", &format!("{head}{junk}{tail}")) {
+                // Every complaint can be shown.
+                proptest::prop_assert!(error.to_string().starts_with("p.toml:"));
+            }
+        }
+    }
+}
