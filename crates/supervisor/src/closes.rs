@@ -240,7 +240,7 @@ mod tests {
         let path = format!("/proc/{}/fd/{}", std::process::id(), memfd.as_raw_fd());
         let mut child = std::process::Command::new("sleep")
             .arg("1000")
-            .stdin(std::fs::File::open(path).unwrap())
+            .stdin(fs::File::open(path).unwrap())
             .spawn()
             .unwrap();
         drop(theirs);

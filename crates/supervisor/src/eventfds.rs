@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn other_files_are_told_apart() {
         let eventfds = Eventfds::new();
-        let file = std::fs::File::open("/dev/null").unwrap();
+        let file = fs::File::open("/dev/null").unwrap();
         let fault = eventfds.import(&task(), file.as_raw_fd()).err();
         assert_eq!(fault, Some(FileFault::OtherKind));
         assert_eq!(eventfds.import(&task(), 1_000_000).err(), Some(FileFault::Closed));

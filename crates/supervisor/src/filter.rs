@@ -184,6 +184,10 @@ pub(crate) mod calls {
         libc::SYS_readlinkat,
         libc::SYS_faccessat,
         libc::SYS_faccessat2,
+        libc::SYS_getxattr,
+        libc::SYS_lgetxattr,
+        libc::SYS_listxattr,
+        libc::SYS_llistxattr,
         libc::SYS_execve,
         libc::SYS_execveat,
     ];
@@ -198,6 +202,10 @@ pub(crate) mod calls {
         libc::SYS_readlinkat,
         libc::SYS_faccessat,
         libc::SYS_faccessat2,
+        libc::SYS_getxattr,
+        libc::SYS_lgetxattr,
+        libc::SYS_listxattr,
+        libc::SYS_llistxattr,
         libc::SYS_execve,
         libc::SYS_execveat,
     ];

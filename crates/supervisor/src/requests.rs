@@ -95,6 +95,8 @@ impl<'r> Request<'r> {
             libc::SYS_readlinkat => path::readlink(self, int(first), second, third, int(fourth)),
             libc::SYS_faccessat => path::access(self, int(first), second, word(third)),
             libc::SYS_faccessat2 => path::access(self, int(first), second, word(third)),
+            libc::SYS_getxattr | libc::SYS_lgetxattr => path::get_attribute(self, first),
+            libc::SYS_listxattr | libc::SYS_llistxattr => path::list_attributes(self, first),
             libc::SYS_eventfd2 => eventfd::eventfd(self, word(first), word(second)),
             libc::SYS_execve | libc::SYS_execveat => {
                 self.front.tasks.executes(self.call.thread);

@@ -75,6 +75,25 @@ pub(super) fn access(request: &Request<'_>, directory: i32, address: u64, mode: 
     }
 }
 
+/// `getxattr` and `lgetxattr`: our files have no extended attributes.
+pub(super) fn get_attribute(request: &Request<'_>, address: u64) -> Reply {
+    without_attributes(request, address, Reply::Error(Errno::ENODATA))
+}
+
+/// `listxattr` and `llistxattr`: our files have no extended attributes.
+pub(super) fn list_attributes(request: &Request<'_>, address: u64) -> Reply {
+    without_attributes(request, address, Reply::Value(0))
+}
+
+fn without_attributes(request: &Request<'_>, address: u64, none: Reply) -> Reply {
+    let Some(path) = overlay_path(request, libc::AT_FDCWD, address) else { return Reply::Continue };
+    match request.front.overlay.metadata(&path, false) {
+        None => Reply::Continue,
+        Some(Err(errno)) => Reply::Error(errno),
+        Some(Ok(_)) => none,
+    }
+}
+
 /// Whether an absolute path begins with one of [`TOPS`].
 fn is_under_a_top(path: &[u8]) -> bool {
     let mut rest = path;
