@@ -267,6 +267,7 @@ fn copy(
     tell(Step::Started { source, destination, length_bytes });
 
     let count = await_interrupt(engine, events)?;
+    engine.acknowledge();
     tell(Step::Interrupted { vector: VECTOR, count });
     if !engine.is_done(COPY_LENGTH) {
         return Err(Failure::NotDone { status: engine.status() });

@@ -14,12 +14,15 @@ pub(crate) const DEVICE: u16 = 0xb1d0;
 mod register {
     pub(super) const CONTROL: u64 = 0x020;
     pub(super) const DOORBELL: u64 = 0x028;
+    pub(super) const INTERRUPT_CAUSE: u64 = 0x030;
     pub(super) const COMPLETED: u64 = 0x040;
     pub(super) const SCRATCH: u64 = 0x050;
 }
 
 /// CONTROL: work on what is queued.
 const ENABLE: u32 = 1 << 0;
+/// INTERRUPT_CAUSE: a descriptor is done. Written, it is acknowledged.
+const CAUSE_DONE: u32 = 1 << 0;
 /// Written to SCRATCH, to be gone after a reset.
 const MARK: u32 = 0x600d_f00d;
 
@@ -63,6 +66,11 @@ impl<'a> Engine<'a> {
         self.write(register::SCRATCH, &MARK.to_le_bytes());
         self.write(register::CONTROL, &ENABLE.to_le_bytes());
         self.write(register::DOORBELL, &SLOT.to_le_bytes());
+    }
+
+    /// Takes note of the interrupt: a cause left set would raise the pin once MSI-X is off.
+    pub(crate) fn acknowledge(&self) {
+        self.write(register::INTERRUPT_CAUSE, &CAUSE_DONE.to_le_bytes());
     }
 
     /// Whether the descriptor ended well, having moved `length_bytes`.

@@ -129,7 +129,7 @@ impl fmt::Display for Step {
             }
             Self::EnabledMsix { vectors } => write!(f, "enable MSI-X, {vectors} eventfds"),
             Self::MappedBar { areas, length_bytes } => {
-                write!(f, "mmap BAR 0: {}, {areas} area(s)", Bytes(*length_bytes))
+                write!(f, "mmap {} of BAR 0 in {areas} piece(s)", Bytes(*length_bytes))
             }
             Self::Started { source, destination, length_bytes } => write!(
                 f,
@@ -137,13 +137,14 @@ impl fmt::Display for Step {
                 Bytes(*length_bytes)
             ),
             Self::Interrupted { vector, count } => {
-                write!(f, "MSI-X vector {vector} arrived ({count} time(s))")
+                write!(f, "take MSI-X vector {vector}")?;
+                if *count == 1 { Ok(()) } else { write!(f, ", which fired {count} times") }
             }
             Self::Verified { length_bytes } => {
-                write!(f, "{} compared: the copy is right", Bytes(*length_bytes))
+                write!(f, "compare {}: the copy is right", Bytes(*length_bytes))
             }
             Self::DisabledMsix => write!(f, "disable MSI-X"),
-            Self::Reset => write!(f, "reset: the registers read as new"),
+            Self::Reset => write!(f, "reset it: the registers read as new"),
             Self::Unmapped { length_bytes } => write!(f, "unmap {}", Bytes(*length_bytes)),
             Self::Detached => write!(f, "detach"),
             Self::Closed => write!(f, "close everything"),

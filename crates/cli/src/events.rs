@@ -35,8 +35,8 @@ pub(crate) enum Event {
         name: String,
         /// The error, where it was refused.
         errno: Option<String>,
-        /// The struct after the answer, by field.
-        fields: BTreeMap<String, u64>,
+        /// The struct after the answer: each field as people read it.
+        fields: BTreeMap<String, String>,
     },
     /// A function moved data.
     Dma {
@@ -124,7 +124,10 @@ impl Told {
     ) -> Option<Event> {
         let command = uapi::lookup(file.kind, self.profile, request)?;
         let fields = command.argument.map(|layout| {
-            layout.fields_of(bytes).map(|(field, value)| (field.name.to_owned(), value)).collect()
+            let named = |(field, value): (&uapi::Field, u64)| {
+                (field.name.to_owned(), field.show(value).to_string())
+            };
+            layout.fields_of(bytes).map(named).collect()
         });
         Some(Event::Command {
             name: command.name.to_owned(),
@@ -204,7 +207,7 @@ mod tests {
     #[test]
     fn events_survive_the_pipe() {
         let done = Timed { at_ns: 7, round: 1, step: Step::Bound { id: 2 } };
-        let fields = BTreeMap::from([("iova".to_owned(), u64::MAX)]);
+        let fields = BTreeMap::from([("iova".to_owned(), "0x1000".to_owned())]);
         let name = "IOMMU_IOAS_MAP".to_owned();
         for event in [
             Event::Step { done },

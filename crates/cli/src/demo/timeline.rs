@@ -39,14 +39,14 @@ fn seen(event: &Event) -> Option<(Tone, String)> {
     Some(match event {
         Event::Step { .. } => return None,
         Event::Opened { path } => (Tone::Faint, format!("{path} opened")),
-        Event::Command { name, errno: Some(errno), .. } => {
-            (Tone::Yellow, format!("{name} refused: {errno}"))
-        }
-        Event::Command { name, errno: None, fields } => {
+        Event::Command { name, errno, fields } => {
             let (_, shown) = COMMANDS.iter().find(|(command, _)| command == name)?;
+            if let Some(errno) = errno {
+                return Some((Tone::Yellow, format!("{name} refused: {errno}")));
+            }
             let shown = shown.iter().filter_map(|field| {
                 let value = fields.get(*field)?;
-                Some(format!(" {field}={value:#x}"))
+                Some(format!(" {field}={value}"))
             });
             (Tone::Faint, format!("{name}{}", shown.collect::<String>()))
         }
@@ -79,7 +79,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("VFIO_DEVICE_BIND_IOMMUFD", &["iommufd", "out_devid"]),
     ("VFIO_DEVICE_DETACH_IOMMUFD_PT", &[]),
     ("VFIO_DEVICE_RESET", &[]),
-    ("VFIO_DEVICE_SET_IRQS", &["index", "count", "flags"]),
+    ("VFIO_DEVICE_SET_IRQS", &["index", "start", "count"]),
 ];
 
 /// By time, each step where it began.
@@ -93,8 +93,7 @@ fn in_order(events: &[Stamped]) -> Vec<Stamped> {
             done = *ended;
         }
     }
-    // Stable: a step stays before what carries the same time.
-    events.sort_by_key(|event| event.at_ns);
+    events.sort_by_key(|event| (event.at_ns, !matches!(event.event, Event::Step { .. })));
     events
 }
 
@@ -147,7 +146,9 @@ mod tests {
 
     #[test]
     fn a_step_stands_before_what_the_platform_saw_of_it() {
-        let fields = BTreeMap::from([("out_devid".to_owned(), 1), ("iommufd".to_owned(), 3)]);
+        let fields = [("out_devid", "1"), ("iommufd", "3")];
+        let fields = fields.map(|(field, value)| (field.to_owned(), value.to_owned()));
+        let fields = BTreeMap::from(fields);
         let name = "VFIO_DEVICE_BIND_IOMMUFD".to_owned();
         let events = [
             step(1_000_000, Step::OpenedIommu),
@@ -163,8 +164,8 @@ mod tests {
               | what the platform saw
     0.000   open /dev/iommu
     0.000   bind it to the iommufd: device 1
-              | VFIO_DEVICE_BIND_IOMMUFD iommufd=0x3 out_devid=0x1
-    1.000   MSI-X vector 1 arrived (1 time(s))
+              | VFIO_DEVICE_BIND_IOMMUFD iommufd=3 out_devid=1
+    1.000   take MSI-X vector 1
               | b1d0:01:00.0 reads 128 KiB of memory
               | b1d0:01:00.0 writes 128 KiB of memory
 ";
