@@ -119,7 +119,7 @@ fn check_flags(flags: u32, known: u32) -> Result<(), Refusal> {
 fn check_token(device: &Device, argument: &Argument<'_>, at: u64) -> Result<(), Refusal> {
     let mut token = VfToken::default();
     argument.caller.read(at, &mut token)?;
-    if !device.facts().physical_function {
+    if device.facts().sriov.is_none() {
         return Err(Refusal::TokenNotTaken);
     }
     device.memory().lock().token = Some(token);

@@ -19,8 +19,8 @@ pub(crate) struct Facts {
     pub(crate) interrupt_pin: u8,
     /// What a VF shows as its IDs; also says that it is a VF.
     pub(crate) virtual_function: Option<crate::VirtualFunction>,
-    /// Whether it is the physical function of VFs.
-    pub(crate) physical_function: bool,
+    /// Of the physical function of VFs: where its SR-IOV capability begins.
+    pub(crate) sriov: Option<u16>,
     /// Power management.
     pub(crate) pm: Option<Pm>,
     /// PCI Express.
@@ -87,7 +87,7 @@ impl Facts {
             config_size: CONVENTIONAL_SIZE,
             interrupt_pin: config.byte(header::INTERRUPT_PIN),
             virtual_function: settings.virtual_function,
-            physical_function: false,
+            sriov: None,
             pm: None,
             express: None,
             af: None,
@@ -99,7 +99,7 @@ impl Facts {
         }
         if facts.express.is_some() && config.dword(CONVENTIONAL_SIZE) != u32::MAX {
             facts.config_size = CONFIG_SIZE;
-            facts.physical_function = has_virtual_functions(&config);
+            facts.sriov = find_sriov(&config);
         }
         if facts.virtual_function.is_some() {
             facts.interrupt_pin = 0;
@@ -158,11 +158,13 @@ impl Msix {
     }
 }
 
-fn has_virtual_functions(config: &Config<'_>) -> bool {
+/// The SR-IOV capability of a function that can have VFs.
+fn find_sriov(config: &Config<'_>) -> Option<u16> {
     walk::extended_capabilities(|offset, into| config.0.config_read(offset, into))
         .iter()
         .filter(|capability| capability.id == ext_id::SRIOV)
-        .any(|capability| config.word(capability.offset.saturating_add(sriov::TOTAL_VFS)) != 0)
+        .map(|capability| capability.offset)
+        .find(|at| config.word(at.saturating_add(sriov::TOTAL_VFS)) != 0)
 }
 
 /// Config space of a function, register by register. Bytes beyond the end read as zero.

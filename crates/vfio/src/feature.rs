@@ -36,7 +36,7 @@ pub(crate) fn feature(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32,
     }
     let device = bound.device;
     match asked.flags & feature_flags::MASK {
-        feature_id::PCI_VF_TOKEN if device.facts().physical_function => {
+        feature_id::PCI_VF_TOKEN if device.facts().sriov.is_some() => {
             set_token(device, argument, asked)
         }
         feature_id::LOW_POWER_ENTRY => {

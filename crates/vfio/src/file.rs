@@ -65,10 +65,14 @@ impl DeviceFile {
     }
 
     /// Reads from the device: `count` bytes at file position `position` to `to` in the caller's memory.
-    /// Returns how many bytes were read.
+    /// Returns how many bytes were read: fewer than asked where a BAR ends.
     ///
     /// # Errors
-    /// As told at [`region`](mod@crate::region); `EINVAL` before BIND.
+    /// - `EINVAL`: not bound; no region there; past the end of a BAR.
+    /// - `EFAULT`: passes the end of config space; the caller's memory cannot be reached, all or in part.
+    /// - `EIO`: the device does not decode memory.
+    ///
+    /// Takes `DEVICE_SET`, `MEMORY`; holds neither while a BAR or the caller's memory is accessed.
     pub fn read(
         &self,
         caller: &dyn Caller,
@@ -83,10 +87,14 @@ impl DeviceFile {
         })
     }
 
-    /// Writes to the device, shaped as [`read`](Self::read).
+    /// Writes to the device, shaped as [`read`](Self::read). Returns how many bytes were written. A write to
+    /// config space waits for a reset that runs, and for one that it begins.
     ///
     /// # Errors
-    /// As told at [`region`](mod@crate::region); `EINVAL` before BIND.
+    /// As [`read`](Self::read); also `EINVAL` for the ROM. Where the caller's memory ends halfway, what precedes was
+    /// written.
+    ///
+    /// Takes `DEVICE_SET`, `MEMORY`, `IRQ`; holds none while a BAR or the caller's memory is accessed.
     pub fn write(
         &self,
         caller: &dyn Caller,
@@ -104,7 +112,9 @@ impl DeviceFile {
     /// Says whether `length` bytes at file offset `offset` may be mapped.
     ///
     /// # Errors
-    /// `EINVAL`: not bound, or as told at [`Refusal::NotMappable`].
+    /// `EINVAL`: not bound; private; not wholly inside an area of a BAR that can be mapped.
+    ///
+    /// Takes `DEVICE_SET`.
     pub fn mmap(&self, offset: u64, length: u64, request: MapRequest) -> Result<(), Errno> {
         self.run(|| {
             self.check_bound()?;

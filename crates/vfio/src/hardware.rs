@@ -3,7 +3,7 @@
 //! Everything here reads and writes the function's registers and may be followed by interrupts, so it
 //! is called with no lock held, by whoever owns the device's turn (see `turn.rs`).
 
-use pci::regs::{command, express, header, msi, msix, pm};
+use pci::regs::{BAR_COUNT, CONFIG_SIZE, command, express, header, msi, msix, pm, sriov};
 use pci::{BarKind, Function};
 
 use crate::facts::{Config, Facts, Msi, Msix};
@@ -44,10 +44,13 @@ impl Saved {
     }
 }
 
+/// Bytes of the VFs' BARs in the SR-IOV capability.
+const SRIOV_BARS_LENGTH: usize = 4 * BAR_COUNT;
+
 fn saved_ranges(facts: &Facts) -> Vec<(u16, usize)> {
     let mut ranges = vec![
         (header::CACHE_LINE_SIZE, 2),
-        (header::BAR0, 24),
+        (header::BAR0, 4 * BAR_COUNT),
         (header::EXPANSION_ROM, 4),
         (header::INTERRUPT_LINE, 1),
     ];
@@ -58,7 +61,13 @@ fn saved_ranges(facts: &Facts) -> Vec<(u16, usize)> {
             ranges.push((facts.at + express::DEVCTL2, 2));
         }
     }
+    if let Some(at) = facts.sriov {
+        ranges.push((at + sriov::NUM_VFS, 2));
+        ranges.push((at + sriov::SYSTEM_PAGE_SIZE, 4 + SRIOV_BARS_LENGTH));
+        ranges.push((at + sriov::CONTROL, 2));
+    }
     ranges.push((header::COMMAND, 2));
+    ranges.retain(|&(at, length)| usize::from(at) + length <= usize::from(CONFIG_SIZE));
     ranges
 }
 
@@ -69,7 +78,7 @@ pub(crate) fn decode_bits(function: &dyn Function) -> u16 {
         Some(BarKind::Memory32 { .. } | BarKind::Memory64 { .. }) => command::MEMORY,
         None => 0,
     };
-    (0..pci::regs::BAR_COUNT).map(bit_of).fold(0, |bits, bit| bits | bit)
+    (0..BAR_COUNT).map(bit_of).fold(0, |bits, bit| bits | bit)
 }
 
 /// Lets the function begin no DMA and send no message.

@@ -48,6 +48,9 @@ pub(crate) struct Table {
     error: Option<Trigger>,
     request: Option<Trigger>,
     unheard: u64,
+    /// Unmask eventfds registered so far. Each has its number as name, so that a callback which comes too
+    /// late is told apart.
+    registrations: u64,
 }
 
 /// The one kind of interrupt that is set up.
@@ -132,7 +135,7 @@ impl Table {
         matches!(self.active, Active::None)
     }
 
-    /// Forgets every eventfd. The pin's level stays: it is the function's.
+    /// Forgets every eventfd. The pin counts as low until a function that is connected again asserts it.
     pub(crate) fn clear(&mut self, after: &mut After) {
         match std::mem::take(&mut self.active) {
             Active::None => {}
@@ -140,6 +143,7 @@ impl Table {
             Active::Message(vectors) => vectors.let_go(after),
         }
         self.intx_disabled = false;
+        self.line = false;
         after.let_go.extend(self.error.take());
         after.let_go.extend(self.request.take());
     }

@@ -16,8 +16,6 @@ pub(super) struct Intx {
     trigger: Option<Trigger>,
     masked: bool,
     unmask: Unmask,
-    /// How many registrations of an unmask eventfd there were: each has the number as its name.
-    registrations: u64,
 }
 
 /// Whether an eventfd unmasks the pin.
@@ -39,12 +37,8 @@ impl Table {
     /// Sets the pin up, heard by `trigger`. Nothing else is set up.
     pub(crate) fn enable_intx(&mut self, trigger: Option<Trigger>, after: &mut After) {
         assert!(self.is_idle(), "one kind of interrupt at a time");
-        self.active = Active::Intx(Intx {
-            trigger,
-            masked: self.intx_disabled,
-            unmask: Unmask::Absent,
-            registrations: 0,
-        });
+        self.active =
+            Active::Intx(Intx { trigger, masked: self.intx_disabled, unmask: Unmask::Absent });
         self.deliver(after);
     }
 
@@ -119,12 +113,13 @@ impl Table {
     /// - [`Refusal::AlreadyWatched`] – one is registered (`EBUSY`).
     pub(crate) fn reserve_unmask(&mut self) -> Result<u64, Refusal> {
         let not_set_up = Refusal::InterruptState { index: uapi::vfio::irq_index::INTX };
+        let name = self.registrations + 1;
         let intx = self.intx().ok_or(not_set_up)?;
         match intx.unmask {
             Unmask::Absent => {
-                intx.registrations += 1;
-                intx.unmask = Unmask::Registering(intx.registrations);
-                Ok(intx.registrations)
+                intx.unmask = Unmask::Registering(name);
+                self.registrations = name;
+                Ok(name)
             }
             Unmask::Registering(_) | Unmask::Watched(..) => Err(Refusal::AlreadyWatched),
         }

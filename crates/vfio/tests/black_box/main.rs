@@ -1,0 +1,16 @@
+//! Device files from the outside, driven by a client in this process.
+
+extern crate bindery_vfio as vfio;
+
+mod bind;
+mod close;
+mod command_table;
+mod config_space;
+mod engine;
+mod features;
+mod infos;
+mod interrupts;
+mod regions;
+mod resets;
+mod stress;
+mod support;

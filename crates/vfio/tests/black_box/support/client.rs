@@ -1,0 +1,277 @@
+//! A client whose memory is a run of bytes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use iommufd::{
+    Caller, Context, FileFault, MemoryGone, PinAccess, PinFault, Pinned, Signal, Source,
+    Unreachable,
+};
+use mem::Pages;
+use sync::{Mutex, rank};
+use uapi::{Command, CommandId, Errno};
+use vfio::{DeviceFile, NotWatched, Watch, Watching};
+
+use super::{ARGUMENT, Plain};
+
+/// Where the client's memory begins. Nothing else can be reached.
+pub(crate) const MEMORY: u64 = 0x10_0000;
+/// Its length in bytes.
+pub(crate) const MEMORY_SIZE: usize = 1 << 20;
+/// A page that can be read only: the last.
+pub(crate) const READ_ONLY: u64 = MEMORY + MEMORY_SIZE as u64 - 0x1000;
+
+/// Panics, in debug builds, if the thread holds any lock.
+#[derive(Default)]
+pub(crate) struct NoLock(Mutex<rank::DeviceSet, ()>);
+
+impl NoLock {
+    pub(crate) fn check(&self) {
+        drop(self.0.lock());
+    }
+}
+
+/// An eventfd that only counts.
+#[derive(Default)]
+pub(crate) struct Counter {
+    count: AtomicU64,
+    no_lock: NoLock,
+}
+
+impl Counter {
+    /// Signals since the last call.
+    pub(crate) fn taken(&self) -> u64 {
+        self.count.swap(0, SeqCst)
+    }
+}
+
+impl Signal for Counter {
+    fn signal(&self) {
+        self.no_lock.check();
+        self.count.fetch_add(1, SeqCst);
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        self.no_lock.check();
+    }
+}
+
+enum Open {
+    Iommufd(Arc<Context>),
+    Eventfd(Arc<Counter>),
+    Other,
+}
+
+/// A client.
+pub(crate) struct Client {
+    memory: Arc<Pages>,
+    files: BTreeMap<i32, Open>,
+    next_fd: i32,
+    no_lock: NoLock,
+}
+
+impl Client {
+    pub(crate) fn new() -> Self {
+        let memory = Arc::new(Pages::anonymous(MEMORY_SIZE).unwrap());
+        Self { memory, files: BTreeMap::new(), next_fd: 3, no_lock: NoLock::default() }
+    }
+
+    pub(crate) fn open_iommufd(&mut self, context: &Arc<Context>) -> i32 {
+        self.install(Open::Iommufd(context.clone()))
+    }
+
+    pub(crate) fn open_eventfd(&mut self) -> (i32, Arc<Counter>) {
+        let counter = Arc::new(Counter::default());
+        (self.install(Open::Eventfd(counter.clone())), counter)
+    }
+
+    pub(crate) fn open_eventfds(&mut self, count: usize) -> (Vec<i32>, Vec<Arc<Counter>>) {
+        (0..count).map(|_| self.open_eventfd()).unzip()
+    }
+
+    pub(crate) fn open_other(&mut self) -> i32 {
+        self.install(Open::Other)
+    }
+
+    fn install(&mut self, open: Open) -> i32 {
+        self.next_fd += 1;
+        self.files.insert(self.next_fd, open);
+        self.next_fd
+    }
+
+    pub(crate) fn put(&self, at: u64, from: &[u8]) {
+        self.memory.write(offset(at), from);
+    }
+
+    pub(crate) fn get(&self, at: u64, into: &mut [u8]) {
+        self.memory.read(offset(at), into);
+    }
+
+    pub(crate) fn take<T: Plain>(&self, at: u64) -> T {
+        let mut value = T::new_zeroed();
+        self.get(at, value.as_mut_bytes());
+        value
+    }
+
+    pub(crate) fn call<T: Plain>(
+        &self,
+        file: &Arc<DeviceFile>,
+        id: CommandId,
+        argument: &mut T,
+    ) -> Result<u32, Errno> {
+        self.call_bytes(file, id, argument.as_mut_bytes())
+    }
+
+    pub(crate) fn call_bytes(
+        &self,
+        file: &Arc<DeviceFile>,
+        id: CommandId,
+        argument: &mut [u8],
+    ) -> Result<u32, Errno> {
+        self.put(ARGUMENT, argument);
+        let result = file.ioctl(self, Command::of(id).request, ARGUMENT);
+        self.get(ARGUMENT, argument);
+        result
+    }
+}
+
+fn offset(at: u64) -> usize {
+    usize::try_from(at - MEMORY).unwrap()
+}
+
+/// How many bytes from `at` on can be reached.
+fn reachable(at: u64) -> usize {
+    let end = MEMORY + MEMORY_SIZE as u64;
+    if (MEMORY..end).contains(&at) { usize::try_from(end - at).unwrap() } else { 0 }
+}
+
+impl Caller for Client {
+    fn read_prefix(&self, at: u64, into: &mut [u8]) -> usize {
+        self.no_lock.check();
+        let length = into.len().min(reachable(at));
+        if length > 0 {
+            self.memory.read(offset(at), &mut into[..length]);
+        }
+        length
+    }
+
+    fn write(&self, at: u64, from: &[u8]) -> Result<(), Unreachable> {
+        self.no_lock.check();
+        let writable = reachable(at) >= from.len() && at + from.len() as u64 <= READ_ONLY;
+        if !writable {
+            return Err(Unreachable);
+        }
+        self.memory.write(offset(at), from);
+        Ok(())
+    }
+
+    fn memory(&self) -> Arc<dyn Source> {
+        Arc::new(Memory(self.memory.clone()))
+    }
+
+    fn file_memory(&self, _: i32) -> Result<Arc<dyn Source>, FileFault> {
+        Err(FileFault::Closed)
+    }
+
+    fn eventfd(&self, fd: i32) -> Result<Arc<dyn Signal>, FileFault> {
+        self.no_lock.check();
+        match self.files.get(&fd) {
+            Some(Open::Eventfd(counter)) => Ok(counter.clone()),
+            Some(Open::Iommufd(_) | Open::Other) => Err(FileFault::OtherKind),
+            None => Err(FileFault::Closed),
+        }
+    }
+
+    fn iommufd(&self, fd: i32) -> Result<Arc<Context>, FileFault> {
+        self.no_lock.check();
+        match self.files.get(&fd) {
+            Some(Open::Iommufd(context)) => {
+                assert!(context.get_file(), "the client holds it open");
+                Ok(context.clone())
+            }
+            Some(Open::Eventfd(_) | Open::Other) => Err(FileFault::OtherKind),
+            None => Err(FileFault::Closed),
+        }
+    }
+}
+
+struct Memory(Arc<Pages>);
+
+impl Source for Memory {
+    fn pin(&self, at: u64, length: u64, _: PinAccess) -> Result<Arc<dyn Pinned>, PinFault> {
+        if (reachable(at) as u64) < length {
+            return Err(PinFault::Unmapped);
+        }
+        Ok(Arc::new(Pin { memory: self.0.clone(), start: offset(at) }))
+    }
+}
+
+struct Pin {
+    memory: Arc<Pages>,
+    start: usize,
+}
+
+impl Pinned for Pin {
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), MemoryGone> {
+        let at = self.start + usize::try_from(offset).unwrap();
+        self.memory.checked_read(at, into).ok_or(MemoryGone)
+    }
+
+    fn write(&self, offset: u64, from: &[u8]) -> Result<(), MemoryGone> {
+        let at = self.start + usize::try_from(offset).unwrap();
+        self.memory.checked_write(at, from).ok_or(MemoryGone)
+    }
+}
+
+type Then = Box<dyn Fn() + Send + Sync>;
+
+/// Calls back when told to, instead of watching.
+#[derive(Clone, Default)]
+pub(crate) struct Watcher {
+    watched: Arc<Mutex<rank::Objects, BTreeMap<u64, Arc<Then>>>>,
+}
+
+impl Watcher {
+    /// How many eventfds are watched.
+    pub(crate) fn count(&self) -> usize {
+        self.watched.lock().len()
+    }
+
+    /// What was watched first is signalled.
+    pub(crate) fn signal_first(&self) {
+        let first = self.watched.lock().values().next().cloned();
+        first.unwrap()();
+    }
+
+    /// The callbacks, as a watcher that is late has them.
+    pub(crate) fn callbacks(&self) -> Vec<Arc<Then>> {
+        self.watched.lock().values().cloned().collect()
+    }
+}
+
+impl Watch for Watcher {
+    fn watch(&self, _: Arc<dyn Signal>, then: Then) -> Result<Box<dyn Watching>, NotWatched> {
+        let mut watched = self.watched.lock();
+        let name = watched.len() as u64;
+        watched.insert(name, Arc::new(then));
+        Ok(Box::new(Watched { watcher: self.clone(), name, no_lock: NoLock::default() }))
+    }
+}
+
+struct Watched {
+    watcher: Watcher,
+    name: u64,
+    no_lock: NoLock,
+}
+
+impl Watching for Watched {}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.no_lock.check();
+        self.watcher.watched.lock().remove(&self.name);
+    }
+}
