@@ -21,17 +21,18 @@ mod writable;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::OFlags;
+use rustix::fs::{Access, Mode, OFlags};
 use thiserror::Error;
 use uapi::Errno;
 
 use crate::machine::Machine;
 use mirror::Mirror;
-use tree::{AttributeFile, Directory, Entry, Ground, LastLink, Walk};
+use tree::{AttributeFile, Directory, Elsewhere, Entry, Ground, LastLink, Walk};
 
 /// The overlay of one machine.
 pub struct Overlay {
@@ -161,32 +162,35 @@ impl Overlay {
             flags.contains(OFlags::NOFOLLOW) || flags.contains(OFlags::CREATE | OFlags::EXCL);
         let last = if stay { LastLink::Stay } else { LastLink::Follow };
         let state = &mut *self.names.lock();
-        let (path, entry) = match state.tree.walk(path, last) {
-            Walk::Found(_, Entry::Directory(directory))
-                if directory.ground() == Ground::Machine =>
-            {
-                return Opened::NotOurs;
+        let opened = match seek(&state.tree, path, last) {
+            Sought::NotOurs => return Opened::NotOurs,
+            Sought::Refused(errno) => Err(errno),
+            Sought::Machines(path) => open_machines(&state.mirror.machine(&path), flags),
+            Sought::Ours(path, entry) => {
+                open_ours(&state.tree, &mut state.mirror, &path, entry, flags)
             }
-            Walk::Found(path, entry) => (path, entry),
-            Walk::Elsewhere(_) => return Opened::NotOurs,
-            Walk::Refused(errno) => return Opened::Refused(errno),
         };
-        match open_found(&state.tree, &mut state.mirror, &path, entry, flags) {
-            Ok(opened) => opened,
-            Err(errno) => Opened::Refused(errno),
-        }
+        opened.unwrap_or_else(Opened::Refused)
     }
 
     /// What `stat` (`follow`) or `lstat` tells of a path; `None` where it is the machine's.
     pub fn metadata(&self, path: &[u8], follow: bool) -> Option<Result<Metadata, Errno>> {
         let state = &mut *self.names.lock();
         let last = if follow { LastLink::Follow } else { LastLink::Stay };
-        let (path, entry) = match ours(&state.tree, path, last)? {
-            Ok(found) => found,
-            Err(errno) => return Some(Err(errno)),
+        let metadata = match seek(&state.tree, path, last) {
+            Sought::NotOurs => return None,
+            Sought::Refused(errno) => return Some(Err(errno)),
+            Sought::Machines(path) => {
+                let path = state.mirror.machine(&path);
+                let found = if follow { path.metadata() } else { path.symlink_metadata() };
+                found.map(|found| describe(&found))
+            }
+            Sought::Ours(path, entry) => {
+                let image = state.mirror.metadata(&state.tree, &path);
+                image.map(|image| describe_as(entry, &image))
+            }
         };
-        let image = state.mirror.metadata(&state.tree, &path).map_err(|error| errno(&error));
-        Some(image.map(|image| describe(entry, &image)))
+        Some(metadata.map_err(|error| errno(&error)))
     }
 
     /// The text of a link; `None` where the path is the machine's.
@@ -194,59 +198,109 @@ impl Overlay {
     /// The inner error is `EINVAL` where the path is no link.
     pub fn readlink(&self, path: &[u8]) -> Option<Result<Vec<u8>, Errno>> {
         let state = self.names.lock();
-        let found = ours(&state.tree, path, LastLink::Stay)?;
-        Some(found.and_then(|(_, entry)| match entry {
-            Entry::Link(text) => Ok(text.clone().into_bytes()),
-            Entry::Directory(_) | Entry::Attribute(_) | Entry::Node(_) => Err(Errno::EINVAL),
-        }))
+        match seek(&state.tree, path, LastLink::Stay) {
+            Sought::NotOurs => None,
+            Sought::Refused(errno) => Some(Err(errno)),
+            Sought::Machines(path) => {
+                let text = std::fs::read_link(state.mirror.machine(&path));
+                let bytes = |text: PathBuf| text.into_os_string().into_vec();
+                Some(text.map(bytes).map_err(|error| errno(&error)))
+            }
+            Sought::Ours(_, Entry::Link(text)) => Some(Ok(text.clone().into_bytes())),
+            Sought::Ours(_, Entry::Directory(_) | Entry::Attribute(_) | Entry::Node(_)) => {
+                Some(Err(Errno::EINVAL))
+            }
+        }
     }
 
     /// What `access` answers for the mode (`R_OK`, `W_OK`, `X_OK`); `None` where the path is the
     /// machine's.
     pub fn access(&self, path: &[u8], mode: u32) -> Option<Result<(), Errno>> {
         let state = self.names.lock();
-        let found = ours(&state.tree, path, LastLink::Follow)?;
-        Some(found.and_then(|(_, entry)| {
-            let owner = mode_of(entry) >> 6 & 0o7;
-            // Root may read and write anything, and execute what anyone may.
-            let allowed = if self.root { owner | 0o6 } else { owner };
-            if mode & !0o7 != 0 {
-                Err(Errno::EINVAL)
-            } else if mode & !allowed != 0 {
-                Err(Errno::EACCES)
-            } else {
-                Ok(())
+        let entry = match seek(&state.tree, path, LastLink::Follow) {
+            Sought::NotOurs => return None,
+            Sought::Refused(errno) => return Some(Err(errno)),
+            Sought::Machines(path) => {
+                let mode = Access::from_bits_retain(mode);
+                let answer = rustix::fs::access(state.mirror.machine(&path), mode);
+                return Some(answer.map_err(|error| errno(&error.into())));
             }
-        }))
+            Sought::Ours(_, entry) => entry,
+        };
+        let owner = mode_of(entry) >> 6 & 0o7;
+        // Root may read and write anything, and execute what anyone may.
+        let allowed = if self.root { owner | 0o6 } else { owner };
+        Some(if mode & !0o7 != 0 {
+            Err(Errno::EINVAL)
+        } else if mode & !allowed != 0 {
+            Err(Errno::EACCES)
+        } else {
+            Ok(())
+        })
     }
 
-    /// The path that an open file of ours stands for, by the path that `/proc/PID/fd/N` gives of it.
-    /// Serves for directories, and for what was opened with `O_PATH`.
+    /// The path that relative paths from an open directory begin with, by the path that
+    /// `/proc/PID/fd/N` or `/proc/PID/cwd` gives of it; `None` where nothing of ours is below.
+    /// Serves also for what was opened with `O_PATH`.
     pub fn path_of_directory(&self, real: &Path) -> Option<PathBuf> {
         let state = self.names.lock();
-        let below = real.strip_prefix(state.mirror.root()).ok()?;
-        Some(Path::new("/").join(below))
-    }
-}
-
-/// Follows a path to what is ours; `None` where it is the machine's.
-fn ours<'t>(
-    tree: &'t Directory,
-    path: &[u8],
-    last: LastLink,
-) -> Option<Result<(String, &'t Entry), Errno>> {
-    match tree.walk(path, last) {
-        Walk::Found(_, Entry::Directory(directory)) if directory.ground() == Ground::Machine => {
-            None
+        if let Ok(below) = real.strip_prefix(state.mirror.root()) {
+            return Some(Path::new("/").join(below));
         }
-        Walk::Found(path, entry) => Some(Ok((path, entry))),
-        Walk::Elsewhere(_) => None,
-        Walk::Refused(errno) => Some(Err(errno)),
+        // A program can enter the machine's own directory where the overlay has names too.
+        let shared = real.to_str().and_then(|path| state.tree.directory(path));
+        shared.filter(|shared| shared.ground() != Ground::Ours).map(|_| real.to_owned())
+    }
+
+    /// Removes the private directory: for the end of a process that does not drop what it has. What
+    /// needs the directory fails from then on.
+    pub fn close(&self) {
+        self.names.lock().mirror.remove_all();
     }
 }
 
-/// Opens what a path led to. The order of refusals is Linux's.
-fn open_found(
+/// Where a path leads, and who answers for it.
+enum Sought<'t> {
+    /// The kernel does.
+    NotOurs,
+    /// We do: to nothing.
+    Refused(Errno),
+    /// We do, for the kernel cannot follow the way there: to what the machine has at this path.
+    Machines(String),
+    /// We do.
+    Ours(String, &'t Entry),
+}
+
+fn seek<'t>(tree: &'t Directory, path: &[u8], last: LastLink) -> Sought<'t> {
+    match tree.walk(path, last) {
+        Walk::Found(path, entry) => Sought::Ours(path, entry),
+        Walk::Refused(errno) => Sought::Refused(errno),
+        Walk::Elsewhere(Elsewhere { at, rest, strayed }) => {
+            let at_machines = tree.directory(&at).is_some_and(|end| end.ground() != Ground::Ours);
+            if strayed && at_machines {
+                Sought::Machines(format!("{at}/{rest}"))
+            } else {
+                Sought::NotOurs
+            }
+        }
+    }
+}
+
+/// Opens what is the machine's for a program that came there through names of ours: a directory, or
+/// what anyone may read. All else is left to the kernel, for the program may have fewer rights than we.
+fn open_machines(path: &Path, flags: OFlags) -> Result<Opened, Errno> {
+    const ANYONE_READS: u32 = 0o004;
+    let reads = (flags & OFlags::RWMODE) == OFlags::RDONLY && !flags.contains(OFlags::CREATE);
+    let open = path.metadata().is_ok_and(|found| found.mode() & ANYONE_READS != 0);
+    if !reads || !open {
+        return Ok(Opened::NotOurs);
+    }
+    let opened = rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty());
+    opened.map(Opened::File).map_err(|error| errno(&error.into()))
+}
+
+/// Opens what is ours. The order of refusals is Linux's.
+fn open_ours(
     tree: &Directory,
     mirror: &mut Mirror,
     path: &str,
@@ -327,7 +381,7 @@ fn mode_of(entry: &Entry) -> u32 {
     }
 }
 
-fn describe(entry: &Entry, image: &std::fs::Metadata) -> Metadata {
+fn describe_as(entry: &Entry, image: &std::fs::Metadata) -> Metadata {
     let size = match entry {
         Entry::Directory(_) | Entry::Node(_) => 0,
         Entry::Link(text) => text.len() as u64,
@@ -337,16 +391,21 @@ fn describe(entry: &Entry, image: &std::fs::Metadata) -> Metadata {
         Entry::Node(node) => node.device_number(),
         Entry::Directory(_) | Entry::Link(_) | Entry::Attribute(_) => (0, 0),
     };
+    Metadata { mode: mode_of(entry), device_number, size, ..describe(image) }
+}
+
+fn describe(found: &std::fs::Metadata) -> Metadata {
+    let number = found.rdev();
     Metadata {
-        mode: mode_of(entry),
-        device_number,
-        size,
-        dev: image.dev(),
-        ino: image.ino(),
-        nlink: image.nlink(),
-        uid: image.uid(),
-        gid: image.gid(),
-        mtime_s: image.mtime(),
+        mode: found.mode(),
+        device_number: (rustix::fs::major(number), rustix::fs::minor(number)),
+        size: found.size(),
+        dev: found.dev(),
+        ino: found.ino(),
+        nlink: found.nlink(),
+        uid: found.uid(),
+        gid: found.gid(),
+        mtime_s: found.mtime(),
     }
 }
 

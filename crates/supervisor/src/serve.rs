@@ -114,6 +114,7 @@ impl Supervisor {
             }
         }
         self.front.release_all();
+        self.front.overlay.close();
         ExitStatus(self.front.observer.finished(status.0))
     }
 }

@@ -291,6 +291,27 @@ fn what_the_machine_has_stays_in_sight() {
 }
 
 #[test]
+fn a_way_through_our_names_to_the_machines_files_can_be_gone() {
+    let laid = Laid::new();
+    let through = "/sys/class/vfio-dev/vfio0/subsystem/../net";
+    assert!(laid.list(through).is_empty());
+    let stat = laid.overlay.metadata(through.as_bytes(), true).unwrap().unwrap();
+    let real = laid.host.root.join("sys/class/net").metadata().unwrap();
+    assert_eq!((stat.dev, stat.ino, stat.mode), (real.dev(), real.ino(), real.mode()));
+    let device = format!("{FIRST}/subsystem/devices/0000:00:01.0");
+    assert_eq!(laid.link(&device), "../../../devices/pci0000:00/0000:00:01.0");
+    assert_eq!(laid.text(&format!("{device}/vendor")), "0x8086\n");
+    assert_eq!(laid.overlay.access(format!("{device}/vendor").as_bytes(), 4), Some(Ok(())));
+    let none = laid.overlay.metadata(format!("{device}/none").as_bytes(), true);
+    assert_eq!(none, Some(Err(Errno::ENOENT)));
+    // Nothing that the program might not be allowed to do is done for it.
+    let written = laid.open(&format!("{device}/vendor"), OFlags::WRONLY);
+    assert!(matches!(written, Opened::NotOurs));
+    let absent = laid.overlay.metadata(format!("{FIRST}/none").as_bytes(), true);
+    assert_eq!(absent, None, "not there, says the kernel");
+}
+
+#[test]
 fn an_open_directory_leads_to_the_machines_own_files_too() {
     let laid = Laid::new();
     let directory = laid.file("/sys/bus/pci/devices", OFlags::RDONLY | OFlags::DIRECTORY);
@@ -328,7 +349,12 @@ fn an_open_directory_is_the_one_that_stat_tells() {
     let real = fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
     let ours = laid.overlay.path_of_directory(&real).unwrap();
     assert_eq!(ours, Path::new("/sys/devices/pcib1d0:00/b1d0:00:01.0/b1d0:01:00.0"));
-    assert_eq!(laid.overlay.path_of_directory(Path::new("/sys")), None);
+    let shared = Path::new("/sys/bus/pci/devices");
+    assert_eq!(laid.overlay.path_of_directory(shared).as_deref(), Some(shared));
+    for path in ["/", "/sys/block", FIRST, "/tmp"] {
+        let shared = laid.overlay.path_of_directory(Path::new(path));
+        assert!(shared.is_none() || path == "/", "{path}");
+    }
 }
 
 #[test]

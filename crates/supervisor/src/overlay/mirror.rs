@@ -92,6 +92,11 @@ impl Mirror {
         &self.root
     }
 
+    /// Where what the machine has at a path is.
+    pub(super) fn machine(&self, path: &str) -> PathBuf {
+        self.machine.join(path.trim_start_matches('/'))
+    }
+
     /// Opens the image of what stands at `path`.
     pub(super) fn open(
         &mut self,
@@ -170,6 +175,12 @@ impl Mirror {
         }
     }
 
+    /// Removes everything from the disk.
+    pub(super) fn remove_all(&mut self) {
+        // What cannot be removed is found by the next run.
+        let _left_behind = fs::remove_dir_all(&self.top);
+    }
+
     /// Fills the directories on the way to `path`.
     fn list_above(&mut self, tree: &Directory, path: &str) -> io::Result<()> {
         if !std::mem::replace(&mut self.swept, true) {
@@ -187,13 +198,7 @@ impl Mirror {
         if self.listed.contains(path) {
             return Ok(());
         }
-        let directory = match tree.walk(path.as_bytes(), LastLink::Stay) {
-            Walk::Found(_, Entry::Directory(directory)) => directory,
-            Walk::Elsewhere(_) if path.is_empty() => tree,
-            Walk::Found(..) | Walk::Elsewhere(_) | Walk::Refused(_) => {
-                return Err(io::ErrorKind::NotADirectory.into());
-            }
-        };
+        let directory = tree.directory(path).ok_or(io::ErrorKind::NotADirectory)?;
         for (name, entry) in directory.entries() {
             self.make(&format!("{path}/{name}"), entry)?;
         }
@@ -218,7 +223,7 @@ impl Mirror {
     /// Adds links to what the machine has in a directory: with the machine's text where it has a
     /// relative link itself, else by the full path.
     fn show_machine(&mut self, tree: &Directory, path: &str, ours: &Directory) -> io::Result<()> {
-        let real = self.machine.join(path.trim_start_matches('/'));
+        let real = self.machine(path);
         let Ok(entries) = fs::read_dir(&real) else { return Ok(()) };
         let mut passed = BTreeSet::new();
         for entry in entries.filter_map(Result::ok) {
@@ -229,8 +234,8 @@ impl Mirror {
             let text = fs::read_link(entry.path()).ok().filter(|text| text.is_relative());
             if let Some(text) = text.as_ref().and_then(|text| text.to_str()) {
                 let target = format!("{path}/{text}");
-                if let Walk::Elsewhere(at) = tree.walk(target.as_bytes(), LastLink::Stay) {
-                    passed.insert(at);
+                if let Walk::Elsewhere(end) = tree.walk(target.as_bytes(), LastLink::Stay) {
+                    passed.insert(end.at);
                 }
             }
             let image = self.image(path).join(&name);
@@ -265,8 +270,7 @@ impl Mirror {
 
 impl Drop for Mirror {
     fn drop(&mut self) {
-        // What cannot be removed is found by the next run.
-        let _left_behind = fs::remove_dir_all(&self.top);
+        self.remove_all();
     }
 }
 

@@ -75,10 +75,21 @@ impl fmt::Debug for AttributeFile {
 pub(super) enum Walk<'t> {
     /// To an entry; its own path, without links.
     Found(String, &'t Entry),
-    /// Out of the tree, from this directory of it.
-    Elsewhere(String),
+    /// Out of the tree.
+    Elsewhere(Elsewhere),
     /// Nowhere, for this reason.
     Refused(Errno),
+}
+
+/// Where a path leaves the tree.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Elsewhere {
+    /// The last directory of the tree on the way.
+    pub(super) at: String,
+    /// The names after it. None where the path ends at a directory that is the machine's.
+    pub(super) rest: String,
+    /// Whether the way led through names that the machine does not have, so that the kernel cannot go it.
+    pub(super) strayed: bool,
 }
 
 /// What is done with a link at the end of a path.
@@ -101,6 +112,16 @@ impl Directory {
 
     pub(super) fn ground(&self) -> Ground {
         self.ground
+    }
+
+    /// The directory at a path without links, whosever it is.
+    pub(super) fn directory(&self, path: &str) -> Option<&Self> {
+        let mut here = self;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            let Entry::Directory(below) = here.get(name)? else { return None };
+            here = below;
+        }
+        Some(here)
     }
 
     /// Says for this directory and those below whether the machine has them, which `has` knows by
@@ -148,14 +169,13 @@ impl Directory {
 
     /// Walks an absolute path. One that is not absolute is elsewhere.
     pub(super) fn walk(&self, path: &[u8], last: LastLink) -> Walk<'_> {
-        let Ok(path) = std::str::from_utf8(path) else { return Walk::Elsewhere("/".to_owned()) };
-        if !path.starts_with('/') {
-            return Walk::Elsewhere("/".to_owned());
-        }
+        let path = std::str::from_utf8(path).ok().filter(|path| path.starts_with('/'));
+        let Some(path) = path else { return Walk::Elsewhere(Elsewhere::default()) };
         if path.len() >= PATH_BYTES_MOST {
             return Walk::Refused(Errno::ENAMETOOLONG);
         }
-        Walker { root: self, at: Vec::new(), ahead: names(path).collect(), links: 0 }.run(last)
+        let ahead = names(path).collect();
+        Walker { root: self, at: Vec::new(), ahead, links: 0, strayed: false }.run(last)
     }
 }
 
@@ -180,6 +200,8 @@ struct Walker<'t> {
     ahead: VecDeque<String>,
     /// Links followed.
     links: usize,
+    /// Whether it went through names that the machine does not have.
+    strayed: bool,
 }
 
 impl<'t> Walker<'t> {
@@ -197,8 +219,14 @@ impl<'t> Walker<'t> {
             }
             let here = self.at.last().map_or(self.root, |(_, directory)| directory);
             match here.get(&name) {
-                None => return Walk::Elsewhere(self.path(None)),
-                Some(Entry::Directory(directory)) => self.at.push((name, directory)),
+                None => {
+                    self.ahead.push_front(name);
+                    return self.elsewhere();
+                }
+                Some(Entry::Directory(directory)) => {
+                    self.strayed |= directory.ground == Ground::Ours;
+                    self.at.push((name, directory));
+                }
                 Some(entry @ Entry::Link(text)) => {
                     if self.ahead.is_empty() && last == LastLink::Stay {
                         return Walk::Found(self.path(Some(&name)), entry);
@@ -221,6 +249,7 @@ impl<'t> Walker<'t> {
 
     fn follow(&mut self, text: &str) -> Result<(), Errno> {
         self.links += 1;
+        self.strayed = true;
         if self.links > LINKS_MOST {
             return Err(Errno::ELOOP);
         }
@@ -233,18 +262,24 @@ impl<'t> Walker<'t> {
         Ok(())
     }
 
-    /// The directory walked to. The root itself is the machine's.
-    fn here(&self) -> Walk<'t> {
-        let path = self.path(None);
-        let Some((name, _)) = self.at.last() else { return Walk::Elsewhere(path) };
+    /// The directory walked to, unless the machine's own serves.
+    fn here(self) -> Walk<'t> {
         let above = match self.at.len().checked_sub(2).and_then(|index| self.at.get(index)) {
             Some((_, directory)) => directory,
             None => self.root,
         };
-        match above.get(name) {
-            Some(entry) => Walk::Found(path, entry),
-            None => Walk::Elsewhere(path),
+        match self.at.last().and_then(|(name, _)| above.get(name)) {
+            Some(entry @ Entry::Directory(directory)) if directory.ground != Ground::Machine => {
+                Walk::Found(self.path(None), entry)
+            }
+            Some(_) | None => self.elsewhere(),
         }
+    }
+
+    fn elsewhere(self) -> Walk<'t> {
+        let rest: Vec<&str> = self.ahead.iter().map(String::as_str).collect();
+        let rest = rest.join("/");
+        Walk::Elsewhere(Elsewhere { at: self.path(None), rest, strayed: self.strayed })
     }
 
     /// The path walked, with `name` after it.
@@ -271,9 +306,13 @@ mod tests {
     }
 
     fn walked(path: &str, last: LastLink) -> String {
-        match tree().walk(path.as_bytes(), last) {
+        let mut tree = tree();
+        tree.survey("/", &|path| ["/sys", "/sys/devices", "/dev"].contains(&path));
+        match tree.walk(path.as_bytes(), last) {
             Walk::Found(path, _) => path,
-            Walk::Elsewhere(at) => format!("elsewhere from {at}"),
+            Walk::Elsewhere(Elsewhere { at, rest, strayed }) => {
+                format!("{}elsewhere from {at} by {rest}", if strayed { "astray " } else { "" })
+            }
             Walk::Refused(errno) => errno.to_string(),
         }
     }
@@ -287,18 +326,24 @@ mod tests {
             ("/sys/class/x/", Stay, "/sys/devices/a/b"),
             ("/sys/class/x/../up/x/.", Stay, "/sys/devices/a/b"),
             ("//sys///devices/./a", Follow, "/sys/devices/a"),
-            ("/../../sys", Follow, "/sys"),
-            ("/", Follow, "elsewhere from /"),
-            ("/sys/none", Follow, "elsewhere from /sys"),
-            ("/sys/class/x/none/more", Follow, "elsewhere from /sys/devices/a/b"),
-            ("/sys/class/out", Follow, "elsewhere from /"),
+            ("/../../sys/class", Follow, "/sys/class"),
+            ("/sys/devices/..", Follow, "/sys"),
+            ("/sys/class/x/../../../../dev/.", Follow, "astray elsewhere from /dev by "),
+            ("/", Follow, "elsewhere from / by "),
+            ("/sys/none", Follow, "elsewhere from /sys by none"),
+            (
+                "/sys/class/x/none/more",
+                Follow,
+                "astray elsewhere from /sys/devices/a/b by none/more",
+            ),
+            ("/sys/class/out", Follow, "astray elsewhere from / by etc/passwd"),
             ("/sys/class/loop", Follow, "ELOOP"),
             ("/sys/class/loop", Stay, "/sys/class/loop"),
             ("/dev/n", Follow, "/dev/n"),
             ("/dev/n/", Follow, "ENOTDIR"),
             ("/dev/n/..", Follow, "ENOTDIR"),
-            ("sys", Follow, "elsewhere from /"),
-            ("", Follow, "elsewhere from /"),
+            ("sys", Follow, "elsewhere from  by "),
+            ("", Follow, "elsewhere from  by "),
         ] {
             assert_eq!(walked(path, last), end, "{path} {last:?}");
         }
@@ -311,18 +356,12 @@ mod tests {
         let mut root = tree();
         let machine = ["/sys", "/sys/class", "/sys/devices", "/dev"];
         root.survey("/", &|path| machine.contains(&path));
-        let ground = |path: &str| {
-            let walk = root.walk(path.as_bytes(), LastLink::Stay);
-            let Walk::Found(_, Entry::Directory(directory)) = walk else {
-                panic!("{path}: {walk:?}")
-            };
-            directory.ground()
-        };
-        assert_eq!(ground("/sys"), Ground::Machine);
-        assert_eq!(ground("/sys/class"), Ground::Merged);
-        assert_eq!(ground("/sys/devices"), Ground::Merged);
-        assert_eq!(ground("/sys/devices/a"), Ground::Ours);
-        assert_eq!(ground("/dev"), Ground::Machine);
+        let ground = |path: &str| root.directory(path).map(Directory::ground);
+        assert_eq!(ground("/sys"), Some(Ground::Machine));
+        assert_eq!(ground("/sys/class"), Some(Ground::Merged));
+        assert_eq!(ground("/sys/devices"), Some(Ground::Merged));
+        assert_eq!(ground("/sys/devices/a"), Some(Ground::Ours));
+        assert_eq!(ground("/dev"), Some(Ground::Machine));
     }
 
     #[test]
