@@ -270,6 +270,21 @@ fn nothing_found_changes_no_status() {
 }
 
 #[test]
+fn findings_are_told_and_turn_success_into_the_status_asked_for() {
+    let program = Scratch::file("");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../../clients/c/vanish.c");
+    let flags = ["-O1", "-pthread", "-o", program.path(), source];
+    assert!(Command::new("cc").args(flags).status().unwrap().success());
+    let (status, _, stderr) = outcome(&["run", "--", program.path(), "unmap"]);
+    assert_eq!(status, Some(0), "{stderr}");
+    assert!(stderr.starts_with("bindery: findings ("), "{stderr}");
+    assert!(stderr.contains("b1d0:01:00.0: 1 DMA fault (memory behind it is gone): "), "{stderr}");
+    let (status, _, stderr) =
+        outcome(&["run", "--error-exitcode", "9", "--", program.path(), "unmap"]);
+    assert_eq!(status, Some(9), "{stderr}");
+}
+
+#[test]
 fn demo_shows_both_sides_in_eighty_columns() {
     let (status, timeline, stderr) = outcome(&["demo"]);
     assert_eq!(status, Some(0), "{timeline}{stderr}");

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use uapi::vfio::irq_set;
-use uapi::{Command, CommandId, Errno, Field, Layout, Profile};
+use uapi::{Command, CommandId, Direction, Errno, Field, Layout, Profile};
 
 use super::names::{Named, region_name};
 use crate::findings::name_of;
@@ -114,8 +114,7 @@ fn answered(
     let mut separator = " {";
     for (field, value) in layout.fields_of(returned) {
         let was = before.next().map(|(_, value)| value);
-        // An extensible struct's size is rewritten where more fits than was given room for.
-        let told = field.is_output() || was.is_some_and(|was| was != value);
+        let told = field.direction == Direction::Out || was.is_none_or(|was| was != value);
         if told && !field.is_reserved() {
             write!(f, "{separator}{}={}", field.name, Named { layout, field, value })?;
             separator = ", ";
