@@ -152,6 +152,8 @@ enum Slot<O> {
     /// Given to an object that nobody can see yet.
     Reserved,
     Published(O),
+    /// Being removed: no new lookup finds it, so removal waits for those that did and no longer.
+    Leaving(O),
     Tombstone,
 }
 
@@ -192,7 +194,7 @@ impl<O: Headed + Clone> Registry<O> {
         let slots = self.slots.lock();
         let object = match slots.by_id.get(&id) {
             Some(Slot::Published(object)) => pick(object),
-            Some(Slot::Reserved | Slot::Tombstone) | None => None,
+            Some(Slot::Reserved | Slot::Leaving(_) | Slot::Tombstone) | None => None,
         };
         object.and_then(Held::try_new).ok_or(Refusal::NoObject { id })
     }
@@ -223,10 +225,11 @@ impl<O: Headed + Clone> Registry<O> {
         taken
     }
 
-    /// Waits until no lookup holds `object`, drops the caller's user, which must be the last beside the
-    /// table, and takes it out. Nothing can refuse this. The caller ends the object.
+    /// Lets no new lookup find `object`, waits until none holds it, drops the caller's user, which must be
+    /// the last beside the table, and takes it out. Nothing can refuse this. The caller ends the object.
     pub fn remove(&self, object: &O, afterwards: Afterwards) {
         let header = object.header();
+        self.slots.lock().by_id.insert(header.id, Slot::Leaving(object.clone()));
         header.wait_idle();
         let mut slots = self.slots.lock();
         header.drop_user();
@@ -244,7 +247,7 @@ impl<O: Headed + Clone> Registry<O> {
         let mut slots = self.slots.lock();
         let leaf = slots.by_id.range(from..).find_map(|(id, slot)| match slot {
             Slot::Published(object) if object.header().users.dec_if_one() => Some(*id),
-            Slot::Published(_) | Slot::Reserved | Slot::Tombstone => None,
+            Slot::Published(_) | Slot::Reserved | Slot::Leaving(_) | Slot::Tombstone => None,
         })?;
         let object = slots.remove_published(leaf)?;
         drop(slots);
@@ -257,7 +260,7 @@ impl<O: Headed + Clone> Registry<O> {
         let slots = self.slots.lock();
         let published = slots.by_id.values().filter_map(|slot| match slot {
             Slot::Published(object) => Some(object.clone()),
-            Slot::Reserved | Slot::Tombstone => None,
+            Slot::Reserved | Slot::Leaving(_) | Slot::Tombstone => None,
         });
         published.collect()
     }
@@ -290,7 +293,7 @@ impl<O: Headed> Slots<O> {
     }
 
     fn take(&mut self, id: u32) -> Result<O, Refusal> {
-        let Some(Slot::Published(object)) = self.by_id.get(&id) else {
+        let Some(Slot::Published(object) | Slot::Leaving(object)) = self.by_id.get(&id) else {
             return Err(Refusal::NoObject { id });
         };
         let users = &object.header().users;
@@ -304,7 +307,7 @@ impl<O: Headed> Slots<O> {
         self.free.insert(id);
         match self.by_id.remove(&id)? {
             Slot::Published(object) => Some(object),
-            Slot::Reserved | Slot::Tombstone => None,
+            Slot::Reserved | Slot::Leaving(_) | Slot::Tombstone => None,
         }
     }
 
@@ -345,5 +348,114 @@ impl<O: Headed + Clone> Drop for ReservedId<'_, O> {
         if !self.published {
             self.registry.slots.lock().free(self.id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Thing(Header);
+
+    impl Headed for Thing {
+        fn header(&self) -> &Header {
+            &self.0
+        }
+    }
+
+    type Things = Registry<Arc<Thing>>;
+
+    fn publish(things: &Things) -> Arc<Thing> {
+        let id = things.reserve().unwrap();
+        let thing = Arc::new(Thing(Header::new(id.id())));
+        id.publish(Arc::clone(&thing));
+        thing
+    }
+
+    fn get(things: &Things, id: u32) -> Result<Held<Arc<Thing>>, Refusal> {
+        things.get(id, |thing| Some(Arc::clone(thing)))
+    }
+
+    #[test]
+    fn what_is_reserved_is_not_found_and_given_back_if_not_published() {
+        let things = Things::new();
+        let (one, two) = (things.reserve().unwrap(), things.reserve().unwrap());
+        assert_eq!((one.id(), two.id()), (1, 2));
+        assert_eq!(get(&things, 1).err(), Some(Refusal::NoObject { id: 1 }));
+        assert!(things.take(1).is_err());
+        drop(one);
+        assert_eq!(publish(&things).0.id(), 1);
+        assert!(get(&things, 1).is_ok());
+        assert!(things.get(1, |_| None::<Arc<Thing>>).is_err());
+    }
+
+    #[test]
+    fn users_and_lookups_refuse_removal() {
+        let things = Things::new();
+        let thing = publish(&things);
+        let held = get(&things, 1).unwrap();
+        assert_eq!(things.take(1).err(), Some(Refusal::Busy { id: 1, users: 2 }));
+        drop(held);
+        thing.0.add_user();
+        assert_eq!(things.take(1).err(), Some(Refusal::Busy { id: 1, users: 2 }));
+        thing.0.drop_user();
+        assert!(things.take(1).is_ok());
+        assert_eq!(things.take(1).err(), Some(Refusal::NoObject { id: 1 }));
+    }
+
+    #[test]
+    fn the_last_user_beside_the_table_takes_the_object_along() {
+        let things = Things::new();
+        let thing = publish(&things);
+        thing.0.add_user();
+        thing.0.add_user();
+        assert!(things.drop_user_and_take(&thing).is_none());
+        assert!(things.drop_user_and_take(&thing).is_some());
+        assert!(get(&things, 1).is_err());
+    }
+
+    #[test]
+    fn a_tombstone_is_never_given_out_again() {
+        let things = Things::new();
+        let (first, second) = (publish(&things), publish(&things));
+        first.0.add_user();
+        second.0.add_user();
+        things.remove(&first, Afterwards::Tombstone);
+        things.remove(&second, Afterwards::Free);
+        assert_eq!(things.tombstones(), 1);
+        assert_eq!(get(&things, 1).err(), Some(Refusal::NoObject { id: 1 }));
+        assert_eq!(things.take(1).err(), Some(Refusal::NoObject { id: 1 }));
+        assert_eq!([publish(&things).0.id(), publish(&things).0.id()], [2, 3]);
+        assert_eq!(things.published().len(), 2);
+    }
+
+    #[test]
+    fn removal_waits_for_lookups_and_lets_no_new_one_in() {
+        let things = Things::new();
+        let thing = publish(&things);
+        thing.0.add_user();
+        let held = get(&things, 1).unwrap();
+        std::thread::scope(|scope| {
+            let removal = scope.spawn(|| things.remove(&thing, Afterwards::Free));
+            while get(&things, 1).is_ok() {
+                std::thread::yield_now();
+            }
+            assert!(!removal.is_finished());
+            assert_eq!(things.take(1).err(), Some(Refusal::Busy { id: 1, users: 3 }));
+            drop(held);
+            removal.join().unwrap();
+        });
+        assert_eq!(things.published().len(), 0);
+    }
+
+    #[test]
+    fn leaves_are_taken_in_ascending_order() {
+        let things = Things::new();
+        let (first, _, _) = (publish(&things), publish(&things), publish(&things));
+        first.0.add_user();
+        let taken = |from| things.take_leaf(from).map(|thing| thing.0.id());
+        assert_eq!([taken(1), taken(3), taken(1)], [Some(2), Some(3), None]);
+        first.0.drop_user();
+        assert_eq!(taken(1), Some(1));
     }
 }

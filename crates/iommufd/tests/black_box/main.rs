@@ -1,0 +1,26 @@
+//! `/dev/iommu` from outside: commands as a client issues them, devices as VFIO drives them.
+//!
+//! The client's memory, its files and the ear for faults each take a lock that lies outside all others
+//! whenever they are called. In debug builds that fails if any lock is held, so each test here also shows
+//! that none is held while memory is pinned, unpinned, read, written, or a fault is reported.
+
+#![forbid(unsafe_code)]
+
+extern crate bindery_iommufd as iommufd;
+
+mod against_model;
+mod attach;
+mod bind;
+mod close;
+mod concurrent;
+mod destroy;
+mod dma;
+mod files;
+mod hw_info;
+mod hwpt_alloc;
+mod ioas;
+mod map;
+mod pin_failures;
+mod support;
+mod table;
+mod unmap;

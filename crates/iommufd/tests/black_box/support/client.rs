@@ -1,0 +1,185 @@
+//! A program that has `/dev/iommu` open.
+
+use std::sync::Arc;
+
+use iommufd::{
+    Caller, Context, FileFault, PinAccess, PinFault, Pinned, Signal, Source, Unreachable,
+};
+use uapi::iommufd::{Destroy, HwptAlloc, IoasAlloc, IoasIovaRanges, IoasMap, IoasUnmap, map_flags};
+use uapi::{Command, CommandId, Errno, Profile};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::memory::{FIRST, Memory, Pinnable, READ_ONLY};
+
+/// A client and its memory. Each thread of it keeps its structs elsewhere.
+pub(crate) struct Client {
+    pub(crate) ctx: Arc<Context>,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) file: Arc<Memory>,
+    /// Where this thread's structs are.
+    pub(crate) at: u64,
+}
+
+/// A file that can be pinned.
+pub(crate) const FILE: i32 = 5;
+/// A file that cannot.
+pub(crate) const PIPE: i32 = 6;
+/// Bytes of [`FILE`].
+pub(crate) const FILE_BYTES: u64 = 0x1_0000;
+
+/// Flags of an ordinary mapping.
+pub(crate) const READ_WRITE: u32 = map_flags::READABLE | map_flags::WRITEABLE;
+
+impl Client {
+    pub(crate) fn open() -> Self {
+        Self::open_as(Profile::Linux73)
+    }
+
+    pub(crate) fn open_as(profile: Profile) -> Self {
+        Self {
+            ctx: Context::open(profile),
+            memory: Memory::new(),
+            file: Memory::file(FILE_BYTES),
+            at: FIRST,
+        }
+    }
+
+    /// Another thread of the same program. Up to six.
+    pub(crate) fn thread(&self, number: u64) -> Self {
+        Self {
+            ctx: Arc::clone(&self.ctx),
+            memory: Arc::clone(&self.memory),
+            file: Arc::clone(&self.file),
+            at: FIRST + number * 0x1000,
+        }
+    }
+
+    /// Runs a command on `argument`, whose size field is set, and returns the struct as it is then.
+    pub(crate) fn call<T>(&self, id: CommandId, argument: T) -> Result<T, Errno>
+    where
+        T: IntoBytes + FromBytes + Immutable,
+    {
+        self.put(&argument, size_of::<T>());
+        self.ctx.ioctl(self, Command::of(id).request, self.at)?;
+        Ok(self.struct_now())
+    }
+
+    /// Writes a struct where [`call`](Self::call) does, with another size in it.
+    pub(crate) fn put<T: IntoBytes + Immutable>(&self, argument: &T, size: usize) {
+        self.memory.write(self.at, argument.as_bytes()).unwrap();
+        let size = u32::try_from(size).unwrap();
+        self.memory.write(self.at, &size.to_ne_bytes()).unwrap();
+    }
+
+    /// The struct as it is in memory.
+    pub(crate) fn struct_now<T: FromBytes + IntoBytes>(&self) -> T {
+        let mut now = T::new_zeroed();
+        self.memory.read(self.at, now.as_mut_bytes()).unwrap();
+        now
+    }
+
+    pub(crate) fn ioas(&self) -> u32 {
+        self.call(CommandId::IoasAlloc, IoasAlloc::default()).unwrap().out_ioas_id
+    }
+
+    pub(crate) fn destroy(&self, id: u32) -> Result<(), Errno> {
+        self.call(CommandId::Destroy, Destroy { id, ..Destroy::default() }).map(|_| ())
+    }
+
+    /// Maps for reading and writing at `iova`.
+    pub(crate) fn map_at(&self, ioas: u32, iova: u64, va: u64, length: u64) -> Result<u64, Errno> {
+        self.map(ioas, READ_WRITE | map_flags::FIXED_IOVA, iova, va, length)
+    }
+
+    /// Maps for reading and writing wherever there is room.
+    pub(crate) fn map_anywhere(&self, ioas: u32, va: u64, length: u64) -> Result<u64, Errno> {
+        self.map(ioas, READ_WRITE, 0, va, length)
+    }
+
+    pub(crate) fn map(
+        &self,
+        ioas_id: u32,
+        flags: u32,
+        iova: u64,
+        user_va: u64,
+        length: u64,
+    ) -> Result<u64, Errno> {
+        let argument = IoasMap { flags, ioas_id, user_va, length, iova, ..IoasMap::default() };
+        self.call(CommandId::IoasMap, argument).map(|answer| answer.iova)
+    }
+
+    pub(crate) fn unmap(&self, ioas_id: u32, iova: u64, length: u64) -> Result<u64, Errno> {
+        let argument = IoasUnmap { ioas_id, iova, length, ..IoasUnmap::default() };
+        self.call(CommandId::IoasUnmap, argument).map(|answer| answer.length)
+    }
+
+    pub(crate) fn unmap_all(&self, ioas: u32) -> Result<u64, Errno> {
+        self.unmap(ioas, 0, u64::MAX)
+    }
+
+    pub(crate) fn hwpt(&self, dev_id: u32, pt_id: u32, flags: u32) -> Result<u32, Errno> {
+        let argument = HwptAlloc { flags, dev_id, pt_id, ..HwptAlloc::default() };
+        self.call(CommandId::HwptAlloc, argument).map(|answer| answer.out_hwpt_id)
+    }
+
+    /// The ranges that can be mapped, and the alignment.
+    pub(crate) fn ranges(&self, ioas_id: u32) -> (Vec<(u64, u64)>, u64) {
+        const AT: u64 = 0x10_0000;
+        let argument = IoasIovaRanges {
+            ioas_id,
+            num_iovas: 16,
+            allowed_iovas: AT,
+            ..IoasIovaRanges::default()
+        };
+        let answer = self.call(CommandId::IoasIovaRanges, argument).unwrap();
+        let ranges = (0..u64::from(answer.num_iovas)).map(|index| {
+            let mut ends = [[0; 8]; 2];
+            self.memory.read(AT + index * 16, ends.as_mut_bytes()).unwrap();
+            (u64::from_ne_bytes(ends[0]), u64::from_ne_bytes(ends[1]))
+        });
+        (ranges.collect(), answer.out_iova_alignment)
+    }
+}
+
+impl Caller for Client {
+    fn read_prefix(&self, at: u64, into: &mut [u8]) -> usize {
+        let length = self.memory.bytes_from(at).min(into.len());
+        self.memory.read(at, &mut into[..length]).map_or(0, |()| length)
+    }
+
+    fn write(&self, at: u64, from: &[u8]) -> Result<(), Unreachable> {
+        if at < READ_ONLY.end && READ_ONLY.start < at.saturating_add(from.len() as u64) {
+            return Err(Unreachable);
+        }
+        self.memory.write(at, from).ok_or(Unreachable)
+    }
+
+    fn memory(&self) -> Arc<dyn Source> {
+        Arc::new(Pinnable(Arc::clone(&self.memory)))
+    }
+
+    fn file_memory(&self, fd: i32) -> Result<Arc<dyn Source>, FileFault> {
+        match fd {
+            FILE => Ok(Arc::new(Pinnable(Arc::clone(&self.file)))),
+            PIPE => Ok(Arc::new(Pipe)),
+            _ => Err(FileFault::Closed),
+        }
+    }
+
+    fn eventfd(&self, _: i32) -> Result<Arc<dyn Signal>, FileFault> {
+        Err(FileFault::Closed)
+    }
+
+    fn iommufd(&self, _: i32) -> Result<Arc<Context>, FileFault> {
+        Err(FileFault::Closed)
+    }
+}
+
+/// What is no memory.
+struct Pipe;
+
+impl Source for Pipe {
+    fn pin(&self, _: u64, _: u64, _: PinAccess) -> Result<Arc<dyn Pinned>, PinFault> {
+        Err(PinFault::FileRange)
+    }
+}

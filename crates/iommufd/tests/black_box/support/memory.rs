@@ -1,0 +1,201 @@
+//! The client's memory: bytes at addresses from [`FIRST`] on, and a book of what is pinned.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use iommufd::{MemoryGone, PinAccess, PinFault, Pinned, Source};
+use mem::Pages;
+use sync::{Mutex, rank};
+
+use super::PAGE_BYTES;
+
+/// The lowest address that exists.
+pub(crate) const FIRST: u64 = 0x1000;
+
+/// Bytes that exist.
+pub(crate) const MEMORY_BYTES: u64 = 4 << 20;
+
+/// A page that cannot be written.
+pub(crate) const READ_ONLY: Range<u64> = 0x8000..0x9000;
+
+/// Memory of a client, or of a file of its.
+pub(crate) struct Memory {
+    first: u64,
+    bytes: Pages,
+    /// What a pin outside answers.
+    outside: PinFault,
+    /// DeviceSet is outermost of all ranks: taking it under any other lock fails.
+    book: Mutex<rank::DeviceSet, Book>,
+}
+
+#[derive(Default)]
+struct Book {
+    pinned: BTreeMap<u64, Range<u64>>,
+    pins: u64,
+    /// How many pins succeed before one fails.
+    pins_left: Option<u64>,
+    /// Addresses that DMA must not reach any more: it panics.
+    closed: Vec<Range<u64>>,
+    /// Addresses whose owner took them away.
+    gone: Vec<Range<u64>>,
+}
+
+impl Memory {
+    pub(crate) fn new() -> Arc<Self> {
+        Self::with(FIRST, MEMORY_BYTES, PinFault::Unmapped)
+    }
+
+    /// A file of so many bytes.
+    pub(crate) fn file(length: u64) -> Arc<Self> {
+        Self::with(0, length, PinFault::FileRange)
+    }
+
+    fn with(first: u64, length: u64, outside: PinFault) -> Arc<Self> {
+        let bytes = Pages::anonymous(usize::try_from(length).unwrap()).unwrap();
+        Arc::new(Self { first, bytes, outside, book: Mutex::new(Book::default()) })
+    }
+
+    /// Address and length of what is pinned now.
+    pub(crate) fn pinned(&self) -> Vec<(u64, u64)> {
+        let book = self.book.lock();
+        let mut ranges: Vec<_> =
+            book.pinned.values().map(|range| (range.start, range.end - range.start)).collect();
+        ranges.sort_unstable();
+        ranges
+    }
+
+    /// How often something was pinned.
+    pub(crate) fn pins(&self) -> u64 {
+        self.book.lock().pins
+    }
+
+    /// Lets so many pins succeed, one fail for lack of memory, and the rest succeed.
+    pub(crate) fn fail_pin_after(&self, successes: u64) {
+        self.book.lock().pins_left = Some(successes);
+    }
+
+    /// Whether the failure asked for has not happened; it is called off.
+    pub(crate) fn call_off_failure(&self) -> bool {
+        self.book.lock().pins_left.take().is_some()
+    }
+
+    /// Makes DMA to these addresses a failure of the test.
+    pub(crate) fn close(&self, range: Range<u64>) {
+        self.book.lock().closed.push(range);
+    }
+
+    /// Ends all [`close`](Self::close).
+    pub(crate) fn open_all(&self) {
+        self.book.lock().closed.clear();
+    }
+
+    /// Takes addresses away from under whoever pinned them.
+    pub(crate) fn take_away(&self, range: Range<u64>) {
+        self.book.lock().gone.push(range);
+    }
+
+    pub(crate) fn read(&self, at: u64, into: &mut [u8]) -> Option<()> {
+        assert_no_lock_held(self);
+        self.bytes.checked_read(self.offset(at)?, into)
+    }
+
+    pub(crate) fn write(&self, at: u64, from: &[u8]) -> Option<()> {
+        assert_no_lock_held(self);
+        self.bytes.checked_write(self.offset(at)?, from)
+    }
+
+    /// Bytes from `at` to the end.
+    pub(crate) fn bytes_from(&self, at: u64) -> usize {
+        let offset = self.offset(at).unwrap_or(usize::MAX);
+        self.bytes.len().saturating_sub(offset)
+    }
+
+    fn offset(&self, at: u64) -> Option<usize> {
+        usize::try_from(at.checked_sub(self.first)?).ok()
+    }
+
+    fn check_dma(&self, range: Range<u64>) -> Result<(), MemoryGone> {
+        let book = self.book.lock();
+        let closed = book.closed.iter().any(|closed| meets(closed, &range));
+        assert!(!closed, "DMA reaches {range:x?} although its UNMAP has returned");
+        if book.gone.iter().any(|gone| meets(gone, &range)) { Err(MemoryGone) } else { Ok(()) }
+    }
+}
+
+fn assert_no_lock_held(memory: &Memory) {
+    drop(memory.book.lock());
+}
+
+fn meets(a: &Range<u64>, b: &Range<u64>) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+/// The memory as something that can be pinned.
+pub(crate) struct Pinnable(pub(crate) Arc<Memory>);
+
+impl Source for Pinnable {
+    fn pin(&self, at: u64, length: u64, _: PinAccess) -> Result<Arc<dyn Pinned>, PinFault> {
+        let memory = &self.0;
+        let mut book = memory.book.lock();
+        match &mut book.pins_left {
+            Some(0) => {
+                book.pins_left = None;
+                return Err(PinFault::Limit);
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        let end = at.checked_add(length).ok_or(memory.outside)?;
+        if at < memory.first || end > memory.first + memory.bytes.len() as u64 {
+            return Err(memory.outside);
+        }
+        let name = book.pins;
+        book.pins += 1;
+        book.pinned.insert(name, at..end);
+        drop(book);
+        Ok(Arc::new(Pin { memory: Arc::clone(memory), name, at }))
+    }
+}
+
+/// A pinned range.
+struct Pin {
+    memory: Arc<Memory>,
+    name: u64,
+    at: u64,
+}
+
+impl Pin {
+    /// Copies by pages, with a pause in which others run, and checks before and after each.
+    fn copy(
+        &self,
+        offset: u64,
+        length: usize,
+        mut page: impl FnMut(u64, Range<usize>) -> Option<()>,
+    ) -> Result<(), MemoryGone> {
+        let at = self.at + offset;
+        self.memory.check_dma(at..at + length as u64)?;
+        for start in (0..length).step_by(PAGE_BYTES) {
+            let end = length.min(start + PAGE_BYTES);
+            page(at + start as u64, start..end).expect("a pin lies inside the memory");
+            std::thread::yield_now();
+        }
+        self.memory.check_dma(at..at + length as u64)
+    }
+}
+
+impl Pinned for Pin {
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), MemoryGone> {
+        self.copy(offset, into.len(), |at, range| self.memory.read(at, &mut into[range]))
+    }
+
+    fn write(&self, offset: u64, from: &[u8]) -> Result<(), MemoryGone> {
+        self.copy(offset, from.len(), |at, range| self.memory.write(at, &from[range]))
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.memory.book.lock().pinned.remove(&self.name);
+    }
+}

@@ -1,0 +1,10 @@
+//! Oracles: models that are slow and obvious, for tests to compare the real crates with.
+//!
+//! Nothing here shares code with what it judges. Takes no lock. Deliberately absent: speed, threads, anything
+//! that a shipped crate would use.
+
+#![forbid(unsafe_code)]
+
+mod address_space;
+
+pub use address_space::{AddressSpace, Outcome, Place};
