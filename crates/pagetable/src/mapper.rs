@@ -1,0 +1,436 @@
+//! The side of the table that changes it.
+
+mod clear;
+mod write;
+
+use std::io;
+use std::sync::Arc;
+
+use span::Span;
+
+use crate::entry::{OUTPUT_END, Permission, TAG_END, Target};
+use crate::gaps::{Fit, Gaps};
+use crate::memory::{AtomicU64, SparseWords};
+use crate::table_use::{PagesInTable, TableUse};
+use crate::tree::{Found, LEVEL1_LG2, LEVEL2_LG2, LEVEL3_LG2, Tree, load, store};
+use crate::{PAGE_LG2, PageTable, TABLE_ENTRIES, TABLE_LG2};
+
+/// The one handle that changes a table. Several threads share it in a lock of their own.
+///
+/// Removing allocates nothing and cannot fail for lack of memory.
+#[derive(Debug)]
+pub struct Mapper {
+    table: Arc<PageTable>,
+    uses: TableUses,
+    gaps: Gaps,
+    limbo: Limbo,
+    totals: Totals,
+}
+
+/// An area: what one [`Mapper::insert`] made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Area {
+    /// Its I/O virtual addresses.
+    pub span: Span,
+    /// Where it leads.
+    pub target: Target,
+}
+
+/// What was taken out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Areas.
+    pub areas: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+}
+
+/// Why an area was not inserted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InsertError {
+    /// The span or the output address is not whole pages, or the tag is too large.
+    #[error("{0} or its target is not made of whole pages")]
+    Misaligned(Span),
+    /// The span or the output reaches beyond what a table can hold.
+    #[error("{0} or its target lies beyond the aperture")]
+    OutsideAperture(Span),
+    /// An area is in the way.
+    #[error("{asked} meets an area at {iova:#x}")]
+    Overlap {
+        /// What was to be inserted.
+        asked: Span,
+        /// The lowest address in it that is taken.
+        iova: u64,
+    },
+    /// All tables are in use.
+    #[error("all page tables are in use")]
+    NoTables,
+}
+
+/// An area is partly outside of the span that was to be cleared. Areas before it are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an area at {iova:#x} is not wholly inside of {asked}")]
+pub struct NotWhole {
+    /// What was to be cleared.
+    pub asked: Span,
+    /// An address in both.
+    pub iova: u64,
+    /// What was removed before.
+    pub removed: Removed,
+}
+
+impl Mapper {
+    pub(crate) fn new(table: Arc<PageTable>) -> io::Result<Self> {
+        let gaps = Gaps::new(table.shape.address_bits)?;
+        let (uses, limbo, totals) = Default::default();
+        Ok(Self { table, uses, gaps, limbo, totals })
+    }
+
+    /// Adds an area of whole pages, with leaves as large as its alignment permits. Readers may see
+    /// its beginning before its end.
+    ///
+    /// # Errors
+    /// Nothing is changed then. In this order:
+    /// - [`InsertError::Misaligned`], [`InsertError::OutsideAperture`]: the caller's mistake.
+    /// - [`InsertError::Overlap`] (`EEXIST` to a client).
+    /// - [`InsertError::NoTables`] (`ENOMEM`).
+    pub fn insert(&mut self, span: Span, target: Target) -> Result<(), InsertError> {
+        let run = self.check(span, target)?;
+        if let Some(page) = self.first_used(run) {
+            return Err(InsertError::Overlap { asked: span, iova: page << PAGE_LG2 });
+        }
+        let written = self.write_area(run, target);
+        if written < run.count() {
+            self.totals.areas += u64::from(written > 0);
+            self.totals.pages += written;
+            if let Some(part) = PageRun::new(run.first, run.first + written) {
+                self.clear(part);
+            }
+            return Err(InsertError::NoTables);
+        }
+        self.totals.areas += 1;
+        self.totals.pages += written;
+        Ok(())
+    }
+
+    /// Takes out all areas inside `span`, ascending. Walks that go on may still use them: see
+    /// [`wait_for_readers`](Self::wait_for_readers).
+    ///
+    /// # Errors
+    /// [`NotWhole`] (`ENOENT` to a client): an area is only partly inside. Areas before it are gone.
+    pub fn remove(&mut self, span: Span) -> Result<Removed, NotWhole> {
+        let Some(inside) = span.intersection(self.table.aperture()) else {
+            return Ok(Removed::default());
+        };
+        let refuse = |iova, removed| NotWhole { asked: span, iova, removed };
+        if !self.may_cut_before(inside.start()) {
+            return Err(refuse(inside.start(), Removed::default()));
+        }
+        let run = PageRun::covering(inside);
+        if self.may_cut_after(inside.last()) {
+            return Ok(self.clear(run));
+        }
+        let cut = self.first_page_of_area(inside.last());
+        let before = PageRun::new(run.first, cut);
+        let removed = before.map_or(Removed::default(), |before| self.clear(before));
+        Err(refuse(inside.last(), removed))
+    }
+
+    /// Takes out everything, waits until no walk uses it, and gives the tables' memory to the
+    /// system. Does not read the tables.
+    pub fn remove_all(&mut self) -> Removed {
+        let removed = Removed { areas: self.totals.areas, bytes: self.totals.pages << PAGE_LG2 };
+        self.discard_upper_levels();
+        self.table.readers().wait();
+        self.table.tree.tables.reset();
+        self.uses = TableUses::default();
+        self.gaps.forget();
+        self.limbo = Limbo::default();
+        self.totals = Totals::default();
+        removed
+    }
+
+    /// Returns when no walk uses what was removed before the call. Once for any number of removals,
+    /// before their memory is let go of.
+    pub fn wait_for_readers(&mut self) {
+        self.table.readers().wait();
+        self.free_limbo();
+    }
+
+    /// Sets what devices may do to the area at exactly `span`. What is taken away may still be used
+    /// by walks that go on. Allocates nothing.
+    ///
+    /// Returns `false`, and does nothing, where there is no such area.
+    pub fn set_permission(&mut self, span: Span, permission: Permission) -> bool {
+        if self.area_at(span.start()).is_none_or(|area| area.span != span) {
+            return false;
+        }
+        let tree = &self.table.tree;
+        let mut at = span.start();
+        while let Some((word, found)) = tree.leaf_word(at) {
+            store(word, found.leaf.permitting(permission));
+            match found.last(at) {
+                last if last >= span.last() => break,
+                last => at = last + 1,
+            }
+        }
+        true
+    }
+
+    /// The area that covers `iova`. Takes time in proportion to its leaves.
+    pub fn area_at(&self, iova: u64) -> Option<Area> {
+        self.table.tree.find(iova)?;
+        let start = self.first_page_of_area(iova) << PAGE_LG2;
+        let first = self.table.tree.find(start)?;
+        let target = Target {
+            output: first.leaf.output(),
+            permission: first.leaf.permission(),
+            tag: first.leaf.tag(),
+        };
+        let span = Span::from_ends(start, self.last_of_area(iova))?;
+        Some(Area { span, target })
+    }
+
+    /// The lowest area that lies at or above `from`, or covers it.
+    pub fn next_area(&self, from: u64) -> Option<Area> {
+        let rest = Span::from_ends(from, self.table.aperture().last())?;
+        let page = self.first_used(PageRun::covering(rest))?;
+        self.area_at(from.max(page << PAGE_LG2))
+    }
+
+    /// The lowest span inside `within` that meets no area and suits `fit`: what Linux chooses.
+    ///
+    /// Reads only what changed since it was asked last, and then a few words.
+    pub fn first_fit(&mut self, within: Span, fit: Fit) -> Option<Span> {
+        let within = within.intersection(self.table.aperture())?;
+        let first_page = within.start().next_multiple_of(1 << PAGE_LG2);
+        if within.start() < first_page {
+            let fits = fit.lowest_in(within).filter(|span| {
+                let taken = PageRun::covering(
+                    Span::from_ends(within.start(), span.last()).unwrap_or(*span),
+                );
+                self.first_used(taken).is_none()
+            });
+            if fits.is_some() {
+                return fits;
+            }
+        }
+        let pages = Span::from_ends(first_page, within.last())?;
+        self.gaps.first_fit(pages, fit, &self.table.tree, &mut self.uses)
+    }
+
+    /// The first address of `span` that no area covers.
+    pub fn first_hole(&mut self, span: Span) -> Option<u64> {
+        self.first_fit(span, Fit::one_byte()).map(Span::start)
+    }
+
+    /// How many areas there are.
+    pub const fn areas(&self) -> u64 {
+        self.totals.areas
+    }
+
+    /// How many bytes are in areas.
+    pub const fn mapped_bytes(&self) -> u64 {
+        self.totals.pages << PAGE_LG2
+    }
+
+    /// The table.
+    pub const fn table(&self) -> &Arc<PageTable> {
+        &self.table
+    }
+
+    fn check(&self, span: Span, target: Target) -> Result<PageRun, InsertError> {
+        let whole = |address: u64| address.trailing_zeros() >= PAGE_LG2;
+        let end = span.last().wrapping_add(1);
+        let aligned = whole(span.start()) && whole(end) && whole(target.output);
+        if !aligned || target.tag >= TAG_END {
+            return Err(InsertError::Misaligned(span));
+        }
+        let output_last = target.output.checked_add(span.last() - span.start());
+        let fits = output_last.is_some_and(|last| last < OUTPUT_END);
+        if !fits || !self.table.aperture().contains_span(span) {
+            return Err(InsertError::OutsideAperture(span));
+        }
+        Ok(PageRun::covering(span))
+    }
+
+    /// The lowest page of `run` that an area covers.
+    fn first_used(&self, run: PageRun) -> Option<u64> {
+        let tree = &self.table.tree;
+        let mut page = run.first;
+        while page < run.end {
+            let iova = page << PAGE_LG2;
+            let skip_lg2 = if count_below(&tree.level3, iova, LEVEL3_LG2) == 0 {
+                LEVEL3_LG2
+            } else {
+                let level2 = tree.level2_word(iova).map(load)?;
+                let level1 = tree.level1_word(iova).map(load)?;
+                if level2.is_leaf() || level1.is_leaf() {
+                    return Some(page);
+                }
+                if level1.is_table() {
+                    let part = run.in_table_of(page);
+                    let used = self.uses.get(level1.index()).first_used(part);
+                    if let Some(index) = used {
+                        return Some(table_start(page) + index as u64);
+                    }
+                }
+                if level2.is_nothing() { LEVEL2_LG2 } else { LEVEL1_LG2 }
+            };
+            page = next_boundary(page, skip_lg2);
+        }
+        None
+    }
+
+    /// Whether no area lies on both sides of the boundary before `iova`.
+    fn may_cut_before(&self, iova: u64) -> bool {
+        self.table.tree.find(iova).is_none_or(|at| at.start(iova) == iova && at.leaf.is_first())
+    }
+
+    /// Whether no area lies on both sides of the boundary after `iova`.
+    fn may_cut_after(&self, iova: u64) -> bool {
+        self.table.tree.find(iova).is_none_or(|at| at.last(iova) == iova && at.leaf.is_last())
+    }
+
+    fn first_page_of_area(&self, iova: u64) -> u64 {
+        let mut at = iova;
+        while let Some(found) = self.table.tree.find(at) {
+            at = found.start(at);
+            if found.leaf.is_first() || at == 0 {
+                break;
+            }
+            at -= 1;
+        }
+        at >> PAGE_LG2
+    }
+
+    fn last_of_area(&self, iova: u64) -> u64 {
+        let mut at = iova;
+        while let Some(found) = self.table.tree.find(at) {
+            at = found.last(at);
+            if found.leaf.is_last() {
+                break;
+            }
+            at += 1;
+        }
+        at
+    }
+}
+
+/// Sums over the table.
+#[derive(Debug, Default)]
+struct Totals {
+    areas: u64,
+    pages: u64,
+    /// Level-0 tables that are linked.
+    tables: u32,
+}
+
+/// Tables that were unlinked and that walks may still be in, linked through their
+/// [`TableUse::next`].
+#[derive(Debug, Default)]
+struct Limbo {
+    /// Nothing but zeros is in them.
+    zeroed: Option<u32>,
+    /// Dropped unread.
+    unread: Option<u32>,
+    /// How many were dropped unread.
+    unread_count: u32,
+}
+
+/// The use of each table that was ever handed out, by index, in chunks that never move.
+#[derive(Debug, Default)]
+pub(crate) struct TableUses {
+    chunks: Vec<Box<[TableUse]>>,
+}
+
+impl TableUses {
+    #[inline]
+    pub(crate) fn get(&self, index: u32) -> &TableUse {
+        &self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, index: u32) -> &mut TableUse {
+        &mut self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+    }
+
+    fn reserve(&mut self, index: u32) {
+        while self.chunks.len() <= index as usize / CHUNK {
+            self.chunks.push((0..CHUNK).map(|_| TableUse::default()).collect());
+        }
+    }
+}
+
+const CHUNK: usize = 32;
+
+/// Page numbers from `first` to before `end`, at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PageRun {
+    first: u64,
+    end: u64,
+}
+
+impl PageRun {
+    const fn new(first: u64, end: u64) -> Option<Self> {
+        if first < end { Some(Self { first, end }) } else { None }
+    }
+
+    /// The pages that `span` meets.
+    const fn covering(span: Span) -> Self {
+        Self { first: span.start() >> PAGE_LG2, end: (span.last() >> PAGE_LG2) + 1 }
+    }
+
+    const fn count(self) -> u64 {
+        self.end - self.first
+    }
+
+    /// The part from `page` on that lies in the level-0 table of `page`.
+    fn in_table_of(self, page: u64) -> PagesInTable {
+        let start = table_start(page);
+        let last = (self.end - 1).min(start + (TABLE_ENTRIES as u64 - 1));
+        PagesInTable { first: index(page - start), last: index(last - start) }
+    }
+}
+
+impl Tree {
+    fn level1_word(&self, iova: u64) -> Option<&AtomicU64> {
+        self.level1.get(iova >> LEVEL1_LG2)
+    }
+
+    fn level2_word(&self, iova: u64) -> Option<&AtomicU64> {
+        self.level2.get(iova >> LEVEL2_LG2)
+    }
+
+    /// The leaf that covers `iova`, and the word that it is in.
+    fn leaf_word(&self, iova: u64) -> Option<(&AtomicU64, Found)> {
+        let found = self.find(iova)?;
+        let word = match found.size_lg2 {
+            LEVEL2_LG2 => self.level2_word(iova)?,
+            LEVEL1_LG2 => self.level1_word(iova)?,
+            _ => &self.table(iova)?[crate::tree::index_in_table(iova)],
+        };
+        Some((word, found))
+    }
+}
+
+/// How many entries are in use below the word for `iova` in one of the upper levels.
+fn count_below(words: &SparseWords, iova: u64, size_lg2: u32) -> u64 {
+    words.get(iova >> size_lg2).map_or(0, |word| load(word).below())
+}
+
+/// The first page of the level-0 table that covers `page`.
+const fn table_start(page: u64) -> u64 {
+    page >> TABLE_LG2 << TABLE_LG2
+}
+
+/// The first page after `page` that starts a leaf of 2 to the power of `size_lg2` bytes.
+const fn next_boundary(page: u64, size_lg2: u32) -> u64 {
+    let pages_lg2 = size_lg2 - PAGE_LG2;
+    ((page >> pages_lg2) + 1) << pages_lg2
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "an index into a table")]
+const fn index(pages: u64) -> usize {
+    pages as usize
+}

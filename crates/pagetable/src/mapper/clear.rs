@@ -1,0 +1,177 @@
+//! Taking areas out.
+
+use std::ops::Range;
+
+use super::{Limbo, Mapper, PageRun, Removed, count_below, next_boundary};
+use crate::entry::Entry;
+use crate::memory::{AtomicU64, SparseWords};
+use crate::table_use::PagesInTable;
+use crate::tree::{LEVEL1_LG2, LEVEL2_LG2, LEVEL3_LG2, load, store};
+use crate::{PAGE_LG2, TABLE_LG2};
+
+impl Mapper {
+    /// Takes out whatever is in `run`, which cuts no area.
+    pub(super) fn clear(&mut self, run: PageRun) -> Removed {
+        let mut cleared = Cleared::default();
+        let mut page = run.first;
+        while page < run.end {
+            let skip_lg2 = self.clear_one(page, run, &mut cleared);
+            page = next_boundary(page, skip_lg2);
+        }
+        self.totals.areas -= cleared.areas;
+        self.totals.pages -= cleared.pages;
+        Removed { areas: cleared.areas, bytes: cleared.pages << PAGE_LG2 }
+    }
+
+    /// Takes out the leaf or the part of a table at `page`. Returns the binary logarithm of the
+    /// bytes, aligned, in which nothing of the run is left.
+    fn clear_one(&mut self, page: u64, run: PageRun, cleared: &mut Cleared) -> u32 {
+        let iova = page << PAGE_LG2;
+        let tree = &self.table.tree;
+        let Some(level2) = tree.level2_word(iova).map(load) else { return LEVEL3_LG2 };
+        if level2.is_leaf() {
+            cleared.note(level2, LEVEL2_LG2);
+            tree.level2_word(iova).into_iter().for_each(|word| store(word, Entry::NOTHING));
+            remove_below(&tree.level3, iova, LEVEL3_LG2);
+            self.gaps.touch_huge(iova);
+            return LEVEL2_LG2;
+        }
+        if level2.is_nothing() {
+            let none = count_below(&tree.level3, iova, LEVEL3_LG2) == 0;
+            return if none { LEVEL3_LG2 } else { LEVEL2_LG2 };
+        }
+        let Some(level1) = tree.level1_word(iova).map(load) else { return LEVEL2_LG2 };
+        if level1.is_leaf() {
+            cleared.note(level1, LEVEL1_LG2);
+            self.unlink(iova);
+            self.gaps.touch(iova);
+        } else if level1.is_table() {
+            self.clear_small(level1.index(), page, run, cleared);
+            self.gaps.touch(iova);
+        }
+        LEVEL1_LG2
+    }
+
+    /// Takes out small pages: entry by entry, or the whole table unread.
+    #[inline]
+    fn clear_small(&mut self, table: u32, page: u64, run: PageRun, cleared: &mut Cleared) {
+        let part = run.in_table_of(page);
+        let usage = self.uses.get_mut(table);
+        if part == PagesInTable::ALL {
+            cleared.pages += u64::from(usage.pages);
+            cleared.areas += u64::from(usage.areas);
+            usage.give_back(part);
+            usage.areas = 0;
+            return self.drop_table(page << PAGE_LG2, table, false);
+        }
+        let pages = usage.give_back(part);
+        let entries = &self.table.tree.tables.table(table)[part.first..=part.last];
+        let areas = clear_entries(entries);
+        let usage = self.uses.get_mut(table);
+        usage.areas -= areas;
+        cleared.pages += u64::from(pages);
+        cleared.areas += u64::from(areas);
+        if usage.pages == 0 {
+            self.drop_table(page << PAGE_LG2, table, true);
+        }
+    }
+
+    /// Unlinks a table and keeps it until walks that may be in it have ended.
+    fn drop_table(&mut self, iova: u64, table: u32, zeroed: bool) {
+        self.unlink(iova);
+        self.totals.tables -= 1;
+        self.limbo.unread_count += u32::from(!zeroed);
+        let list = if zeroed { &mut self.limbo.zeroed } else { &mut self.limbo.unread };
+        self.uses.get_mut(table).next = list.replace(table);
+    }
+
+    /// Frees the tables that no walk is in any more.
+    pub(super) fn free_limbo(&mut self) {
+        if self.totals.tables == 0 && self.limbo.unread_count >= RESET_TABLES {
+            // None is in use. For many it is cheaper to have the system zero them.
+            self.limbo = Limbo::default();
+            return self.table.tree.tables.reset();
+        }
+        while let Some(table) = self.limbo.zeroed {
+            self.limbo.zeroed = self.uses.get_mut(table).next.take();
+            self.table.tree.tables.free_zeroed(table);
+        }
+        while let Some(table) = self.limbo.unread {
+            self.limbo.unread = self.uses.get_mut(table).next.take();
+            self.table.tree.tables.free(table);
+        }
+        self.limbo.unread_count = 0;
+    }
+
+    /// Empties level 1 and what is above, without reading level 1.
+    pub(super) fn discard_upper_levels(&self) {
+        let tree = &self.table.tree;
+        for index3 in 0..tree.level3.length() {
+            if load(&tree.level3.slice(index3..index3 + 1)[0]).is_nothing() {
+                continue;
+            }
+            let end = ((index3 + 1) << TABLE_LG2).min(tree.level2.length());
+            let mut at = index3 << TABLE_LG2;
+            while at < end {
+                let used = run_of(&tree.level2, at..end, true);
+                let level1 = used.start << TABLE_LG2..used.end << TABLE_LG2;
+                tree.level1.discard(level1);
+                tree.level2.discard(used.clone());
+                at = run_of(&tree.level2, used.end..end, false).end;
+            }
+        }
+        tree.level3.discard(0..tree.level3.length());
+    }
+
+    /// Empties a level-1 entry, and counts what that means further up.
+    fn unlink(&self, iova: u64) {
+        let tree = &self.table.tree;
+        tree.level1_word(iova).into_iter().for_each(|word| store(word, Entry::NOTHING));
+        if remove_below(&tree.level2, iova, LEVEL2_LG2) == 0 {
+            remove_below(&tree.level3, iova, LEVEL3_LG2);
+        }
+    }
+}
+
+/// The words at the start of `range` that are in use, or are not.
+fn run_of(words: &SparseWords, range: Range<usize>, used: bool) -> Range<usize> {
+    let differs = |word: &AtomicU64| load(word).is_nothing() == used;
+    let length = words.slice(range.clone()).iter().position(differs);
+    range.start..length.map_or(range.end, |length| range.start + length)
+}
+
+/// What a clearing met so far.
+#[derive(Default)]
+struct Cleared {
+    areas: u64,
+    pages: u64,
+}
+
+impl Cleared {
+    fn note(&mut self, leaf: Entry, size_lg2: u32) {
+        self.pages += 1 << (size_lg2 - PAGE_LG2);
+        self.areas += u64::from(leaf.is_first());
+    }
+}
+
+/// Empties entries; returns how many areas start in them.
+#[inline]
+fn clear_entries(entries: &[AtomicU64]) -> u16 {
+    let mut areas = 0;
+    for word in entries {
+        areas += u16::from(load(word).is_first());
+        store(word, Entry::NOTHING);
+    }
+    areas
+}
+
+/// Takes one off the count of entries in use below; returns what is left.
+fn remove_below(words: &SparseWords, iova: u64, size_lg2: u32) -> u64 {
+    let Some(word) = words.get(iova >> size_lg2) else { return 0 };
+    let count = load(word).below().saturating_sub(1);
+    store(word, Entry::in_use_below(count));
+    count
+}
+
+/// From how many tables on giving memory back is worth a system call.
+const RESET_TABLES: u32 = 64;

@@ -1,0 +1,239 @@
+//! The side of the table that translates.
+
+use std::io;
+use std::sync::Arc;
+
+use span::Span;
+
+use crate::entry::{Entry, Permission};
+use crate::readers::{Announcement, Readers};
+use crate::tree::{Found, LEVEL1_LG2, Tree, index_in_table, load};
+use crate::{Mapper, PAGE_LG2, Shape};
+
+/// A translation table that is read while it changes.
+#[derive(Debug)]
+pub struct PageTable {
+    pub(crate) tree: Tree,
+    pub(crate) shape: Shape,
+    readers: Readers,
+}
+
+impl PageTable {
+    /// An empty table and the one handle that changes it.
+    ///
+    /// # Errors
+    /// As `mmap(2)`: `ENOMEM`, where addresses cannot be reserved. `EINVAL` for a shape that cannot
+    /// be.
+    pub fn new(shape: Shape) -> io::Result<(Arc<Self>, Mapper)> {
+        if !cfg!(loom) && !(30..=57).contains(&shape.address_bits) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let tree = Tree::new(&shape)?;
+        let table = Arc::new(Self { tree, shape, readers: Readers::new() });
+        let mapper = Mapper::new(Arc::clone(&table))?;
+        Ok((table, mapper))
+    }
+
+    /// Registers someone who will translate. Takes the list of readers.
+    pub fn reader(self: &Arc<Self>) -> Reader {
+        Reader { announcement: self.readers.join(), table: Arc::clone(self) }
+    }
+
+    /// Those who may be walking.
+    pub fn readers(&self) -> &Readers {
+        &self.readers
+    }
+
+    /// The addresses that can be mapped.
+    pub fn aperture(&self) -> Span {
+        let last = (1 << self.shape.address_bits) - 1;
+        Span::from_ends(0, last).expect("starts at zero")
+    }
+}
+
+/// A thread's licence to translate. Unregisters itself when dropped.
+#[derive(Debug)]
+pub struct Reader {
+    announcement: Arc<Announcement>,
+    table: Arc<PageTable>,
+}
+
+impl Reader {
+    /// Begins a walk. What it translates to stays valid until it is dropped, because whoever unmaps
+    /// waits for it: keep it while data moves, and no longer. Takes no lock and never waits.
+    #[inline]
+    pub fn walk(&mut self) -> Walk<'_> {
+        self.table.readers.begin(&self.announcement);
+        Walk { table: &self.table, announcement: &self.announcement }
+    }
+
+    /// The table.
+    pub fn table(&self) -> &Arc<PageTable> {
+        &self.table
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.table.readers.leave(&self.announcement);
+    }
+}
+
+/// A stretch of time in which translations stay valid.
+#[derive(Debug)]
+pub struct Walk<'a> {
+    table: &'a PageTable,
+    announcement: &'a Announcement,
+}
+
+impl Walk<'_> {
+    /// Where the byte at `iova` is, and all that follow it in the same leaf.
+    ///
+    /// # Errors
+    /// A [`Fault`] at `iova`.
+    #[inline]
+    pub fn translate(&self, iova: u64, access: Permission) -> Result<Piece, Fault> {
+        self.table.tree.translate(iova, access)
+    }
+
+    /// Translates `span` leaf by leaf, in ascending order.
+    ///
+    /// # Errors
+    /// The first [`Fault`] in it. Pieces before that were passed on.
+    #[inline]
+    pub fn for_each_piece(
+        &self,
+        span: Span,
+        access: Permission,
+        each: impl FnMut(Piece),
+    ) -> Result<(), Fault> {
+        self.table.tree.for_each_piece(span, access, each)
+    }
+}
+
+impl Drop for Walk<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.table.readers.end(self.announcement);
+    }
+}
+
+/// A run of bytes that one leaf translates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The I/O virtual address of the first byte.
+    pub iova: u64,
+    /// Where it is.
+    pub output: u64,
+    /// Bytes.
+    pub length: u64,
+    /// What a device may do there.
+    pub permission: Permission,
+    /// The area's tag.
+    pub tag: u16,
+}
+
+/// Why an address has no translation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason} at I/O virtual address {iova:#x}")]
+pub struct Fault {
+    /// Where.
+    pub iova: u64,
+    /// Why.
+    pub reason: FaultReason,
+}
+
+/// See [`Fault`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FaultReason {
+    /// Nothing is mapped, or an area that permits nothing.
+    #[error("nothing is mapped")]
+    Unmapped,
+    /// The area permits less than was asked for.
+    #[error("access not permitted")]
+    Denied,
+}
+
+impl Tree {
+    #[inline]
+    pub(crate) fn translate(&self, iova: u64, access: Permission) -> Result<Piece, Fault> {
+        match self.find(iova) {
+            Some(found) if found.leaf.permits(access) => Ok(found.piece(iova, found.last(iova))),
+            other => Err(refuse(iova, other.map_or(Entry::NOTHING, |found| found.leaf))),
+        }
+    }
+
+    #[inline]
+    fn for_each_piece(
+        &self,
+        span: Span,
+        access: Permission,
+        mut each: impl FnMut(Piece),
+    ) -> Result<(), Fault> {
+        let mut at = span.start();
+        loop {
+            let found = self.find(at);
+            let Some(found) = found.filter(|found| found.leaf.permits(access)) else {
+                return Err(refuse(at, found.map_or(Entry::NOTHING, |found| found.leaf)));
+            };
+            let last = found.last(at).min(span.last());
+            each(found.piece(at, last));
+            if last == span.last() {
+                return Ok(());
+            }
+            at = last + 1;
+            if found.size_lg2 == PAGE_LG2 && at & ((1 << LEVEL1_LG2) - 1) != 0 {
+                at = match self.rest_of_table(at, span.last(), access, &mut each)? {
+                    Some(next) => next,
+                    None => return Ok(()),
+                };
+            }
+        }
+    }
+
+    /// Goes on with the small pages of the table that covers `at`, which starts a page, without
+    /// looking that up again for each. Returns where to continue, `None` at the end.
+    #[inline]
+    fn rest_of_table(
+        &self,
+        mut at: u64,
+        last: u64,
+        access: Permission,
+        each: &mut impl FnMut(Piece),
+    ) -> Result<Option<u64>, Fault> {
+        let Some(table) = self.table(at) else { return Err(refuse(at, Entry::NOTHING)) };
+        for word in &table[index_in_table(at)..] {
+            let found = Found { leaf: load(word), size_lg2: PAGE_LG2 };
+            if !found.leaf.permits(access) {
+                return Err(refuse(at, found.leaf));
+            }
+            let page_last = found.last(at);
+            each(found.piece(at, page_last.min(last)));
+            if page_last >= last {
+                return Ok(None);
+            }
+            at = page_last + 1;
+        }
+        Ok(Some(at))
+    }
+}
+
+impl Found {
+    #[inline]
+    fn piece(self, iova: u64, last: u64) -> Piece {
+        Piece {
+            iova,
+            output: self.output(iova),
+            length: last - iova + 1,
+            permission: self.leaf.permission(),
+            tag: self.leaf.tag(),
+        }
+    }
+}
+
+#[cold]
+fn refuse(iova: u64, leaf: Entry) -> Fault {
+    let reason =
+        if leaf.permits(Permission::NONE) { FaultReason::Denied } else { FaultReason::Unmapped };
+    Fault { iova, reason }
+}
