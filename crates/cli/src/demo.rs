@@ -46,7 +46,6 @@ fn perform() -> io::Result<(ExitStatus, Vec<Stamped>)> {
         .args(["run", "--events", &fd, "--"])
         .arg(&this_program)
         .args(["demo-client", "--events", &fd])
-        .env_remove("BINDERY")
         .spawn()?;
     drop(writer);
     let lines = BufReader::new(reader).lines();

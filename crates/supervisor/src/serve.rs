@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use host::signal::Mask;
-use rustix::process::{Pid, Resource, Rlimit, WaitOptions, getrlimit, setrlimit, setsid, wait};
+use rustix::process::{Pid, Resource, Rlimit, WaitOptions, getrlimit, setrlimit, wait};
 
 use crate::closes::Closes;
 use crate::control::{Control, Listing, rows};
@@ -25,7 +25,7 @@ use crate::filter;
 use crate::front_end::FrontEnd;
 use crate::link::{Link, Message};
 use crate::listener::Listeners;
-use crate::machine::Machine;
+use crate::machine::{Assignable, Machine};
 use crate::overlay::Overlay;
 use crate::platform::P2pMap;
 use crate::process::Tasks;
@@ -159,7 +159,7 @@ fn environment_of(
 /// Leaves the terminal's session, whose signals are for the program, and takes as many files as may be.
 fn leave_the_terminal() {
     // Cannot fail: a forked process leads no group.
-    let _ = setsid();
+    let _ = rustix::process::setpgid(None, None);
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
@@ -170,7 +170,11 @@ fn listen_for_questions(front: &Arc<FrontEnd>, program: &[OsString]) -> Option<C
     let front = Arc::clone(front);
     // Without a socket only `bindery ls` misses something.
     let listing = move || {
-        let functions = rows(&front.machine, |device| front.files.opener_of(device));
+        let bound = |device: &Assignable| {
+            let link = format!("/sys/bus/pci/devices/{}/driver", device.address);
+            front.overlay.readlink(link.as_bytes()).is_some_and(|found| found.is_ok())
+        };
+        let functions = rows(&front.machine, bound, |device| front.files.opener_of(device));
         Listing { pid: process::id(), program: program.clone(), functions }
     };
     Control::serve(listing).ok()

@@ -85,8 +85,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
 /// By time, each step where it began.
 fn in_order(events: &[Stamped]) -> Vec<Stamped> {
     let mut events = events.to_vec();
-    let began = events.iter().map(|event| event.at_ns).min().unwrap_or(0);
-    let mut done = began;
+    let mut done = events.iter().map(earliest).min().unwrap_or(0);
     for Stamped { at_ns, event } in &mut events {
         if let Event::Step { done: Timed { at_ns: ended, .. } } = event {
             *at_ns = done;
@@ -95,6 +94,11 @@ fn in_order(events: &[Stamped]) -> Vec<Stamped> {
     }
     events.sort_by_key(|event| (event.at_ns, !matches!(event.event, Event::Step { .. })));
     events
+}
+
+/// A step is stamped when it is told, a little after it was done.
+fn earliest(event: &Stamped) -> u64 {
+    if let Event::Step { done } = &event.event { done.at_ns } else { event.at_ns }
 }
 
 /// Transfers of one function that follow each other, as one of each direction.
@@ -170,6 +174,20 @@ mod tests {
               | b1d0:01:00.0 writes 128 KiB of memory
 ";
         assert_eq!(text(&events, Style::plain()), expected);
+    }
+
+    #[test]
+    fn steps_keep_their_order_where_only_the_client_speaks() {
+        let told_late = |at_ns, step_at_ns, step| {
+            let done = Timed { at_ns: step_at_ns, round: 1, step };
+            Stamped { at_ns, event: Event::Step { done } }
+        };
+        let events = [
+            told_late(11, 10, Step::OpenedIommu),
+            told_late(21, 20, Step::AllocatedIoas { id: 1 }),
+        ];
+        let text = text(&events, Style::plain());
+        assert!(text.find("open").unwrap() < text.find("allocate").unwrap(), "{text}");
     }
 
     #[test]

@@ -11,15 +11,21 @@ use crate::platform::Platform;
 
 /// Every function of a machine that nobody runs, by address.
 pub fn function_rows(platform: &Platform) -> Vec<FunctionRow> {
-    rows(&Machine::build(platform, Arc::new(Unheard)), |_| None)
+    let machine = Machine::build(platform, Arc::new(Unheard));
+    rows(&machine, |device| device.bound_at_start, |_| None)
 }
 
-/// Every function of a machine, by address. `opener` names the process that has `vfioN` open.
-pub(crate) fn rows(machine: &Machine, opener: impl Fn(usize) -> Option<i32>) -> Vec<FunctionRow> {
+/// Every function of a machine, by address. `bound` says whether vfio-pci has it now; `opener` names
+/// the process that has `vfioN` open.
+pub(crate) fn rows(
+    machine: &Machine,
+    bound: impl Fn(&Assignable) -> bool,
+    opener: impl Fn(usize) -> Option<i32>,
+) -> Vec<FunctionRow> {
     let bridges = machine.bridges.iter().map(|port| (port.address, bridge(port)));
     let devices = machine.devices.iter().map(|device| {
         let owner = opener(device.vfio_index).map(owner);
-        (device.address, assignable(device, owner))
+        (device.address, assignable(device, bound(device), owner))
     });
     let mut rows: Vec<_> = bridges.chain(devices).collect();
     rows.sort_by_key(|(address, _)| *address);
@@ -38,7 +44,7 @@ fn bridge(port: &Bridge) -> FunctionRow {
     }
 }
 
-fn assignable(device: &Assignable, owner: Option<Owner>) -> FunctionRow {
+fn assignable(device: &Assignable, bound: bool, owner: Option<Owner>) -> FunctionRow {
     FunctionRow {
         address: device.address.to_string(),
         model: match device.physical_function {
@@ -47,8 +53,8 @@ fn assignable(device: &Assignable, owner: Option<Owner>) -> FunctionRow {
         },
         group: Some(device.group_id),
         tee: if device.tee { "capable" } else { "-" }.to_owned(),
-        driver: device.bound_at_start.then(|| "vfio-pci".to_owned()),
-        vfio: device.bound_at_start.then(|| format!("vfio{}", device.vfio_index)),
+        driver: bound.then(|| "vfio-pci".to_owned()),
+        vfio: bound.then(|| format!("vfio{}", device.vfio_index)),
         owner,
     }
 }
@@ -65,4 +71,34 @@ impl Notices for Unheard {
     fn dma_fault(&self, _function: Address, _fault: &DmaFault) {}
 
     fn interrupt_unheard(&self, _function: Address, _interrupt: Interrupt) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_platform_is_listed_by_address() {
+        let rows = function_rows(&Platform::default());
+        let addresses: Vec<_> = rows.iter().map(|row| row.address.as_str()).collect();
+        assert!(addresses.is_sorted(), "{addresses:?}");
+        let find = |address: &str| rows.iter().find(|row| row.address == address).unwrap();
+        assert_eq!(find("b1d0:01:00.0").vfio.as_deref(), Some("vfio0"));
+        assert_eq!(find("b1d0:01:00.0").tee, "capable");
+        assert_eq!(find("b1d0:01:00.1").model, "dma-engine VF");
+        assert_eq!(find("b1d0:00:01.0").driver, None);
+        assert_eq!(find("b1d0:03:00.0").group, find("b1d0:03:00.1").group);
+    }
+
+    #[test]
+    fn what_was_unbound_has_neither_driver_nor_file() {
+        let machine = Machine::build(&Platform::default(), Arc::new(Unheard));
+        let own = i32::try_from(std::process::id()).unwrap();
+        let rows =
+            rows(&machine, |device| device.vfio_index != 0, |index| (index == 1).then_some(own));
+        let find = |address: &str| rows.iter().find(|row| row.address == address).unwrap();
+        assert_eq!(find("b1d0:01:00.0").driver, None);
+        assert_eq!(find("b1d0:01:00.0").vfio, None);
+        assert_eq!(find("b1d0:01:00.1").owner.as_ref().map(|owner| owner.pid), Some(own));
+    }
 }
