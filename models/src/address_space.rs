@@ -8,12 +8,15 @@ use std::collections::BTreeMap;
 /// What is mapped, byte by byte.
 pub struct AddressSpace {
     /// For each address the area that covers it.
-    cells: Vec<Option<u64>>,
-    /// Start of each area and the memory it begins with, by name.
-    areas: BTreeMap<u64, Area>,
-    next_name: u64,
+    cells: Vec<Option<Name>>,
+    /// Where each area is, and the memory it begins with.
+    areas: BTreeMap<Name, Area>,
+    next_name: Name,
     alignment: u64,
 }
+
+/// Tells areas apart.
+type Name = u16;
 
 struct Area {
     start: u64,
@@ -49,8 +52,12 @@ impl AddressSpace {
 
     /// An empty space where addresses and lengths are multiples of `alignment`, a power of two.
     pub fn new(alignment: u64) -> Self {
-        let cells = (0..Self::SIZE).map(|_| None).collect();
-        Self { cells, areas: BTreeMap::new(), next_name: 0, alignment }
+        Self {
+            cells: vec![None; index(Self::SIZE)],
+            areas: BTreeMap::new(),
+            next_name: 0,
+            alignment,
+        }
     }
 
     /// Maps `length` bytes of memory from `memory` on.
@@ -72,9 +79,7 @@ impl AddressSpace {
         }
         let name = self.next_name;
         self.next_name += 1;
-        for cell in self.range(start, length) {
-            *cell = Some(name);
-        }
+        self.range(start, length).fill(Some(name));
         self.areas.insert(name, Area { start, length, memory });
         Outcome::Value(start)
     }
@@ -88,9 +93,7 @@ impl AddressSpace {
             if first < start || first + whole > start + length {
                 return Outcome::Missing;
             }
-            for cell in self.range(first, whole) {
-                *cell = None;
-            }
+            self.range(first, whole).fill(None);
             self.areas.remove(&name);
             bytes += whole;
         }
@@ -103,9 +106,16 @@ impl AddressSpace {
         Some(area.memory + (address - area.start))
     }
 
+    /// Unmaps all areas and returns how many bytes those were.
+    pub fn unmap_all(&mut self) -> u64 {
+        let bytes = self.mapped();
+        *self = Self::new(self.alignment);
+        bytes
+    }
+
     /// How many bytes are mapped.
     pub fn mapped(&self) -> u64 {
-        self.cells.iter().filter(|cell| cell.is_some()).count() as u64
+        self.areas.values().map(|area| area.length).sum()
     }
 
     /// The lowest address that is as far into its page as `memory` and at least as aligned as both the
@@ -142,7 +152,7 @@ impl AddressSpace {
         (start..start + length).all(|address| self.cells[index(address)].is_none())
     }
 
-    fn range(&mut self, start: u64, length: u64) -> &mut [Option<u64>] {
+    fn range(&mut self, start: u64, length: u64) -> &mut [Option<Name>] {
         &mut self.cells[index(start)..index(start + length)]
     }
 }
