@@ -38,8 +38,8 @@ impl Device {
             function.reset(Reset::Function);
         }
         let decode = hardware::decode_bits(function);
-        let off = command::BUS_MASTER | command::INTX_DISABLE;
-        original.clone().with_command(|command| command & !off | decode).restore(function);
+        let usable = |command| command & !command::INTX_DISABLE | decode;
+        original.clone().with_command(usable).restore(function);
         let config = VirtualConfig::new(function, *facts);
         let mut memory = self.memory().lock();
         memory.config = Some(config);

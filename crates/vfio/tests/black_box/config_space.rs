@@ -139,6 +139,17 @@ fn command_and_status() {
     session.close();
 }
 
+/// Error bits clear when one is written: a write beside them must not write back what was read.
+#[test]
+fn a_write_beside_error_bits_leaves_them() {
+    let stand = Stand::new();
+    let session = stand.bound();
+    stand.function.raise_status(status::ERRORS);
+    session.set_config(header::COMMAND, &[2, 0, 0, 0]);
+    assert_eq!(session.config_word(header::STATUS) & status::ERRORS, status::ERRORS);
+    session.close();
+}
+
 #[test]
 fn a_virtual_function_looks_whole() {
     let stand = virtual_function();

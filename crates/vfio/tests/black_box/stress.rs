@@ -1,7 +1,8 @@
 //! Several threads at once. Debug builds assert the lock order on the way.
 
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use pci::regs::{express, header};
 use uapi::vfio::{DeviceInfo, irq_index, irq_set};
@@ -117,29 +118,29 @@ fn one_of_many_binds() {
 #[test]
 fn release_waits_for_what_runs() {
     let stand = Stand::new();
-    for _ in 0..50 {
-        let session = stand.bound();
-        let released = AtomicBool::new(false);
-        let (reader, _) = another(&session);
-        thread::scope(|scope| {
-            let released = &released;
-            scope.spawn(move || {
-                let mut bytes = [0; 64];
-                loop {
-                    let began_before = !released.load(SeqCst);
-                    match reader.read(position(2, 0), &mut bytes) {
-                        Ok(64) => assert!(began_before),
-                        refused => {
-                            assert_eq!(refused, Err(Errno::EINVAL));
-                            return;
-                        }
-                    }
-                }
-            });
-            session.file.release();
-            released.store(true, SeqCst);
-            stand.function.accesses();
+    let session = stand.bound();
+    let (reader, _) = another(&session);
+    let (come, has_come) = mpsc::channel();
+    let (go, may_go) = mpsc::channel();
+    let (released, is_released) = mpsc::channel();
+    stand.function.hold_next_read((come, may_go));
+    stand.function.events();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            assert_eq!(reader.read(position(2, 0), &mut [0; 8]), Ok(8));
         });
-        session.context.put_file();
-    }
+        has_come.recv().unwrap();
+        let file = session.file.clone();
+        scope.spawn(move || {
+            file.release();
+            released.send(()).unwrap();
+        });
+        let early = is_released.recv_timeout(Duration::from_millis(50));
+        assert!(early.is_err(), "a read is running");
+        assert!(stand.function.events().is_empty());
+        go.send(()).unwrap();
+        is_released.recv().unwrap();
+    });
+    assert_eq!(stand.function.events(), ["stop", "disconnect", "reset function"]);
+    session.context.put_file();
 }

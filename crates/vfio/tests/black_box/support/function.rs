@@ -1,6 +1,7 @@
 //! A function that writes down what is done to it.
 
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
 
 use mem::Pages;
 use pci::capability::{
@@ -63,7 +64,11 @@ struct State {
     backed: [Option<Arc<Pages>>; 6],
     events: Vec<String>,
     accesses: Vec<String>,
+    gate: Option<Gate>,
 }
+
+/// Where an access to a BAR is held up: it says that it has come, and goes on once it is told to.
+pub(crate) type Gate = (Sender<()>, Receiver<()>);
 
 impl Fake {
     pub(crate) fn new(address: Address, shape: Shape) -> Arc<Self> {
@@ -79,6 +84,7 @@ impl Fake {
             backed: Default::default(),
             events: Vec::new(),
             accesses: Vec::new(),
+            gate: None,
         };
         let fake = Self { address, bars, state: Mutex::new(state), no_lock: NoLock::default() };
         fake.config_write(pci::regs::header::BAR0, &0x4000_0000_u32.to_le_bytes());
@@ -111,6 +117,16 @@ impl Fake {
 
     pub(crate) fn bar_bytes(&self, index: usize, offset: usize, length: usize) -> Vec<u8> {
         self.state.lock().memory[index][offset..offset + length].to_vec()
+    }
+
+    /// Holds the next read of a BAR up.
+    pub(crate) fn hold_next_read(&self, gate: Gate) {
+        self.state.lock().gate = Some(gate);
+    }
+
+    /// Shows an error in the Status register.
+    pub(crate) fn raise_status(&self, bits: u16) {
+        self.state.lock().config.set_bits(pci::regs::header::STATUS, bits, bits);
     }
 
     fn note(&self, event: impl Into<String>) {
@@ -220,6 +236,11 @@ impl Function for Fake {
 
     fn bar_read(&self, index: usize, offset: u64, into: &mut [u8]) {
         self.no_lock.check();
+        let gate = self.state.lock().gate.take();
+        if let Some((come, go)) = gate {
+            come.send(()).unwrap();
+            go.recv().unwrap();
+        }
         let mut state = self.state.lock();
         state.accesses.push(format!("read {index} {offset:#x} {}", into.len()));
         assert!(into.len().is_power_of_two() && into.len() <= 8);
