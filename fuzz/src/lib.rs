@@ -1,0 +1,32 @@
+//! What the fuzz targets run: one module each, with `run(bytes)` that panics on a fault.
+//!
+//! | target | input is | must hold |
+//! |---|---|---|
+//! | [`commands`] | what a client does with its files | errors a kernel gives; nothing pinned, bound or alive when all is closed |
+//! | [`device_io`] | reads and writes of a bound device | IDs stay, capability chains end |
+//! | [`engine`] | accesses to the DMA engine, without VFIO in between | status words as documented, steps end |
+//! | [`platform`] | a platform file | a mistake has a place inside the text |
+//! | [`device_option`] | a `--device` option | likewise |
+//! | [`overlay_path`] | paths and flags | answers agree with each other |
+//! | [`trace_decode`] | calls with any bytes | each prints as one line |
+//! | [`config_walk`] | config space | chains end, and lie inside |
+//!
+//! Run one with `cargo fuzz run -s none TARGET`. Seeds are written by `cargo run --example seeds`;
+//! `cargo test` in this folder runs them without a fuzzer.
+
+pub mod commands;
+pub mod config_walk;
+pub mod device_io;
+pub mod device_option;
+pub mod engine;
+pub mod overlay_path;
+pub mod platform;
+pub mod trace_decode;
+
+pub mod descriptor;
+pub mod input;
+
+mod arena;
+pub mod client;
+mod eventfd;
+pub mod rig;
