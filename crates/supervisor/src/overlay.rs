@@ -391,7 +391,17 @@ fn describe_as(entry: &Entry, image: &std::fs::Metadata) -> Metadata {
         Entry::Node(node) => node.device_number(),
         Entry::Directory(_) | Entry::Link(_) | Entry::Attribute(_) => (0, 0),
     };
-    Metadata { mode: mode_of(entry), device_number, size, ..describe(image) }
+    let nlink = match entry {
+        // Its image may not be filled yet.
+        Entry::Directory(directory) if directory.ground() == Ground::Ours => {
+            let below = directory.entries();
+            2 + below.filter(|(_, entry)| matches!(entry, Entry::Directory(_))).count() as u64
+        }
+        Entry::Directory(_) | Entry::Link(_) | Entry::Attribute(_) | Entry::Node(_) => {
+            image.nlink()
+        }
+    };
+    Metadata { mode: mode_of(entry), device_number, size, nlink, ..describe(image) }
 }
 
 fn describe(found: &std::fs::Metadata) -> Metadata {

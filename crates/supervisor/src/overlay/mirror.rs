@@ -314,6 +314,7 @@ pub(super) fn snapshot(content: &[u8], mode: u32, flags: OFlags) -> io::Result<O
     rustix::fs::fcntl_add_seals(&file, seals)?;
     let again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
     let opened = rustix::fs::open(again, flags | OFlags::CLOEXEC, Mode::empty())?;
-    file.set_permissions(Permissions::from_mode(mode))?;
+    // Who watches for its close must be able to read it.
+    file.set_permissions(Permissions::from_mode(mode | 0o400))?;
     Ok(opened)
 }
