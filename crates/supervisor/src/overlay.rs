@@ -299,6 +299,10 @@ fn open_machines(path: &Path, flags: OFlags) -> Result<Opened, Errno> {
     opened.map(Opened::File).map_err(|error| errno(&error.into()))
 }
 
+/// What of a program's flags an open of ours has too.
+const KEPT: OFlags =
+    OFlags::RWMODE.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::PATH);
+
 /// Opens what is ours. The order of refusals is Linux's.
 fn open_ours(
     tree: &Directory,
@@ -307,64 +311,53 @@ fn open_ours(
     entry: &Entry,
     flags: OFlags,
 ) -> Result<Opened, Errno> {
-    let access = flags & OFlags::RWMODE;
-    let writes = access == OFlags::WRONLY || access == OFlags::RDWR;
-    // Open modes 2 and 3 both read, as far as these files go.
-    let reads = access != OFlags::WRONLY;
-    let kept = OFlags::RWMODE | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::PATH;
-    let is_directory = matches!(entry, Entry::Directory(_));
-    if flags.contains(OFlags::PATH) {
-        if flags.contains(OFlags::DIRECTORY) && !is_directory {
-            return Err(Errno::ENOTDIR);
-        }
+    // Of an attribute, the image holds what it says now.
+    let mut image = || {
         if let Entry::Attribute(file) = entry {
-            refresh(tree, mirror, path, file)?;
+            mirror.refresh(tree, path, file.mode, (file.show)())?;
         }
-        let opened = mirror.open(tree, path, entry, flags & kept);
-        return opened.map(Opened::File).map_err(|error| errno(&error));
+        mirror.open(tree, path, entry, flags & KEPT).map(Opened::File)
+    };
+    let mut image = || image().map_err(|error| errno(&error));
+    if flags.contains(OFlags::PATH) {
+        let directory = matches!(entry, Entry::Directory(_));
+        return if flags.contains(OFlags::DIRECTORY) && !directory {
+            Err(Errno::ENOTDIR)
+        } else {
+            image()
+        };
     }
     if flags.contains(OFlags::CREATE | OFlags::EXCL) {
         return Err(Errno::EEXIST);
     }
-    let file = match entry {
-        Entry::Directory(_) if flags.contains(OFlags::TMPFILE) => return Err(Errno::EOPNOTSUPP),
-        Entry::Directory(_) if writes || flags.contains(OFlags::CREATE) => {
-            return Err(Errno::EISDIR);
-        }
-        Entry::Directory(_) => {
-            let opened = mirror.open(tree, path, entry, flags & kept);
-            return opened.map(Opened::File).map_err(|error| errno(&error));
-        }
-        _ if flags.contains(OFlags::DIRECTORY) => return Err(Errno::ENOTDIR),
-        Entry::Link(_) => return Err(Errno::ELOOP),
-        Entry::Node(node) => return Ok(Opened::Node(*node)),
-        Entry::Attribute(file) => file,
-    };
-    // sysfs asks the permission bits of everyone together, and of root too.
-    if reads && file.mode & 0o444 == 0 || writes && (file.mode & 0o222 == 0) {
-        return Err(Errno::EACCES);
+    let reads_only = flags & OFlags::RWMODE == OFlags::RDONLY;
+    match entry {
+        Entry::Directory(_) if flags.contains(OFlags::TMPFILE) => Err(Errno::EOPNOTSUPP),
+        Entry::Directory(_) if !reads_only || flags.contains(OFlags::CREATE) => Err(Errno::EISDIR),
+        Entry::Directory(_) => image(),
+        _ if flags.contains(OFlags::DIRECTORY) => Err(Errno::ENOTDIR),
+        Entry::Link(_) => Err(Errno::ELOOP),
+        Entry::Node(node) => Ok(Opened::Node(*node)),
+        Entry::Attribute(file) => match open_to_write(file, flags)? {
+            Some(opened) => Ok(opened),
+            None => image(),
+        },
     }
-    let opened = match &file.store {
-        Some(attribute) if writes => {
-            let content = if reads { (file.show)() } else { Vec::new() };
-            mirror::snapshot(&content, file.mode, access)
-                .map(|content| Opened::Attribute { attribute: Arc::clone(attribute), content })
-        }
-        _ => {
-            refresh(tree, mirror, path, file)?;
-            mirror.open(tree, path, entry, flags & kept).map(Opened::File)
-        }
-    };
-    opened.map_err(|error| errno(&error))
 }
 
-fn refresh(
-    tree: &Directory,
-    mirror: &mut Mirror,
-    path: &str,
-    file: &AttributeFile,
-) -> Result<(), Errno> {
-    mirror.refresh(tree, path, file.mode, (file.show)()).map_err(|error| errno(&error))
+/// Opens an attribute, if the program means to write it. sysfs asks the permission bits of everyone
+/// together, and asks them of root too.
+fn open_to_write(file: &AttributeFile, flags: OFlags) -> Result<Option<Opened>, Errno> {
+    let access = flags & OFlags::RWMODE;
+    let writes = access != OFlags::RDONLY;
+    let reads = access != OFlags::WRONLY;
+    if reads && file.mode & 0o444 == 0 || writes && file.mode & 0o222 == 0 {
+        return Err(Errno::EACCES);
+    }
+    let Some(attribute) = file.store.as_ref().filter(|_| writes) else { return Ok(None) };
+    let content = if reads { (file.show)() } else { Vec::new() };
+    let content = mirror::snapshot(&content, file.mode, access).map_err(|error| errno(&error))?;
+    Ok(Some(Opened::Attribute { attribute: Arc::clone(attribute), content }))
 }
 
 /// `st_mode` of an entry.

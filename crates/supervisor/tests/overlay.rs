@@ -75,8 +75,12 @@ struct Laid {
 
 impl Laid {
     fn new() -> Self {
+        Self::of(&Platform::default())
+    }
+
+    fn of(platform: &Platform) -> Self {
         let host = Host::new();
-        let machine = Machine::build(&Platform::default(), Arc::new(Silent));
+        let machine = Machine::build(platform, Arc::new(Silent));
         let overlay = Overlay::over(&host.root, &machine).unwrap();
         Self { overlay, machine, host }
     }
@@ -288,6 +292,24 @@ fn what_the_machine_has_stays_in_sight() {
         assert_eq!(laid.overlay.readlink(path.as_bytes()), None, "{path}");
         assert_eq!(laid.overlay.access(path.as_bytes(), 0), None, "{path}");
     }
+}
+
+#[test]
+fn a_function_may_stand_where_the_machine_has_one() {
+    let mut platform = Platform::parse("p.toml", "").unwrap();
+    platform.add_device("dma-engine,address=0000:00:01.0,vendor=0x1b36,driver=none").unwrap();
+    platform.add_device("dma-engine,address=0000:00:02.0").unwrap();
+    let laid = Laid::of(&platform);
+    assert_eq!(laid.text("/sys/bus/pci/devices/0000:00:01.0/vendor"), "0x1b36\n");
+    assert!(!laid.is_there("/sys/bus/pci/devices/0000:00:01.0/driver"));
+    assert_eq!(laid.link("/sys/class/vfio-dev/vfio1/device"), "../../../0000:00:02.0");
+    assert!(!laid.is_there("/dev/vfio/devices/vfio0"), "bound to nothing");
+    let both = laid.list("/sys/devices/pci0000:00");
+    assert!(both.is_superset(&["0000:00:01.0", "0000:00:02.0"].map(str::to_owned).into()));
+    assert_eq!(laid.write("/sys/bus/pci/devices/0000:00:01.0/driver_override", "vfio-pci"), Ok(8));
+    assert_eq!(laid.write(&format!("{DRIVER}/bind"), "0000:00:01.0"), Ok(12));
+    let node = laid.open("/dev/vfio/devices/vfio0", OFlags::RDWR);
+    assert!(matches!(node, Opened::Node(Node::Vfio(0))));
 }
 
 #[test]

@@ -147,3 +147,24 @@ fn resource(bar: &Bar, start: u64, size: u64) -> Resource {
 fn step(size: u64) -> usize {
     usize::try_from(size).unwrap_or(usize::MAX).max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_given_once_and_ends() {
+        let mut memory = MemorySpace::new();
+        assert_eq!(memory.close_window(), None, "a bridge with nothing behind forwards nothing");
+        assert_eq!(memory.take(0x1000, 0x1000), Some(FIRST));
+        assert_eq!(memory.take(0x10000, 0x10000), Some(FIRST + 0x10000), "aligned to its size");
+        let window = memory.close_window().unwrap();
+        assert_eq!((window.start, window.last), (FIRST, FIRST + WINDOW_BYTES - 1));
+        memory.open_window();
+        assert_eq!(memory.take(END - FIRST, 1 << 20), None);
+        let rest = END - FIRST - WINDOW_BYTES;
+        assert_eq!(memory.take(rest, 1 << 20), Some(FIRST + WINDOW_BYTES));
+        assert_eq!(memory.take(1, 1), None);
+        assert_eq!(memory.take(u64::MAX, 1 << 63), None);
+    }
+}
