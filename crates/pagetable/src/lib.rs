@@ -22,6 +22,7 @@
 
 #![forbid(unsafe_code)]
 
+mod dirty;
 mod entry;
 mod gaps;
 mod mapper;
@@ -32,6 +33,7 @@ mod table;
 mod table_use;
 mod tree;
 
+pub use dirty::{Clear, DirtyBits, DirtyLog, DirtyReader};
 pub use entry::{Permission, Target};
 pub use gaps::Fit;
 pub use mapper::{Area, InsertError, Mapper, NotWhole, Removed};

@@ -1,0 +1,349 @@
+//! Which pages devices wrote to.
+//!
+//! One bit a page, in two bitmaps. Of each line of 512 pages one bitmap takes new marks and the
+//! other is empty. Who reads the log makes lines that were marked change sides, waits until nobody
+//! marks the old side any more, and then copies and empties it with plain loads and stores. A line
+//! that nobody marked is not looked at: two levels of summary say which ones were.
+//!
+//! Why no mark is lost or late. A mark makes sure of the line's summary bit, then of the bit above,
+//! then sets its own. The reader takes the bit above, then the summary bit, then changes sides. If
+//! the mark came first to the summary bit, the reader takes the line and waits for the mark, which
+//! is made inside a [`Walk`]. If the reader came first, the mark sees that both are taken and sets
+//! them anew, and the line is found the next time.
+//!
+//! Takes no lock; marks are made inside walks, and one handle reads.
+
+use std::io;
+use std::sync::Arc;
+
+use span::Span;
+
+use crate::memory::{AtomicU64, Ordering, SparseWords};
+use crate::{PAGE_LG2, Readers, Walk};
+
+/// The side that is marked.
+#[derive(Debug)]
+pub struct DirtyLog {
+    /// A bit for each page; see [`Self::sides`].
+    pages: [SparseWords; 2],
+    /// A bit for each line: which of the two takes marks. Only the reader changes it.
+    sides: SparseWords,
+    /// A bit for each line that may have been marked.
+    lines: SparseWords,
+    /// A bit for each word of `lines` that may not be zero.
+    groups: SparseWords,
+}
+
+/// The one handle that reads a log.
+#[derive(Debug)]
+pub struct DirtyReader {
+    log: Arc<DirtyLog>,
+    /// Lines that are being read: group and bits. Kept for its memory.
+    taken: Vec<(u64, u64)>,
+}
+
+/// What a reading does to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clear {
+    /// What is reported is clean afterwards.
+    Yes,
+    /// Nothing changes.
+    No,
+}
+
+impl DirtyLog {
+    /// An empty log for addresses below 2 to the power of `address_bits`, between 30 and 57.
+    ///
+    /// # Errors
+    /// As `mmap(2)`: `ENOMEM`, where addresses cannot be reserved.
+    pub fn new(address_bits: u32) -> io::Result<(Arc<Self>, DirtyReader)> {
+        let words = |per_word_lg2: u32| {
+            SparseWords::new(1 << address_bits.saturating_sub(PAGE_LG2 + per_word_lg2))
+        };
+        let log = Arc::new(Self {
+            pages: [words(WORD_LG2)?, words(WORD_LG2)?],
+            sides: words(LINE_LG2 + WORD_LG2)?,
+            lines: words(LINE_LG2 + WORD_LG2)?,
+            groups: words(LINE_LG2 + 2 * WORD_LG2)?,
+        });
+        Ok((Arc::clone(&log), DirtyReader { log, taken: Vec::new() }))
+    }
+
+    /// Notes a write to `span`. Addresses beyond the log are not noted.
+    #[inline]
+    pub fn mark(&self, _inside: &Walk<'_>, span: Span) {
+        self.mark_pages(span);
+    }
+
+    #[inline]
+    fn mark_pages(&self, span: Span) {
+        let (first, last) = (span.start() >> PAGE_LG2, span.last() >> PAGE_LG2);
+        for word in first >> WORD_LG2..=last >> WORD_LG2 {
+            self.mark_word(word, bits_of(word, first, last));
+        }
+    }
+
+    #[inline]
+    fn mark_word(&self, word: u64, bits: u64) {
+        let (group, line_bit) = line_of(word);
+        let Some(sides) = self.sides.get(group) else { return };
+        let side = usize::from(sides.load(Ordering::Acquire) & line_bit != 0);
+        let Some(pages) = self.pages[side].get(word) else { return };
+        if pages.load(Ordering::Relaxed) & bits == bits {
+            return;
+        }
+        set(self.lines.get(group), line_bit);
+        set(self.groups.get(group >> WORD_LG2), 1 << (group % WORD_BITS));
+        pages.fetch_or(bits, Ordering::AcqRel);
+    }
+
+    /// The marks of a line on the side that takes no new ones, or on the other.
+    fn line(&self, line: u64, taking_marks: bool) -> &[AtomicU64] {
+        let (group, bit) = (line >> WORD_LG2, 1 << (line % WORD_BITS));
+        let sides = self.sides.get(group).map_or(0, |word| word.load(Ordering::Relaxed));
+        let side = usize::from((sides & bit != 0) == taking_marks);
+        let first = index(line * LINE_WORDS);
+        self.pages[side].slice(first..first + index(LINE_WORDS))
+    }
+}
+
+impl DirtyReader {
+    /// The side that is marked.
+    pub const fn log(&self) -> &Arc<DirtyLog> {
+        &self.log
+    }
+
+    /// Adds the marks inside `span`, which is whole pages, to `bits`.
+    ///
+    /// `leaf_lg2_at` says, for an address, the binary logarithm of the bytes of the leaf there. A
+    /// leaf larger than a page is dirty as a whole, and made clean as a whole even where `span` cuts
+    /// it; pass a function that answers [`PAGE_LG2`] to have every page told apart.
+    ///
+    /// Waits for `readers` where there is something to make clean, once.
+    pub fn read(
+        &mut self,
+        span: Span,
+        clear: Clear,
+        readers: &Readers,
+        leaf_lg2_at: impl Fn(u64) -> u32,
+        bits: &mut DirtyBits<'_>,
+    ) {
+        let Some(reached) = widen(span, &leaf_lg2_at).intersection(self.log.span()) else { return };
+        self.taken.clear();
+        self.take_lines(reached, clear);
+        if self.taken.is_empty() {
+            return;
+        }
+        if clear == Clear::Yes {
+            readers.wait();
+        }
+        let mut told = None;
+        for at in 0..self.taken.len() {
+            let (group, mut lines) = self.taken[at];
+            while lines != 0 {
+                let line = group << WORD_LG2 | u64::from(lines.trailing_zeros());
+                lines &= lines - 1;
+                let start = line << (LINE_LG2 + PAGE_LG2);
+                let leaf_lg2 = leaf_lg2_at(start);
+                if leaf_lg2 < PAGE_LG2 + LINE_LG2 {
+                    self.read_line(line, reached, clear, bits);
+                } else if self.any_in_line(line, clear) && told != Some(start >> leaf_lg2) {
+                    told = Some(start >> leaf_lg2);
+                    bits.set_span(leaf_around(start, leaf_lg2));
+                }
+            }
+        }
+    }
+
+    /// Collects the lines in `span` that may have marks. To make them clean, they change sides.
+    fn take_lines(&mut self, span: Span, clear: Clear) {
+        let to_line = PAGE_LG2 + LINE_LG2;
+        let (first, last) = (span.start() >> to_line, span.last() >> to_line);
+        let (first_group, last_group) = (first >> WORD_LG2, last >> WORD_LG2);
+        for above in first_group >> WORD_LG2..=last_group >> WORD_LG2 {
+            let Some(groups) = self.log.groups.get(above) else { return };
+            let mut marked =
+                groups.load(Ordering::Acquire) & bits_of(above, first_group, last_group);
+            while marked != 0 {
+                let group = above << WORD_LG2 | u64::from(marked.trailing_zeros());
+                let wanted = bits_of(group, first, last);
+                let lines = match clear {
+                    Clear::Yes => self.log.turn_lines(group, wanted),
+                    Clear::No => {
+                        self.log.lines.get(group).map_or(0, |word| word.load(Ordering::Acquire))
+                            & wanted
+                    }
+                };
+                if lines != 0 {
+                    self.taken.push((group, lines));
+                }
+                marked &= marked - 1;
+            }
+        }
+    }
+
+    #[inline]
+    fn read_line(&self, line: u64, span: Span, clear: Clear, bits: &mut DirtyBits<'_>) {
+        let start = line << (LINE_LG2 + PAGE_LG2);
+        let (first, last) = (span.start() >> PAGE_LG2, span.last() >> PAGE_LG2);
+        let whole = Span::new(start, 1 << (LINE_LG2 + PAGE_LG2))
+            .is_some_and(|line| span.contains_span(line));
+        let words = self.log.line(line, clear == Clear::No);
+        for (word, pages) in (line * LINE_WORDS..).zip(words) {
+            let marks = pages.load(Ordering::Relaxed);
+            if marks == 0 {
+                continue;
+            }
+            let wanted = if whole { u64::MAX } else { bits_of(word, first, last) };
+            bits.set_word(word << (WORD_LG2 + PAGE_LG2), marks & wanted);
+            if clear == Clear::Yes {
+                pages.store(0, Ordering::Relaxed);
+                if marks & !wanted != 0 {
+                    self.log.mark_word(word, marks & !wanted);
+                }
+            }
+        }
+    }
+
+    fn any_in_line(&self, line: u64, clear: Clear) -> bool {
+        let words = self.log.line(line, clear == Clear::No);
+        let any = words.iter().any(|word| word.load(Ordering::Relaxed) != 0);
+        if any && clear == Clear::Yes {
+            words.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        }
+        any
+    }
+}
+
+impl DirtyLog {
+    fn span(&self) -> Span {
+        let bytes = (self.pages[0].length() as u64) << (WORD_LG2 + PAGE_LG2);
+        Span::new(0, bytes).expect("a log has words")
+    }
+
+    /// Takes those of `wanted` lines of a group that may have marks; they take new marks on their
+    /// other side from now on.
+    fn turn_lines(&self, group: u64, wanted: u64) -> u64 {
+        let words =
+            (self.lines.get(group), self.sides.get(group), self.groups.get(group >> WORD_LG2));
+        let (Some(lines), Some(sides), Some(groups)) = words else { return 0 };
+        if wanted == u64::MAX {
+            groups.fetch_and(!(1 << (group % WORD_BITS)), Ordering::AcqRel);
+        }
+        let taken = lines.fetch_and(!wanted, Ordering::AcqRel) & wanted;
+        sides.store(sides.load(Ordering::Relaxed) ^ taken, Ordering::Release);
+        taken
+    }
+}
+
+/// A bitmap as clients read it: a bit for each unit of an address range, the lowest first. Bits are
+/// only ever added.
+#[derive(Debug)]
+pub struct DirtyBits<'a> {
+    span: Span,
+    unit_lg2: u32,
+    words: &'a mut [u64],
+}
+
+impl<'a> DirtyBits<'a> {
+    /// A view of `words` as the bitmap of `span`, which is whole pages and whole units of 2 to the
+    /// power of `unit_lg2` bytes. `None` where there are too few words.
+    pub fn new(span: Span, unit_lg2: u32, words: &'a mut [u64]) -> Option<Self> {
+        let units = (span.last() - span.start()).checked_shr(unit_lg2)? + 1;
+        (units.div_ceil(WORD_BITS) <= words.len() as u64).then_some(Self { span, unit_lg2, words })
+    }
+
+    /// Sets the bits of all units that `span` meets.
+    fn set_span(&mut self, span: Span) {
+        let Some(inside) = span.intersection(self.span) else { return };
+        let unit = |address: u64| (address - self.span.start()) >> self.unit_lg2;
+        let (first, last) = (unit(inside.start()), unit(inside.last()));
+        for word in first >> WORD_LG2..=last >> WORD_LG2 {
+            self.words[index(word)] |= bits_of(word, first, last);
+        }
+    }
+
+    /// Sets the bits of the marked ones of the 64 pages from `start` on, all of them in the span.
+    #[inline]
+    fn set_word(&mut self, start: u64, mut marks: u64) {
+        let from = start.wrapping_sub(self.span.start()) >> PAGE_LG2;
+        if self.unit_lg2 == PAGE_LG2 && start >= self.span.start() && from.is_multiple_of(WORD_BITS)
+        {
+            if let Some(word) = self.words.get_mut(index(from >> WORD_LG2)) {
+                *word |= marks;
+            }
+            return;
+        }
+        while marks != 0 {
+            let first = u64::from(marks.trailing_zeros());
+            let run = u64::from((marks >> first).trailing_ones());
+            if let Some(pages) = Span::new(start + (first << PAGE_LG2), run << PAGE_LG2) {
+                self.set_span(pages);
+            }
+            marks &=
+                u64::MAX.checked_shl(u32::try_from(first + run).unwrap_or(u64::BITS)).unwrap_or(0);
+        }
+    }
+}
+
+/// Sets a summary bit that is not set.
+#[inline]
+fn set(word: Option<&AtomicU64>, bit: u64) {
+    if let Some(word) = word
+        && word.load(Ordering::Acquire) & bit == 0
+    {
+        word.fetch_or(bit, Ordering::AcqRel);
+    }
+}
+
+/// `span`, and the rest of leaves larger than a line that it cuts.
+fn widen(span: Span, leaf_lg2_at: impl Fn(u64) -> u32) -> Span {
+    let leaf = |address: u64| {
+        let size_lg2 = leaf_lg2_at(address);
+        if size_lg2 < PAGE_LG2 + LINE_LG2 { span } else { leaf_around(address, size_lg2) }
+    };
+    let start = span.start().min(leaf(span.start()).start());
+    let last = span.last().max(leaf(span.last()).last());
+    Span::from_ends(start, last).unwrap_or(span)
+}
+
+fn leaf_around(address: u64, size_lg2: u32) -> Span {
+    let mask = (1 << size_lg2) - 1;
+    Span::from_ends(address & !mask, address | mask).expect("a mask only adds bits")
+}
+
+/// The bits of word `word` of a bitmap that stand for `first..=last`.
+#[inline]
+const fn bits_of(word: u64, first: u64, last: u64) -> u64 {
+    let start = word << WORD_LG2;
+    let from = first.saturating_sub(start);
+    let to = last.saturating_sub(start);
+    let low = if from < WORD_BITS { u64::MAX << from } else { 0 };
+    let high = if last < start {
+        0
+    } else if to < WORD_BITS {
+        u64::MAX >> (WORD_BITS - 1 - to)
+    } else {
+        u64::MAX
+    };
+    low & high
+}
+
+/// The group of a word's line, and the line's bit in it.
+#[inline]
+const fn line_of(word: u64) -> (u64, u64) {
+    let line = word / LINE_WORDS;
+    (line >> WORD_LG2, 1 << (line % WORD_BITS))
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "indexes an array of fewer words")]
+const fn index(words: u64) -> usize {
+    words as usize
+}
+
+const WORD_LG2: u32 = 6;
+const WORD_BITS: u64 = 1 << WORD_LG2;
+/// Pages in a line: what one cache line of bits stands for.
+const LINE_LG2: u32 = 9;
+const LINE_WORDS: u64 = 1 << (LINE_LG2 - WORD_LG2);
