@@ -9,25 +9,25 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The command under test.
-pub const BINDERY: &str = env!("CARGO_BIN_EXE_bindery");
+pub(crate) const BINDERY: &str = env!("CARGO_BIN_EXE_bindery");
 
 const C_CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../clients/c");
 /// Nobody: the user that tests run as when they want no privileges.
-pub const NOBODY: &str = "65534";
+pub(crate) const NOBODY: &str = "65534";
 
 /// `bindery run` with `options`; the program and its arguments follow.
-pub fn run(options: &[&str]) -> Command {
+pub(crate) fn run(options: &[&str]) -> Command {
     let mut command = Command::new(BINDERY);
     command.arg("run").args(options).arg("--");
     command
 }
 
 /// A directory of the test's own that every user can read, gone with this value.
-pub struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
     /// Makes a fresh directory.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let path =
@@ -38,12 +38,12 @@ impl Scratch {
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
     /// Compiles a C client into it.
-    pub fn c_client(&self, name: &str, flags: &[&str]) -> PathBuf {
+    pub(crate) fn c_client(&self, name: &str, flags: &[&str]) -> PathBuf {
         let program = self.0.join(name);
         let source = Path::new(C_CLIENTS).join(format!("{name}.c"));
         let output = Command::new("cc")
@@ -58,7 +58,7 @@ impl Scratch {
     }
 
     /// Copies the command under test into it, where every user may run it.
-    pub fn bindery(&self) -> PathBuf {
+    pub(crate) fn bindery(&self) -> PathBuf {
         let copy = self.0.join("bindery");
         fs::copy(BINDERY, &copy).expect("the command can be copied");
         copy
@@ -72,7 +72,7 @@ impl Drop for Scratch {
 }
 
 /// `program` as a user without any capability: as root through setpriv, else as we are.
-pub fn unprivileged(program: &Path) -> Command {
+pub(crate) fn unprivileged(program: &Path) -> Command {
     if !is_root() {
         return Command::new(program);
     }
@@ -87,26 +87,26 @@ pub fn unprivileged(program: &Path) -> Command {
 }
 
 /// Whether the test itself has root's powers.
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
 /// Whether `program` is in the PATH.
-pub fn installed(program: &str) -> bool {
+pub(crate) fn installed(program: &str) -> bool {
     std::env::var_os("PATH").is_some_and(|path| {
         std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
     })
 }
 
 /// Runs to the end; panics with both outputs unless it exits 0. Returns what it printed.
-pub fn succeed(command: &mut Command) -> String {
+pub(crate) fn succeed(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", told(&output));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Status and both outputs, for a failure message.
-pub fn told(output: &Output) -> String {
+pub(crate) fn told(output: &Output) -> String {
     format!(
         "{}\n--- stdout\n{}\n--- stderr\n{}",
         output.status,

@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// The program tested against.
-pub const PROGRAM: &str = "qemu-system-x86_64";
+pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
 
 const CONFIG_ADDRESS: u16 = 0xcf8;
 const CONFIG_DATA: u16 = 0xcfc;
@@ -18,7 +18,7 @@ const CONFIG_ENABLE: u32 = 1 << 31;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running QEMU.
-pub struct Qemu {
+pub(crate) struct Qemu {
     child: Child,
     requests: ChildStdin,
     answers: BufReader<ChildStdout>,
@@ -28,7 +28,7 @@ pub struct Qemu {
 
 impl Qemu {
     /// Starts `command` (which ends in running QEMU) with the machine every test uses and `arguments`.
-    pub fn start(mut command: Command, scratch: &Path, arguments: &[&str]) -> Self {
+    pub(crate) fn start(mut command: Command, scratch: &Path, arguments: &[&str]) -> Self {
         let monitor_path = scratch.join("monitor");
         let monitor = format!("unix:{},server=on,wait=off", monitor_path.display());
         let mut child = command
@@ -48,29 +48,29 @@ impl Qemu {
     }
 
     /// Reads a dword of a device's config space as guest firmware does.
-    pub fn config_read(&mut self, slot: u8, offset: u16) -> u32 {
+    pub(crate) fn config_read(&mut self, slot: u8, offset: u16) -> u32 {
         self.select(slot, offset);
         self.number(&format!("inl {CONFIG_DATA:#x}"))
     }
 
     /// Writes a dword of a device's config space.
-    pub fn config_write(&mut self, slot: u8, offset: u16, value: u32) {
+    pub(crate) fn config_write(&mut self, slot: u8, offset: u16, value: u32) {
         self.select(slot, offset);
         self.ask(&format!("outl {CONFIG_DATA:#x} {value:#x}"));
     }
 
     /// Loads a dword at a guest physical address.
-    pub fn load(&mut self, address: u64) -> u32 {
+    pub(crate) fn load(&mut self, address: u64) -> u32 {
         self.number(&format!("readl {address:#x}"))
     }
 
     /// Stores a dword at a guest physical address.
-    pub fn store(&mut self, address: u64, value: u32) {
+    pub(crate) fn store(&mut self, address: u64, value: u32) {
         self.ask(&format!("writel {address:#x} {value:#x}"));
     }
 
     /// Reads guest memory.
-    pub fn read(&mut self, address: u64, length: usize) -> Vec<u8> {
+    pub(crate) fn read(&mut self, address: u64, length: usize) -> Vec<u8> {
         let answer = self.ask(&format!("read {address:#x} {length:#x}"));
         let hex = answer.strip_prefix("0x").expect("qtest answers in hexadecimal");
         (0..hex.len())
@@ -80,19 +80,19 @@ impl Qemu {
     }
 
     /// Writes guest memory.
-    pub fn write(&mut self, address: u64, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, address: u64, bytes: &[u8]) {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         self.ask(&format!("write {address:#x} {:#x} 0x{hex}", bytes.len()));
     }
 
     /// Runs a monitor command and returns what it printed.
-    pub fn monitor(&mut self, command: &str) -> String {
+    pub(crate) fn monitor(&mut self, command: &str) -> String {
         writeln!(self.monitor, "{command}").expect("the monitor listens");
         self.wait_for_prompt()
     }
 
     /// Waits until `condition` holds, which something asynchronous brings about.
-    pub fn wait_until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
+    pub(crate) fn wait_until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
         let begun = Instant::now();
         while !condition(self) {
             assert!(begun.elapsed() < PATIENCE, "{what} did not come about in {PATIENCE:?}");
@@ -101,7 +101,7 @@ impl Qemu {
     }
 
     /// Quits through the monitor and waits for the end.
-    pub fn quit(mut self) -> ExitStatus {
+    pub(crate) fn quit(mut self) -> ExitStatus {
         writeln!(self.monitor, "quit").expect("the monitor listens");
         let status = self.child.wait().expect("QEMU ends");
         let _ = std::fs::remove_file(&self.monitor_path);
