@@ -68,7 +68,11 @@ impl FileMemory {
             return Ok(Mapped { bytes: Bytes::Lasting(pages), writable });
         }
         let window = Window::map(file, 0, length, writable).map_err(|error| {
-            if error.raw_os_error() == Some(libc::ENOMEM) { PinFault::Limit } else { PinFault::FileRange }
+            if error.raw_os_error() == Some(libc::ENOMEM) {
+                PinFault::Limit
+            } else {
+                PinFault::FileRange
+            }
         })?;
         Ok(Mapped { bytes: Bytes::Fleeting(window), writable })
     }

@@ -121,10 +121,12 @@ impl Files {
 
     /// The process that opened `vfioN` first of those who have it open.
     pub(crate) fn opener_of(&self, device: usize) -> Option<i32> {
-        let opens = |object: &Object| {
-            matches!(object, Object::Vfio { number, .. } if *number == device)
-        };
-        self.all().into_iter().find(|(_, file)| opens(&file.object)).map(|(_, file)| file.told.opener)
+        let opens =
+            |object: &Object| matches!(object, Object::Vfio { number, .. } if *number == device);
+        self.all()
+            .into_iter()
+            .find(|(_, file)| opens(&file.object))
+            .map(|(_, file)| file.told.opener)
     }
 }
 

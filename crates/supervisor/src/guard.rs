@@ -57,10 +57,8 @@ impl Inbox {
 pub(crate) fn stand(link: &Link, inbox: &Inbox, supervisor: Pid) -> ExitStatus {
     let mut guard = Guard { supervisor, program: None, early: vec![], _listener: None };
     loop {
-        let mut sources = [
-            PollFd::new(&inbox.signals, PollFlags::IN),
-            PollFd::new(link, PollFlags::IN),
-        ];
+        let mut sources =
+            [PollFd::new(&inbox.signals, PollFlags::IN), PollFd::new(link, PollFlags::IN)];
         if poll(&mut sources, None).is_err() {
             continue;
         }

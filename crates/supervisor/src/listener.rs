@@ -1,33 +1,51 @@
 //! The threads that receive calls, answer them, and never all wait at once.
 //!
-//! Two listen at first. One that is about to run a command that may wait first makes sure that another
-//! is there to receive; those made for that end again when there are more than enough.
+//! One thread receives; it serves what it received and receives again. (The kernel wakes every thread
+//! that waits to receive for each call, so a second one would cost each call a wake-up.) Before it does
+//! what may wait, or where calls queue up, it passes its turn to another, which is parked or else made
+//! for it; when it is done it parks in its turn.
 //!
-//! Takes no lock; two counts.
+//! One lock, a leaf.
 
+use std::cell::Cell;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use host::notify::Notification;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 
 use crate::front_end::FrontEnd;
 use crate::requests;
 
-/// Listeners there always are.
-const LISTENERS_LEAST: usize = 2;
 /// Listeners there may be.
 const LISTENERS_MOST: usize = 256;
-/// Idle listeners beyond which one ends.
-const IDLE_MOST: usize = 4;
+/// Listeners that stay parked; one more ends.
+const PARKED_MOST: usize = 4;
+/// Calls between two looks at whether more are queued.
+const CALLS_BETWEEN_LOOKS: u32 = 8;
 
 /// The listening threads.
 pub(crate) struct Listeners {
-    pub(crate) front: Arc<FrontEnd>,
-    idle: AtomicUsize,
-    all: AtomicUsize,
+    front: Arc<FrontEnd>,
+    state: Mutex<State>,
+    offered: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Threads there are.
+    all: usize,
+    /// Threads that wait for a turn.
+    parked: usize,
+    /// The turn is nobody's: the next parked thread takes it.
+    offered: bool,
+}
+
+/// The right to receive, which one thread has at a time.
+pub(crate) struct Turn<'l> {
+    listeners: &'l Arc<Listeners>,
+    held: Cell<bool>,
 }
 
 impl Listeners {
@@ -35,59 +53,93 @@ impl Listeners {
     ///
     /// # Errors
     /// `EAGAIN` – no thread can be started.
-    pub(crate) fn start(front: Arc<FrontEnd>) -> io::Result<Arc<Self>> {
-        let listeners = Arc::new(Self { front, idle: AtomicUsize::new(0), all: AtomicUsize::new(0) });
-        for _ in 0..LISTENERS_LEAST {
-            listeners.add()?;
-        }
-        Ok(listeners)
+    pub(crate) fn start(front: Arc<FrontEnd>) -> io::Result<()> {
+        let (state, offered) = (Mutex::default(), Condvar::new());
+        let listeners = Arc::new(Self { front, state, offered });
+        let mut state = listeners.lock();
+        listeners.add(&mut state)
     }
 
-    /// Makes sure that someone receives calls while the caller waits, if that can be had.
-    pub(crate) fn keep_listening(self: &Arc<Self>) {
-        if self.idle.load(Ordering::SeqCst) == 0 && self.all.load(Ordering::SeqCst) < LISTENERS_MOST {
-            // Without another thread calls wait longer, no more.
-            let _ = self.add();
-        }
-    }
-
-    fn add(self: &Arc<Self>) -> io::Result<()> {
+    /// Starts a thread that has the turn.
+    fn add(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
         let listeners = Arc::clone(self);
-        self.all.fetch_add(1, Ordering::SeqCst);
-        // Counted from now, so that two who need one do not both rely on a third.
-        self.idle.fetch_add(1, Ordering::SeqCst);
-        let started = thread::Builder::new().name("listener".to_owned()).spawn(move || listeners.listen());
-        if started.is_err() {
-            self.all.fetch_sub(1, Ordering::SeqCst);
-            self.idle.fetch_sub(1, Ordering::SeqCst);
-        }
-        started.map(drop)
+        thread::Builder::new().name("listener".to_owned()).spawn(move || listeners.listen())?;
+        state.all += 1;
+        Ok(())
     }
 
     fn listen(self: &Arc<Self>) {
+        let mut calls = 0_u32;
         loop {
-            let received = self.front.listener.receive();
-            self.idle.fetch_sub(1, Ordering::SeqCst);
-            match received {
-                Ok(call) => requests::serve(self, &call),
-                Err(error) if error.raw_os_error() == Some(Errno::INTR.raw_os_error()) => {}
-                Err(_) if self.nobody_is_left() => break,
-                Err(_) => {}
+            let turn = Turn { listeners: self, held: Cell::new(true) };
+            match self.front.listener.receive() {
+                Ok(call) => {
+                    calls = calls.wrapping_add(1);
+                    turn.serve(&call, calls.is_multiple_of(CALLS_BETWEEN_LOOKS));
+                }
+                // Interrupted, or the caller was killed meanwhile.
+                Err(_) if !self.polled().contains(PollFlags::HUP) => {}
+                Err(_) => return,
             }
-            if self.idle.load(Ordering::SeqCst) >= IDLE_MOST
-                && self.all.load(Ordering::SeqCst) > LISTENERS_LEAST
-            {
-                break;
+            if !turn.held.get() && !self.park() {
+                return;
             }
-            self.idle.fetch_add(1, Ordering::SeqCst);
         }
-        self.all.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Whether no process is under the filter any more.
-    fn nobody_is_left(&self) -> bool {
+    /// Waits for a turn; `false` where enough others do.
+    fn park(&self) -> bool {
+        let mut state = self.lock();
+        if state.parked >= PARKED_MOST {
+            state.all -= 1;
+            return false;
+        }
+        state.parked += 1;
+        while !state.offered {
+            state = self.offered.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.offered = false;
+        state.parked -= 1;
+        true
+    }
+
+    /// What can be done on the listener now: `IN` where a call is queued, `HUP` where no process is left
+    /// under the filter.
+    fn polled(&self) -> PollFlags {
         let mut source = [PollFd::new(&self.front.listener, PollFlags::IN)];
-        let polled = poll(&mut source, Some(&Timespec::default()));
-        polled.is_ok() && source[0].revents().contains(PollFlags::HUP)
+        match poll(&mut source, Some(&Timespec::default())) {
+            Ok(_) => source[0].revents(),
+            Err(_) => PollFlags::empty(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn<'_> {
+    fn serve(&self, call: &Notification, look: bool) {
+        if look && self.listeners.polled().contains(PollFlags::IN) {
+            self.pass();
+        }
+        requests::serve(&self.listeners.front, self, call);
+    }
+
+    /// Makes sure that somebody receives while the caller waits, if that can be had.
+    pub(crate) fn pass(&self) {
+        if !self.held.get() {
+            return;
+        }
+        let mut state = self.listeners.lock();
+        if state.parked > 0 {
+            state.offered = true;
+            drop(state);
+            self.listeners.offered.notify_one();
+            self.held.set(false);
+        } else if state.all < LISTENERS_MOST {
+            // Without another thread calls wait longer, no more.
+            self.held.set(self.listeners.add(&mut state).is_err());
+        }
     }
 }

@@ -23,7 +23,7 @@ use uapi::Errno;
 use crate::caller::{Client, Record};
 use crate::files::File;
 use crate::front_end::FrontEnd;
-use crate::listener::Listeners;
+use crate::listener::Turn;
 use crate::observer::Thread;
 use crate::process::Task;
 
@@ -48,21 +48,22 @@ impl From<Result<u64, Errno>> for Reply {
 }
 
 /// Serves one call and answers it.
-pub(crate) fn serve(listeners: &Arc<Listeners>, call: &Notification) {
-    let request = Request { listeners, front: &listeners.front, call };
+pub(crate) fn serve(front: &FrontEnd, turn: &Turn<'_>, call: &Notification) {
+    let request = Request { turn, front, call };
     let answer = match request.dispatch() {
         Reply::Value(value) => Answer::Value(value.cast_signed()),
         Reply::Error(errno) => Answer::Error(errno.raw()),
         Reply::Continue => Answer::Continue,
     };
     // Killed meanwhile, its thread needs no answer.
-    let _ = listeners.front.listener.answer(call.id, answer);
+    let _ = front.listener.answer(call.id, answer);
 }
 
 /// A call that waits.
 #[derive(Clone, Copy)]
 struct Request<'r> {
-    listeners: &'r Arc<Listeners>,
+    /// To be passed before anything that may wait.
+    turn: &'r Turn<'r>,
     front: &'r FrontEnd,
     call: &'r Notification,
 }
@@ -83,9 +84,15 @@ impl<'r> Request<'r> {
             libc::SYS_pwrite64 => device_io::pwrite(self, int(first), second, third, fourth),
             libc::SYS_preadv => device_io::preadv(self, int(first), second, third, fourth, 0),
             libc::SYS_pwritev => device_io::pwritev(self, int(first), second, third, fourth, 0),
-            libc::SYS_preadv2 => device_io::preadv(self, int(first), second, third, fourth, word(sixth)),
-            libc::SYS_pwritev2 => device_io::pwritev(self, int(first), second, third, fourth, word(sixth)),
-            libc::SYS_mmap => mmap::mmap(self, second, word(third), word(fourth), int(fifth), sixth),
+            libc::SYS_preadv2 => {
+                device_io::preadv(self, int(first), second, third, fourth, word(sixth))
+            }
+            libc::SYS_pwritev2 => {
+                device_io::pwritev(self, int(first), second, third, fourth, word(sixth))
+            }
+            libc::SYS_mmap => {
+                mmap::mmap(self, second, word(third), word(fourth), int(fifth), sixth)
+            }
             libc::SYS_write => write::write(self, int(first), second, third),
             libc::SYS_openat => open::open(self, int(first), second, u64::from(word(third))),
             libc::SYS_openat2 => open::open_how(self, int(first), second, third, fourth),

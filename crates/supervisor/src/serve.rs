@@ -70,8 +70,7 @@ impl Supervisor {
         let closes = Closes::new().map_err(system("inotify"))?;
         let environment = environment_of(&machine, environment);
         let filter = filter::program(eventfds.mode());
-        let start =
-            Start { program: &program, environment: &environment, mask, filter: &filter };
+        let start = Start { program: &program, environment: &environment, mask, filter: &filter };
         let Starting { pid, listener, link: exec } = start.begin()?;
         link.send(Message::Started(pid), Some(listener.as_fd()));
         leave_the_terminal();

@@ -17,7 +17,7 @@ pub(super) fn ioctl(request: &Request<'_>, fd: i32, number: u32, argument: u64) 
     }
     let kind = target.file.told.kind;
     if lookup(kind, front.profile, number).is_some_and(|row| row.may_wait) {
-        request.listeners.keep_listening();
+        request.turn.pass();
     }
     front.complete_closes();
     // Closed between the call and now: the number meant nothing by the time it would be looked up.

@@ -34,7 +34,8 @@ pub(super) fn mmap(
         Object::Attribute(_) => return Reply::Continue,
     };
     // What the kernel refuses by itself, it refuses first.
-    let Some(length) = length.checked_next_multiple_of(PAGE_BYTES).filter(|&length| length > 0) else {
+    let Some(length) = length.checked_next_multiple_of(PAGE_BYTES).filter(|&length| length > 0)
+    else {
         return Reply::Continue;
     };
     front.complete_closes();

@@ -72,12 +72,7 @@ pub(super) fn open_how(
     open(request, directory, address, value.flags)
 }
 
-fn open_node(
-    request: &Request<'_>,
-    path: String,
-    node: Node,
-    flags: OFlags,
-) -> Result<u64, Errno> {
+fn open_node(request: &Request<'_>, path: String, node: Node, flags: OFlags) -> Result<u64, Errno> {
     let front = request.front;
     let process = front.tasks.task(request.call.thread).map(|task| task.process().pid());
     let caller = Thread { process: process.unwrap_or(0), id: request.call.thread };
@@ -169,7 +164,9 @@ fn described_again(memfd: &OwnedFd, flags: OFlags) -> Result<OwnedFd, Errno> {
 fn bar_pages(function: &dyn pci::Function, memfd: &OwnedFd) -> Result<BarPages, Errno> {
     let mut pages = BarPages::default();
     for (index, slot) in pages.iter_mut().enumerate() {
-        let Some(bar) = function.bar(index).filter(|bar| !bar.mappable.is_empty()) else { continue };
+        let Some(bar) = function.bar(index).filter(|bar| !bar.mappable.is_empty()) else {
+            continue;
+        };
         let offset = REGION_BASE + ((index as u64) << REGION_SHIFT);
         let length = usize::try_from(bar.size).map_err(|_| Errno::ENOMEM)?;
         let mapped = Pages::of_sealed_file(memfd.as_fd(), offset, length, true);

@@ -104,9 +104,8 @@ fn is_under_a_top(path: &[u8]) -> bool {
             _ => break,
         };
     }
-    TOPS.iter().any(|&top| {
-        rest.strip_prefix(top).is_some_and(|rest| matches!(rest, [] | [b'/' | 0, ..]))
-    })
+    TOPS.iter()
+        .any(|&top| rest.strip_prefix(top).is_some_and(|rest| matches!(rest, [] | [b'/' | 0, ..])))
 }
 
 fn read_long(thread: i32, address: u64) -> Option<Vec<u8>> {

@@ -225,8 +225,10 @@ mod tests {
     fn fields_lie_where_the_c_library_looks() {
         let bytes = Stat::from(&metadata());
         let bytes = bytes.as_bytes();
-        let word = |offset: usize| u64::from_ne_bytes(bytes[offset..offset + 8].try_into().unwrap());
-        let half = |offset: usize| u32::from_ne_bytes(bytes[offset..offset + 4].try_into().unwrap());
+        let word =
+            |offset: usize| u64::from_ne_bytes(bytes[offset..offset + 8].try_into().unwrap());
+        let half =
+            |offset: usize| u32::from_ne_bytes(bytes[offset..offset + 4].try_into().unwrap());
         assert_eq!(word(std::mem::offset_of!(libc::stat, st_ino)), 77);
         assert_eq!(word(std::mem::offset_of!(libc::stat, st_rdev)), makedev(511, 3));
         assert_eq!(half(std::mem::offset_of!(libc::stat, st_mode)), 0o020_600);
@@ -234,7 +236,8 @@ mod tests {
         assert_eq!(word(std::mem::offset_of!(libc::stat, st_mtime)), 1_700_000_000);
         let bytes = Statx::from(&metadata());
         let bytes = bytes.as_bytes();
-        let half = |offset: usize| u32::from_ne_bytes(bytes[offset..offset + 4].try_into().unwrap());
+        let half =
+            |offset: usize| u32::from_ne_bytes(bytes[offset..offset + 4].try_into().unwrap());
         assert_eq!(half(std::mem::offset_of!(libc::statx, stx_rdev_major)), 511);
         assert_eq!(half(std::mem::offset_of!(libc::statx, stx_rdev_minor)), 3);
         assert_eq!(half(std::mem::offset_of!(libc::statx, stx_dev_minor)), 5);

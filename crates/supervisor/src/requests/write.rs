@@ -3,8 +3,8 @@
 use uapi::Errno;
 
 use super::{Reply, Request};
-use crate::filter::ATTRIBUTE_WRITE_BYTES;
 use crate::files::Object;
+use crate::filter::ATTRIBUTE_WRITE_BYTES;
 
 pub(super) fn write(request: &Request<'_>, fd: i32, from: u64, count: u64) -> Reply {
     let Some(target) = request.target(fd) else { return Reply::Continue };
@@ -18,7 +18,7 @@ pub(super) fn write(request: &Request<'_>, fd: i32, from: u64, count: u64) -> Re
     if host::memory::read(request.call.thread, from, bytes) != length {
         return Reply::Error(Errno::EFAULT);
     }
-    request.listeners.keep_listening();
+    request.turn.pass();
     request.front.complete_closes();
     let Some(_running) = target.file.begin() else { return Reply::Error(Errno::EBADF) };
     attribute.write(bytes).map(|count| count as u64).into()
