@@ -169,6 +169,11 @@ enum Mode {
     Pin,
 }
 
+/// Whether interrupts go out as messages: MSI-X or MSI is enabled.
+pub(super) fn uses_messages(config: &ConfigSpace) -> bool {
+    !matches!(mode(config), Mode::Pin)
+}
+
 fn mode(config: &ConfigSpace) -> Mode {
     if let Some(msix) = config.msix().filter(|msix| msix.enabled) {
         return Mode::Msix { masked: msix.function_masked };

@@ -13,7 +13,7 @@ use super::descriptor::{Job, Work};
 use super::memory::{BarMemory, End};
 use super::registers::{QueueView, Registers, Request};
 use super::regs::{self, bar0, cause, status_state};
-use super::signals::Signals;
+use super::signals::{self, Signals};
 use super::transfer::Step;
 
 /// What a doorbell calls.
@@ -221,13 +221,21 @@ impl State {
         self.memory.show_end(&job, end);
         self.registers.count_end(matches!(end, End::Fault(_)));
         if let Some(vector) = job.vector {
-            let cause = cause_of(end);
-            self.registers.cause |= cause;
-            if self.registers.is_unmasked(cause) && self.host.is_some() {
-                self.signals.raise(vector, &self.config);
-            }
+            self.raise(vector, cause_of(end));
         }
         self.refresh();
+    }
+
+    /// A message says all that its cause would; only a cause that goes out by the pin, or not at all, is
+    /// kept until it is read. So no pin is left high when a driver that used messages turns them off.
+    fn raise(&mut self, vector: u16, cause: u32) {
+        if signals::uses_messages(&self.config) && self.registers.is_unmasked(cause) {
+            if self.host.is_some() {
+                self.signals.raise(vector, &self.config);
+            }
+        } else {
+            self.registers.cause |= cause;
+        }
     }
 }
 

@@ -116,6 +116,11 @@ impl Bench {
         let at = self.capability(cap_id::MSIX) + msix::CONTROL;
         self.engine.config_write(at, &msix::ENABLE.to_le_bytes());
     }
+
+    pub(crate) fn disable_msix(&self) {
+        let at = self.capability(cap_id::MSIX) + msix::CONTROL;
+        self.engine.config_write(at, &0u16.to_le_bytes());
+    }
 }
 
 /// A descriptor to be.

@@ -151,6 +151,19 @@ fn the_pin_is_a_level() {
 }
 
 #[test]
+fn messages_leave_no_cause_behind() {
+    let bench = Bench::new();
+    bench.enable_msix(0..16);
+    bench.submit(0, nop(3));
+    bench.run();
+    assert_eq!(bench.ears.take(), [Heard::Msix(3)]);
+    assert_eq!(bench.read(register::INTERRUPT_CAUSE), 0);
+    bench.disable_msix();
+    bench.run();
+    assert_eq!(bench.ears.take(), [], "the pin stays low");
+}
+
+#[test]
 fn causes_tell_how_it_ended() {
     let bench = Bench::new();
     let fault = Request { operation: operation::READ, source: RAM - 1, length: 1, ..nop(0) };
