@@ -12,7 +12,8 @@ use uapi::{COMMANDS, Errno};
 
 #[test]
 fn seeds_run() {
-    let targets: [(&str, fn(&[u8])); 8] = [
+    type Target = (&'static str, fn(&[u8]));
+    let targets: [Target; 8] = [
         ("commands", commands::run),
         ("config_walk", config_walk::run),
         ("device_io", device_io::run),
