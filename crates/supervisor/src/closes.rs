@@ -17,7 +17,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
@@ -65,9 +65,20 @@ impl Closes {
     }
 
     /// Calls `release` for each file that has been closed, and returns when those releases, and all
-    /// that others began before, are complete.
-    pub(crate) fn complete(&self, mut release: impl FnMut(Identity)) {
-        let mut state = self.lock();
+    /// that others began before, are complete. Calls `before_waiting` before it waits for others.
+    pub(crate) fn complete(
+        &self,
+        before_waiting: impl FnOnce(),
+        mut release: impl FnMut(Identity),
+    ) {
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                before_waiting();
+                self.lock()
+            }
+        };
         loop {
             let taken = self.take(&mut state);
             for &identity in &taken.closed {
@@ -203,7 +214,7 @@ mod tests {
 
     fn completed(closes: &Closes) -> Vec<Identity> {
         let mut all = vec![];
-        closes.complete(|identity| all.push(identity));
+        closes.complete(|| (), |identity| all.push(identity));
         all
     }
 

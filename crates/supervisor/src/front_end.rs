@@ -38,22 +38,23 @@ pub(crate) struct FrontEnd {
 }
 
 impl FrontEnd {
-    /// Completes the release of every file that has been closed.
-    pub(crate) fn complete_closes(&self) {
-        self.closes.complete(|identity| self.release(identity));
+    /// Completes the release of every file that has been closed. Calls `before_waiting` where
+    /// releases that another thread has begun are still running.
+    pub(crate) fn complete_closes(&self, before_waiting: impl FnOnce()) {
+        self.closes.complete(before_waiting, |identity| self.release(identity));
     }
 
     /// Completes releases as closes happen, for as long as this process lives.
     pub(crate) fn watch_closes(&self) -> ! {
         loop {
             self.closes.wait();
-            self.complete_closes();
+            self.complete_closes(|| ());
         }
     }
 
     /// Releases every file there is: the tree has ended.
     pub(crate) fn release_all(&self) {
-        self.complete_closes();
+        self.complete_closes(|| ());
         for (identity, _) in self.files.all() {
             self.release(identity);
         }

@@ -45,8 +45,8 @@ mod trace;
 mod watch;
 mod workers;
 
-pub use findings::{ReportOptions, Reports, TraceTo, Unwritable};
 pub use control::function_rows;
+pub use findings::{ReportOptions, Reports, TraceTo, Unwritable};
 pub use observer::{Call, Left, Observer, OpenFile, Thread};
 pub use platform::{DEFAULT_TOML, Platform, device_help};
 pub use run::{ExitStatus, OUR_FAILURE, Options, RunError, run};

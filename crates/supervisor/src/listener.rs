@@ -1,19 +1,21 @@
 //! The threads that receive calls, answer them, and never all wait at once.
 //!
 //! One thread receives; it serves what it received and receives again. (The kernel wakes every thread
-//! that waits to receive for each call, so a second one would cost each call a wake-up.) Before it does
-//! what may wait, or where calls queue up, it passes its turn to another, which is parked or else made
-//! for it; when it is done it parks in its turn.
+//! that waits to receive for each call, so a second one would cost each call a wake-up.) Before it
+//! waits, or where calls queue up, it passes its turn to another, which is parked or else made for it; when
+//! it is done it parks in its turn. That a command is about to sleep, `sync` tells.
 //!
 //! One lock, a leaf.
 
 use std::cell::Cell;
 use std::io;
+use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use host::notify::Notification;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use sync::hook::{self, Hook, Kind, Operation};
 
 use crate::front_end::FrontEnd;
 use crate::requests;
@@ -42,9 +44,9 @@ struct State {
     offered: bool,
 }
 
-/// The right to receive, which one thread has at a time.
-pub(crate) struct Turn<'l> {
-    listeners: &'l Arc<Listeners>,
+/// The right to receive, as one thread has or lacks it.
+pub(crate) struct Turn {
+    listeners: Arc<Listeners>,
     held: Cell<bool>,
 }
 
@@ -69,9 +71,10 @@ impl Listeners {
     }
 
     fn listen(self: &Arc<Self>) {
+        let turn = Rc::new(Turn { listeners: Arc::clone(self), held: Cell::new(true) });
+        let _told_of_waits = hook::install(Rc::<Turn>::clone(&turn));
         let mut calls = 0_u32;
         loop {
-            let turn = Turn { listeners: self, held: Cell::new(true) };
             match self.front.listener.receive() {
                 Ok(call) => {
                     calls = calls.wrapping_add(1);
@@ -81,8 +84,11 @@ impl Listeners {
                 Err(_) if !self.polled().contains(PollFlags::HUP) => {}
                 Err(_) => return,
             }
-            if !turn.held.get() && !self.park() {
-                return;
+            if !turn.held.get() {
+                if !self.park() {
+                    return;
+                }
+                turn.held.set(true);
             }
         }
     }
@@ -118,7 +124,7 @@ impl Listeners {
     }
 }
 
-impl Turn<'_> {
+impl Turn {
     fn serve(&self, call: &Notification, look: bool) {
         if look && self.listeners.polled().contains(PollFlags::IN) {
             self.pass();
@@ -140,6 +146,26 @@ impl Turn<'_> {
         } else if state.all < LISTENERS_MOST {
             // Without another thread calls wait longer, no more.
             self.held.set(self.listeners.add(&mut state).is_err());
+        }
+    }
+
+    /// To be called before a command that may wait. If this thread serves alone, nobody holds what it
+    /// could wait for without telling, and it passes its turn when it does wait; so it need not yet.
+    pub(crate) fn pass_unless_alone(&self) {
+        let alone = {
+            let state = self.listeners.lock();
+            state.all == state.parked + 1
+        };
+        if !alone {
+            self.pass();
+        }
+    }
+}
+
+impl Hook for Turn {
+    fn before(&self, operation: Operation) {
+        if operation.kind == Kind::Sleep {
+            self.pass();
         }
     }
 }

@@ -48,7 +48,7 @@ impl From<Result<u64, Errno>> for Reply {
 }
 
 /// Serves one call and answers it.
-pub(crate) fn serve(front: &FrontEnd, turn: &Turn<'_>, call: &Notification) {
+pub(crate) fn serve(front: &FrontEnd, turn: &Turn, call: &Notification) {
     let request = Request { turn, front, call };
     let answer = match request.dispatch() {
         Reply::Value(value) => Answer::Value(value.cast_signed()),
@@ -63,7 +63,7 @@ pub(crate) fn serve(front: &FrontEnd, turn: &Turn<'_>, call: &Notification) {
 #[derive(Clone, Copy)]
 struct Request<'r> {
     /// To be passed before anything that may wait.
-    turn: &'r Turn<'r>,
+    turn: &'r Turn,
     front: &'r FrontEnd,
     call: &'r Notification,
 }
@@ -134,6 +134,11 @@ impl<'r> Request<'r> {
     #[cfg(not(target_arch = "x86_64"))]
     fn dispatch_old(&self, _number: i64) -> Reply {
         Reply::Continue
+    }
+
+    /// Completes the releases of what was closed before this call.
+    fn complete_closes(&self) {
+        self.front.complete_closes(|| self.turn.pass());
     }
 
     /// The file of ours behind descriptor `fd`, if it is one.

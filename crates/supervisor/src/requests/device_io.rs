@@ -84,7 +84,7 @@ fn transfer(
         Ok(pieces) => pieces,
         Err(errno) => return Reply::Error(errno),
     };
-    request.front.complete_closes();
+    request.complete_closes();
     let mut moved = 0;
     for piece in pieces {
         let length = piece.length.min(BYTES_MOST - moved);

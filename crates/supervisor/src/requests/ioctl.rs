@@ -17,9 +17,9 @@ pub(super) fn ioctl(request: &Request<'_>, fd: i32, number: u32, argument: u64) 
     }
     let kind = target.file.told.kind;
     if lookup(kind, front.profile, number).is_some_and(|row| row.may_wait) {
-        request.turn.pass();
+        request.turn.pass_unless_alone();
     }
-    front.complete_closes();
+    request.complete_closes();
     // Closed between the call and now: the number meant nothing by the time it would be looked up.
     let Some(running) = target.file.begin() else { return Reply::Error(Errno::EBADF) };
     let client = request.client(&target.task, argument);

@@ -38,7 +38,7 @@ pub(super) fn mmap(
     else {
         return Reply::Continue;
     };
-    front.complete_closes();
+    request.complete_closes();
     let Some(_running) = target.file.begin() else { return Reply::Error(Errno::EBADF) };
     let asks = |bit: i32| protection & bit.cast_unsigned() != 0;
     let wanted = MapRequest {

@@ -95,7 +95,7 @@ fn make_node(
     opener: i32,
 ) -> Result<(OpenFile, u64), Errno> {
     let front = request.front;
-    front.complete_closes();
+    request.complete_closes();
     let (kind, name, length) = match node {
         Node::Iommu => (FileKind::Iommufd, "iommufd", 0),
         Node::Vfio(_) => (FileKind::VfioDevice, "vfio", DEVICE_FILE_BYTES),

@@ -19,7 +19,7 @@ pub(super) fn write(request: &Request<'_>, fd: i32, from: u64, count: u64) -> Re
         return Reply::Error(Errno::EFAULT);
     }
     request.turn.pass();
-    request.front.complete_closes();
+    request.complete_closes();
     let Some(_running) = target.file.begin() else { return Reply::Error(Errno::EBADF) };
     attribute.write(bytes).map(|count| count as u64).into()
 }
