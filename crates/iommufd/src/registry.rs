@@ -436,10 +436,15 @@ mod tests {
         thing.0.add_user();
         let held = get(&things, 1).unwrap();
         std::thread::scope(|scope| {
+            let held = held;
             let removal = scope.spawn(|| things.remove(&thing, Afterwards::Free));
-            while get(&things, 1).is_ok() {
+            for _ in 0..1_000_000 {
+                if get(&things, 1).is_err() {
+                    break;
+                }
                 std::thread::yield_now();
             }
+            assert!(get(&things, 1).is_err());
             assert!(!removal.is_finished());
             assert_eq!(things.take(1).err(), Some(Refusal::Busy { id: 1, users: 3 }));
             drop(held);

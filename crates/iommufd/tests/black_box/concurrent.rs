@@ -1,5 +1,6 @@
 //! Threads: what UNMAP, detach and replacement promise while DMA is running.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use iommufd::Device;
@@ -61,33 +62,59 @@ fn no_dma_reaches_memory_after_its_unmap_returned() {
     device.end();
 }
 
-#[test]
-fn no_dma_reaches_memory_after_the_device_left_it() {
-    let client = Client::open();
-    let platform = Platform::new();
-    let [first, second] = platform.bind_pair(&client);
-    let (one, two) = (client.ioas(), client.ioas());
-    client.map_at(one, IOVA, VA, PAGES * PAGE).unwrap();
-    client.map_at(two, IOVA, VA + PAGES * PAGE, PAGES * PAGE).unwrap();
-    while_writing(&[&first, &second], || {
+/// Moves both devices of a group from `targets[0]` to `targets[1]` and off that, while they write. Behind
+/// those are address spaces that map memory from `VA` and from `VA + PAGES * PAGE` on. `left` is called
+/// when nobody is attached.
+fn move_and_leave(
+    client: &Client,
+    [first, second]: &[Arc<Device>; 2],
+    targets: [u32; 2],
+    left: impl Fn(),
+) {
+    while_writing(&[first, second], || {
         for _ in 0..100 {
-            first.attach(one).unwrap();
-            second.attach(one).unwrap();
+            first.attach(targets[0]).unwrap();
+            second.attach(targets[0]).unwrap();
             std::thread::yield_now();
-            first.attach(two).unwrap();
+            first.attach(targets[1]).unwrap();
             client.memory.close(VA..VA + PAGES * PAGE);
-            assert_eq!(client.memory.pinned().len(), 1);
             std::thread::yield_now();
             second.detach();
             first.detach();
             client.memory.close(VA..VA + 2 * PAGES * PAGE);
-            assert_eq!(client.memory.pinned(), []);
+            left();
             client.memory.open_all();
         }
     });
-    first.end();
-    second.end();
+}
+
+fn two_address_spaces(client: &Client) -> [u32; 2] {
+    [VA, VA + PAGES * PAGE].map(|va| {
+        let ioas = client.ioas();
+        client.map_at(ioas, IOVA, va, PAGES * PAGE).unwrap();
+        ioas
+    })
+}
+
+#[test]
+fn no_dma_reaches_memory_that_is_unpinned_as_the_device_leaves_it() {
+    let client = Client::open();
+    let devices = Platform::new().bind_pair(&client);
+    let targets = two_address_spaces(&client);
+    move_and_leave(&client, &devices, targets, || assert_eq!(client.memory.pinned(), []));
+    devices.iter().for_each(Device::end);
     assert_eq!(client.ctx.counts().objects(), 2);
+}
+
+#[test]
+fn no_dma_reaches_memory_that_stays_pinned_once_the_device_left_it() {
+    let client = Client::open();
+    let devices = Platform::new().bind_pair(&client);
+    let targets =
+        two_address_spaces(&client).map(|ioas| client.hwpt(devices[0].id(), ioas, 0).unwrap());
+    move_and_leave(&client, &devices, targets, || assert_eq!(client.memory.pinned().len(), 2));
+    devices.iter().for_each(Device::end);
+    assert_eq!(client.ctx.counts().objects(), 4);
 }
 
 #[test]

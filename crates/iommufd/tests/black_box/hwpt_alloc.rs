@@ -1,5 +1,7 @@
 //! `IOMMU_HWPT_ALLOC`.
 
+use std::sync::Arc;
+
 use uapi::iommufd::{HwptAlloc, hwpt_data, hwpt_flags};
 use uapi::{CommandId, Errno};
 
@@ -103,6 +105,23 @@ fn the_first_page_table_pins_and_the_last_unpins() {
     assert_eq!(client.memory.pinned(), []);
     assert_eq!(client.ctx.counts().pinned_bytes, 0);
     assert_eq!(client.ctx.counts().mapped_bytes, 2 * PAGE);
+}
+
+#[test]
+fn nothing_of_a_destroyed_page_table_stays() {
+    let client = Client::open();
+    let platform = Platform::new();
+    let device = platform.bind(&client);
+    let ioas = client.ioas();
+    let holders = || Arc::strong_count(platform.single.iommu());
+    let before = holders();
+    let hwpt = client.hwpt(device.id(), ioas, 0).unwrap();
+    assert_eq!(holders(), before + 1);
+    client.destroy(hwpt).unwrap();
+    assert_eq!(holders(), before);
+    device.attach(ioas).unwrap();
+    device.detach();
+    assert_eq!(holders(), before);
 }
 
 #[test]

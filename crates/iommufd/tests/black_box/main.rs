@@ -20,6 +20,7 @@ mod hw_info;
 mod hwpt_alloc;
 mod ioas;
 mod map;
+mod meanwhile;
 mod pin_failures;
 mod support;
 mod table;

@@ -29,8 +29,15 @@ pub(crate) struct Memory {
     book: Mutex<rank::DeviceSet, Book>,
 }
 
+/// What a test does at a moment that it cannot reach otherwise.
+type Meanwhile = Box<dyn FnOnce() + Send>;
+
 #[derive(Default)]
 struct Book {
+    /// Run inside the next pin, before it succeeds.
+    during_pin: Option<Meanwhile>,
+    /// Run inside the next copy of DMA, after the first page.
+    during_copy: Option<Meanwhile>,
     pinned: BTreeMap<u64, Range<u64>>,
     pins: u64,
     /// How many pins succeed before one fails.
@@ -78,6 +85,16 @@ impl Memory {
     /// Whether the failure asked for has not happened; it is called off.
     pub(crate) fn call_off_failure(&self) -> bool {
         self.book.lock().pins_left.take().is_some()
+    }
+
+    /// Runs `meanwhile` inside the next pin.
+    pub(crate) fn during_next_pin(&self, meanwhile: impl FnOnce() + Send + 'static) {
+        self.book.lock().during_pin = Some(Box::new(meanwhile));
+    }
+
+    /// Runs `meanwhile` inside the next copy of DMA.
+    pub(crate) fn during_next_copy(&self, meanwhile: impl FnOnce() + Send + 'static) {
+        self.book.lock().during_copy = Some(Box::new(meanwhile));
     }
 
     /// Makes DMA to these addresses a failure of the test.
@@ -137,6 +154,10 @@ pub(crate) struct Pinnable(pub(crate) Arc<Memory>);
 impl Source for Pinnable {
     fn pin(&self, at: u64, length: u64, _: PinAccess) -> Result<Arc<dyn Pinned>, PinFault> {
         let memory = &self.0;
+        let meanwhile = memory.book.lock().during_pin.take();
+        if let Some(run) = meanwhile {
+            run();
+        }
         let mut book = memory.book.lock();
         match &mut book.pins_left {
             Some(0) => {
@@ -179,6 +200,10 @@ impl Pin {
             let end = length.min(start + PAGE_BYTES);
             page(at + start as u64, start..end).expect("a pin lies inside the memory");
             std::thread::yield_now();
+            let meanwhile = self.memory.book.lock().during_copy.take();
+            if let Some(run) = meanwhile {
+                run();
+            }
         }
         self.memory.check_dma(at..at + length as u64)
     }
