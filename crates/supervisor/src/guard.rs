@@ -21,7 +21,7 @@ use crate::run::{ExitStatus, OUR_FAILURE};
 
 /// What we read rather than suffer. Those of a terminal reach the program without us; those that a
 /// process sends to us are meant for the program.
-const FORWARDED: &[Signal] = &[
+pub(crate) const FORWARDED: &[Signal] = &[
     Signal::HUP,
     Signal::INT,
     Signal::QUIT,

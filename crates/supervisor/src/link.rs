@@ -80,7 +80,8 @@ impl Link {
         };
         let file = ancillary.drain().find_map(|part| match part {
             RecvAncillaryMessage::ScmRights(mut files) => files.next(),
-            _ => None,
+            // Nothing else is ever sent, nor asked for.
+            RecvAncillaryMessage::ScmCredentials(_) | _ => None,
         });
         let message = Message::decode(bytes).filter(|_| received.bytes == BYTES)?;
         Some(Received { message, file })

@@ -184,5 +184,6 @@ fn int(argument: u64) -> i32 {
 
 /// An argument that the kernel takes as `unsigned int`.
 fn word(argument: u64) -> u32 {
-    (argument & u64::from(u32::MAX)) as u32
+    let [a, b, c, d, ..] = argument.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }

@@ -14,7 +14,9 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use host::signal::Mask;
-use rustix::process::{Pid, Resource, Rlimit, WaitOptions, getrlimit, setrlimit, wait};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitOptions, getrlimit, setpgid, setrlimit, wait,
+};
 
 use crate::closes::Closes;
 use crate::control::{Control, Listing, rows};
@@ -23,6 +25,7 @@ use crate::eventfds::Eventfds;
 use crate::files::Files;
 use crate::filter;
 use crate::front_end::FrontEnd;
+use crate::guard;
 use crate::link::{Link, Message};
 use crate::listener::Listeners;
 use crate::machine::{Assignable, Machine};
@@ -73,7 +76,7 @@ impl Supervisor {
         let start = Start { program: &program, environment: &environment, mask, filter: &filter };
         let Starting { pid, listener, link: exec } = start.begin()?;
         link.send(Message::Started(pid), Some(listener.as_fd()));
-        leave_the_terminal();
+        leave_the_foreground();
         // Slower without, and without any other difference.
         let _ = listener.wake_synchronously();
         let front = Arc::new(FrontEnd {
@@ -155,10 +158,14 @@ fn environment_of(
     environment
 }
 
-/// Leaves the terminal's session, whose signals are for the program, and takes as many files as may be.
-fn leave_the_terminal() {
-    // Cannot fail: a forked process leads no group.
-    let _ = rustix::process::setpgid(None, None);
+/// Leaves the terminal's foreground, whose signals are for the program, and takes as many files as may
+/// be. It stays in the session: the kernel schedules a session's processes as one, and those that wake
+/// each other all the time belong together.
+fn leave_the_foreground() {
+    // A write to a terminal from the background is not to stop us.
+    let _ = Mask::of(&[guard::FORWARDED, &[Signal::TTOU, Signal::TTIN]].concat()).apply();
+    // Cannot fail: a new process may have a group of its own.
+    let _ = setpgid(None, None);
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }

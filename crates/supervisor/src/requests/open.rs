@@ -20,6 +20,7 @@ use crate::process::Identity;
 
 /// Regions that fit in a device file: its length follows.
 const REGIONS_MOST: u64 = 16;
+/// Length of a device file.
 const DEVICE_FILE_BYTES: u64 = REGION_BASE + (REGIONS_MOST << REGION_SHIFT);
 
 /// `open`, `creat` and `openat`.

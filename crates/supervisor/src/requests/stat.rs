@@ -83,8 +83,7 @@ fn of_file(request: &Request<'_>, fd: i32) -> Option<Result<Metadata, Errno>> {
     }
 }
 
-/// `struct stat`.
-#[cfg(target_arch = "x86_64")]
+/// `struct stat` of x86-64.
 #[derive(Default, IntoBytes, Immutable)]
 #[repr(C)]
 struct Stat {
@@ -105,29 +104,6 @@ struct Stat {
     reserved: [u64; 3],
 }
 
-/// `struct stat`.
-#[cfg(not(target_arch = "x86_64"))]
-#[derive(Default, IntoBytes, Immutable)]
-#[repr(C)]
-struct Stat {
-    dev: u64,
-    ino: u64,
-    mode: u32,
-    nlink: u32,
-    uid: u32,
-    gid: u32,
-    rdev: u64,
-    padding: u64,
-    size: u64,
-    blksize: u32,
-    padding_2: u32,
-    blocks: u64,
-    atime: [i64; 2],
-    mtime: [i64; 2],
-    ctime: [i64; 2],
-    reserved: [u32; 2],
-}
-
 const _: () = assert!(size_of::<Stat>() == size_of::<libc::stat>());
 
 impl From<&Metadata> for Stat {
@@ -137,7 +113,7 @@ impl From<&Metadata> for Stat {
         Self {
             dev: data.dev,
             ino: data.ino,
-            nlink: data.nlink.try_into().unwrap_or_default(),
+            nlink: data.nlink,
             mode: data.mode,
             uid: data.uid,
             gid: data.gid,
