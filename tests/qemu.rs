@@ -33,8 +33,11 @@ const LENGTH: usize = 0x3000;
 const MESSAGE_AT: u64 = 0x60_0000;
 const MESSAGE: u32 = 0xb1d0_0001;
 
-const DEFAULT_RAM: &[&str] = &["-m", "256"];
+const DEFAULT_RAM: &[&str] = &["-accel", "tcg", "-m", "256"];
+const DEFAULT_RAM_KVM: &[&str] = &["-accel", "kvm", "-m", "256"];
 const SHARED_RAM: &[&str] = &[
+    "-accel",
+    "tcg",
     "-object",
     "memory-backend-memfd,id=ram,size=256M,share=on",
     "-machine",
@@ -74,6 +77,9 @@ fn main() {
             drive(host(run(&[])), &arguments);
         }),
         trial("two_devices_one_iommufd", two_devices),
+        trial("host_with_kvm", with_kvm)
+            .with_ignored_flag(missing || !kvm_works())
+            .with_kind("needs qemu-system-x86_64 10 or newer and /dev/kvm"),
     ];
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -168,10 +174,16 @@ fn find_msix(qemu: &mut Qemu) -> u16 {
 
 /// Has the engine copy guest memory, and waits for the interrupt's message.
 fn copy(qemu: &mut Qemu, seed: u8) {
+    qemu.store(MESSAGE_AT, 0);
+    copy_without_interrupt(qemu, seed);
+    qemu.wait_until("the MSI-X message", |qemu| qemu.load(MESSAGE_AT) == MESSAGE);
+}
+
+/// Has the engine copy guest memory, and waits for its status.
+fn copy_without_interrupt(qemu: &mut Qemu, seed: u8) {
     let bytes: Vec<u8> = (0..LENGTH).map(|at| (at % 251) as u8 ^ seed).collect();
     qemu.write(SOURCE, &bytes);
     qemu.write(DESTINATION, &vec![0; LENGTH]);
-    qemu.store(MESSAGE_AT, 0);
     let slot = BAR0_AT + bar0::DESCRIPTORS;
     for (offset, value) in [
         (descriptor::OPERATION, u64::from(operation::COPY)),
@@ -188,7 +200,19 @@ fn copy(qemu: &mut Qemu, seed: u8) {
     qemu.wait_until("the copy", |qemu| qemu.load(state) > status_state::RUNNING);
     assert_eq!(qemu.load(state), status_state::DONE);
     assert!(qemu.read(DESTINATION, LENGTH) == bytes, "guest memory differs from its source");
-    qemu.wait_until("the MSI-X message", |qemu| qemu.load(MESSAGE_AT) == MESSAGE);
+}
+
+/// QEMU tells KVM of each VFIO file, and has the kernel deliver interrupts to the guest's APIC.
+fn with_kvm() {
+    let scratch = Scratch::new();
+    let mut qemu = Qemu::start(host(run(&[])), scratch.path(), &by_host(DEFAULT_RAM_KVM));
+    bring_up(&mut qemu);
+    copy_without_interrupt(&mut qemu, 0x22);
+    assert!(qemu.quit().success());
+}
+
+fn kvm_works() -> bool {
+    std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok()
 }
 
 fn two_devices() {

@@ -27,12 +27,13 @@ pub(crate) struct Qemu {
 }
 
 impl Qemu {
-    /// Starts `command` (which ends in running QEMU) with the machine every test uses and `arguments`.
+    /// Starts `command` (which ends in running QEMU) with the machine every test uses and `arguments`,
+    /// among them the accelerator.
     pub(crate) fn start(mut command: Command, scratch: &Path, arguments: &[&str]) -> Self {
         let monitor_path = scratch.join("monitor");
         let monitor = format!("unix:{},server=on,wait=off", monitor_path.display());
         let mut child = command
-            .args(["-accel", "tcg", "-S", "-nodefaults", "-display", "none", "-machine", "pc"])
+            .args(["-S", "-nodefaults", "-display", "none", "-machine", "pc"])
             .args(["-qtest", "stdio", "-qtest-log", "none", "-monitor", &monitor])
             .args(arguments)
             .stdin(Stdio::piped())
