@@ -143,3 +143,86 @@ impl Listener {
 fn check(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use rustix::thread::set_no_new_privs;
+
+    use super::*;
+    use crate::seccomp::{Instruction, Word, code, install, verdict};
+
+    /// A filter that notifies one call number.
+    fn filter(number: libc::c_long) -> [Instruction; 4] {
+        let step = |code, skip_else, operand| Instruction { code, skip_if: 0, skip_else, operand };
+        [
+            step(code::LOAD, 0, Word::Number.offset()),
+            step(code::JUMP_EQUAL, 1, u32::try_from(number).unwrap()),
+            step(code::RETURN, 0, verdict::NOTIFY),
+            step(code::RETURN, 0, verdict::ALLOW),
+        ]
+    }
+
+    /// Runs `call` in a thread of which `number` is notified, and `serve` on its calls.
+    fn under_filter<T: Send>(
+        number: libc::c_long,
+        call: impl FnOnce() -> T + Send,
+        serve: impl FnOnce(&Listener),
+    ) -> T {
+        let (give, take) = mpsc::channel();
+        thread::scope(|scope| {
+            let caller = scope.spawn(move || {
+                set_no_new_privs(true).unwrap();
+                give.send(install(&filter(number)).unwrap()).unwrap();
+                call()
+            });
+            let listener = take.recv().unwrap();
+            serve(&listener);
+            caller.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn calls_are_answered_with_values_errors_and_by_the_kernel() {
+        // SAFETY: getppid takes nothing and cannot fail by itself.
+        let getppid = || unsafe { libc::syscall(libc::SYS_getppid) };
+        let calls = || (getppid(), (getppid(), io::Error::last_os_error()), getppid());
+        let (value, (failed, error), real) = under_filter(libc::SYS_getppid, calls, |listener| {
+            for answer in [Answer::Value(4711), Answer::Error(libc::EXDEV), Answer::Continue] {
+                let call = listener.receive().unwrap();
+                assert_eq!(i64::from(call.number), libc::SYS_getppid);
+                assert!(listener.waits(call.id));
+                listener.answer(call.id, answer).unwrap();
+                assert!(!listener.waits(call.id));
+            }
+        });
+        assert_eq!((value, failed), (4711, -1));
+        assert_eq!(error.raw_os_error(), Some(libc::EXDEV));
+        assert_eq!(real, i64::from(std::os::unix::process::parent_id()));
+    }
+
+    #[test]
+    fn files_are_installed_and_the_end_of_the_caller_is_seen() {
+        // SAFETY: this form of dup is answered by the test and never reaches the kernel.
+        let call = || unsafe { libc::syscall(libc::SYS_dup, -1) };
+        under_filter(
+            libc::SYS_dup,
+            || {
+                let fd = RawFd::try_from(call()).unwrap();
+                let link = std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
+                assert_eq!(link.to_str(), Some("/dev/null"));
+            },
+            |listener| {
+                let null = File::open("/dev/null").unwrap();
+                let call = listener.receive().unwrap();
+                let fd = listener.install(call.id, null.as_fd(), true).unwrap();
+                listener.answer(call.id, Answer::Value(fd.into())).unwrap();
+                let ended = listener.receive().unwrap_err();
+                assert_eq!(ended.raw_os_error(), Some(libc::ENOENT));
+            },
+        );
+    }
+}

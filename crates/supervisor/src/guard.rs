@@ -93,7 +93,7 @@ impl Guard {
         if received.signal == Signal::CONT {
             // Mostly sent to the whole group by the shell, and then the program has it already.
             thread::sleep(GROUP_SIGNAL_TIME);
-            if descendants::stat(program).is_none_or(|stat| stat.state != 'T') {
+            if !is_stopped(program) {
                 return;
             }
         }
@@ -114,14 +114,18 @@ impl Guard {
                     self.forward(signal);
                 }
             }
-            Message::Stopped => {
+            // Stopped by the same terminal ourselves, we may read this when it goes on again.
+            Message::Stopped if self.program.is_some_and(is_stopped) => {
                 let _ = kill_process(getpid(), Signal::STOP);
             }
             Message::Ended(status) => {
                 let _ = waitpid(Some(self.supervisor), WaitOptions::empty());
                 return Some(ExitStatus(status));
             }
-            Message::Continued | Message::NotExecuted(_) | Message::NotFiltered(_) => {}
+            Message::Stopped
+            | Message::Continued
+            | Message::NotExecuted(_)
+            | Message::NotFiltered(_) => {}
         }
         None
     }
@@ -132,4 +136,8 @@ impl Guard {
         let _ = writeln!(io::stderr(), "{text}");
         OUR_FAILURE
     }
+}
+
+fn is_stopped(process: Pid) -> bool {
+    descendants::stat(process).is_some_and(|stat| stat.state == 'T')
 }
