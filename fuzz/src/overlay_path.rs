@@ -1,10 +1,11 @@
-//! Paths of any bytes, asked of the overlay in every way there is, over an empty machine.
+//! Paths of any bytes, asked of the overlay in every way there is, over a machine that has nothing itself.
 //!
 //! The answers to one path must agree: whether it is ours, what it is, whether it can be opened.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use supervisor::machine::Machine;
 use supervisor::overlay::{Opened, Overlay};
@@ -20,20 +21,28 @@ const QUESTIONS_MAX: usize = 64;
 const CONTENT_MAX: u64 = 1 << 16;
 
 /// Asks what `bytes` say.
+///
+/// An overlay is dear, so one serves until an input has written to it.
 pub fn run(bytes: &[u8]) {
+    static OVERLAY: Mutex<Option<Overlay>> = Mutex::new(None);
+    let mut kept = OVERLAY.lock().unwrap_or_else(PoisonError::into_inner);
+    let overlay = kept.take().unwrap_or_else(build);
     let mut input = Input::new(bytes);
-    let machine = Machine::build(&Platform::default(), Arc::new(Deaf));
-    let root = std::env::temp_dir().join(format!("bindery-fuzz-root-{}", std::process::id()));
-    fs::create_dir_all(&root).expect("a temporary directory");
-    let overlay = Overlay::over(&root, &machine).expect("an overlay");
+    let mut written = false;
     for _ in 0..QUESTIONS_MAX {
         if input.is_empty() {
             break;
         }
-        ask(&overlay, &Question::decode(&mut input));
+        written |= ask(&overlay, &Question::decode(&mut input));
     }
-    drop(overlay);
-    fs::remove_dir(&root).expect("nothing was put into the machine's own directory");
+    if !written {
+        *kept = Some(overlay);
+    }
+}
+
+fn build() -> Overlay {
+    let machine = Machine::build(&Platform::default(), Arc::new(Deaf));
+    Overlay::over(Path::new("/nonexistent"), &machine).expect("an overlay")
 }
 
 /// What is asked of one path.
@@ -41,14 +50,16 @@ pub fn run(bytes: &[u8]) {
 pub struct Question {
     /// The flags of `open`, and the mode of `access` in the lowest byte.
     pub flags: u32,
-    /// The path; a slash is put before it.
+    /// The path, up to any zero byte; a slash is put before it.
     pub path: Vec<u8>,
     /// What is written, if it turns out to be an attribute that takes writes.
     pub written: Vec<u8>,
 }
 
-fn ask(overlay: &Overlay, question: &Question) {
-    let path = [b"/", &*question.path].concat();
+/// Asks of one path; says whether something was written.
+fn ask(overlay: &Overlay, question: &Question) -> bool {
+    let end = question.path.iter().position(|byte| *byte == 0).unwrap_or(question.path.len());
+    let path = [b"/", &question.path[..end]].concat();
     let metadata = overlay.metadata(&path, true);
     let link = overlay.metadata(&path, false);
     let text = overlay.readlink(&path);
@@ -68,10 +79,11 @@ fn ask(overlay: &Overlay, question: &Question) {
     ] {
         assert!(errno.is_none_or(|errno| PATH_ERRORS.contains(errno)), "{errno:?}: {question:?}");
     }
-    open(overlay, question, &path);
+    open(overlay, question, &path)
 }
 
-fn open(overlay: &Overlay, question: &Question, path: &[u8]) {
+/// Opens the path, and writes where that leads to an attribute that is written.
+fn open(overlay: &Overlay, question: &Question, path: &[u8]) -> bool {
     match overlay.open(path, u64::from(question.flags)) {
         Opened::NotOurs | Opened::Node(_) => {}
         Opened::Refused(errno) => {
@@ -83,11 +95,15 @@ fn open(overlay: &Overlay, question: &Question, path: &[u8]) {
             let read = File::from(file).take(CONTENT_MAX).read_to_end(&mut content);
             assert!(read.map_or(0, |length| length as u64) < CONTENT_MAX, "{question:?}");
         }
-        Opened::Attribute { attribute, .. } => match attribute.write(&question.written) {
-            Ok(taken) => assert!(taken <= question.written.len(), "{question:?}"),
-            Err(errno) => assert!(WRITE_ERRORS.contains(&errno), "{errno}: {question:?}"),
-        },
+        Opened::Attribute { attribute, .. } => {
+            match attribute.write(&question.written) {
+                Ok(taken) => assert!(taken <= question.written.len(), "{question:?}"),
+                Err(errno) => assert!(WRITE_ERRORS.contains(&errno), "{errno}: {question:?}"),
+            }
+            return true;
+        }
     }
+    false
 }
 
 const PATH_ERRORS: &[Errno] = &[

@@ -35,7 +35,10 @@ pub fn run(bytes: &[u8]) {
 fn page() -> PathBuf {
     static PAGE: OnceLock<File> = OnceLock::new();
     let page = PAGE.get_or_init(|| {
-        let path = std::env::temp_dir().join(format!("bindery-fuzz-{}", std::process::id()));
+        // Where there is a file system in memory, a line costs little.
+        let memory = PathBuf::from("/dev/shm");
+        let folder = if memory.is_dir() { memory } else { std::env::temp_dir() };
+        let path = folder.join(format!("bindery-fuzz-{}", std::process::id()));
         let open = OpenOptions::new().write(true).create_new(true).open(&path);
         let page = open.expect("a temporary file");
         fs::remove_file(&path).expect("our own file goes away");
