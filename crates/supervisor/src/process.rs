@@ -150,8 +150,12 @@ impl Task {
     /// What file `fd` is.
     ///
     /// # Errors
-    /// `ENOENT` – no such descriptor, or no such thread any more.
+    /// `ENOENT` – no such descriptor, or no such thread any more; `EBADF` – a negative number.
     pub(crate) fn identify(&self, fd: i32) -> Result<Identity, Errno> {
+        // No descriptor is negative, and rustix takes a negative one for a mistake of ours.
+        if fd < 0 {
+            return Err(Errno::BADF);
+        }
         // Copying the file and asking the copy costs two thirds of asking proc.
         let copy = self
             .handle
@@ -197,6 +201,9 @@ impl Process {
     /// # Errors
     /// `EBADF` – no such descriptor; `EPERM` – forbidden.
     pub(crate) fn copy_file(&self, fd: i32) -> Result<OwnedFd, Errno> {
+        if fd < 0 {
+            return Err(Errno::BADF);
+        }
         pidfd_getfd(&self.handle, fd, PidfdGetfdFlags::empty())
     }
 
@@ -278,9 +285,13 @@ mod tests {
         let (task, identity) = tasks.identify(thread, file.as_raw_fd()).unwrap();
         assert_eq!(identity, Identity::of(file.as_fd()).unwrap());
         assert_eq!(task.process().pid(), me());
-        let number = other.as_raw_fd();
+        // A number that no other test can take meanwhile.
+        let number = rustix::io::fcntl_dupfd_cloexec(&other, 900).unwrap().as_raw_fd();
         drop(other);
-        assert_eq!(tasks.identify(thread, 1_000_000).unwrap_err(), Errno::BADF, "{number}");
+        for closed in [number, 1_000_000, i32::MAX, -1, -100, i32::MIN] {
+            assert_eq!(tasks.identify(thread, closed).unwrap_err(), Errno::BADF, "{closed}");
+            assert!(task.process().copy_file(closed).is_err(), "{closed}");
+        }
     }
 
     #[test]
