@@ -157,10 +157,7 @@ impl Task {
             return Err(Errno::BADF);
         }
         // Copying the file and asking the copy costs two thirds of asking proc.
-        let copy = self
-            .handle
-            .as_ref()
-            .and_then(|handle| pidfd_getfd(handle, fd, PidfdGetfdFlags::empty()).ok());
+        let copy = self.handle.as_ref().and_then(|handle| copy(handle, fd).ok());
         if let Some(copy) = copy {
             return Identity::of(copy.as_fd());
         }
@@ -185,6 +182,14 @@ impl Task {
     }
 }
 
+/// Copies descriptor `fd` of the task behind `handle`. The wrapper must not be given what cannot be one.
+fn copy(handle: &OwnedFd, fd: i32) -> Result<OwnedFd, Errno> {
+    if fd < 0 {
+        return Err(Errno::BADF);
+    }
+    pidfd_getfd(handle, fd, PidfdGetfdFlags::empty())
+}
+
 impl Process {
     fn open(pid: i32) -> Result<Self, Errno> {
         let handle = pidfd_open(Pid::from_raw(pid).ok_or(Errno::SRCH)?, PidfdFlags::empty())?;
@@ -201,10 +206,7 @@ impl Process {
     /// # Errors
     /// `EBADF` – no such descriptor; `EPERM` – forbidden.
     pub(crate) fn copy_file(&self, fd: i32) -> Result<OwnedFd, Errno> {
-        if fd < 0 {
-            return Err(Errno::BADF);
-        }
-        pidfd_getfd(&self.handle, fd, PidfdGetfdFlags::empty())
+        copy(&self.handle, fd)
     }
 
     /// Its address space as it is now.

@@ -4,6 +4,7 @@
 //! Threads: listeners, a worker for each function, one that watches closes, one that watches the
 //! guard, one that answers `bindery ls`; the first thread reaps. Takes no lock.
 
+use std::backtrace::Backtrace;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -197,7 +198,8 @@ fn exit_status(raw: i32) -> ExitStatus {
 /// A thread that panics would leave a call waiting for ever; the guard ends the tree instead.
 fn die_with_a_line_on_panic() {
     std::panic::set_hook(Box::new(|info| {
-        say(&format!("internal error: {info}"));
+        // Empty unless RUST_BACKTRACE asks for it.
+        say(&format!("internal error: {info}\n{}", Backtrace::capture()));
         process::abort();
     }));
 }
