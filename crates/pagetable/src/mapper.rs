@@ -96,6 +96,9 @@ impl Mapper {
     /// - [`InsertError::NoTables`] (`ENOMEM`).
     pub fn insert(&mut self, span: Span, target: Target) -> Result<(), InsertError> {
         let run = self.check(span, target)?;
+        if self.insert_into_table(run, target) {
+            return Ok(());
+        }
         if let Some(page) = self.first_used(run) {
             return Err(InsertError::Overlap { asked: span, iova: page << PAGE_LG2 });
         }
@@ -122,6 +125,9 @@ impl Mapper {
         let Some(inside) = span.intersection(self.table.aperture()) else {
             return Ok(Removed::default());
         };
+        if let Some(removed) = self.remove_from_table(inside) {
+            return Ok(removed);
+        }
         let refuse = |iova, removed| NotWhole { asked: span, iova, removed };
         if !self.may_cut_before(inside.start()) {
             return Err(refuse(inside.start(), Removed::default()));
@@ -237,6 +243,62 @@ impl Mapper {
     /// The table.
     pub const fn table(&self) -> &Arc<PageTable> {
         &self.table
+    }
+
+    /// Inserts an area that lies in a level-0 table which is there already. Returns whether it did.
+    #[inline]
+    fn insert_into_table(&mut self, run: PageRun, target: Target) -> bool {
+        let Some(table) = self.table_of(run) else { return false };
+        let part = run.in_table_of(run.first);
+        let usage = self.uses.get_mut(table);
+        if usage.first_used(part).is_some() {
+            return false;
+        }
+        usage.take(part);
+        usage.areas += 1;
+        write::fill_area(&self.table.tree.tables.table(table)[part.first..=part.last], target);
+        self.gaps.touch(run.first << PAGE_LG2);
+        self.totals.areas += 1;
+        self.totals.pages += run.count();
+        true
+    }
+
+    /// Removes whole areas that lie in one level-0 table, which stays. `None` where that is not so.
+    #[inline]
+    fn remove_from_table(&mut self, span: Span) -> Option<Removed> {
+        let run = PageRun::covering(span);
+        let table = self.table_of(run)?;
+        let part = run.in_table_of(run.first);
+        let whole =
+            run.first << PAGE_LG2 == span.start() && (run.end << PAGE_LG2) - 1 == span.last();
+        let usage = self.uses.get_mut(table);
+        if !whole || usize::from(usage.pages) <= part.count() {
+            return None;
+        }
+        let entries = &self.table.tree.tables.table(table)[part.first..=part.last];
+        let (first, last) = (load(entries.first()?), load(entries.last()?));
+        let cuts =
+            !first.is_nothing() && !first.is_first() || !last.is_nothing() && !last.is_last();
+        if cuts {
+            return None;
+        }
+        let pages = u64::from(usage.give_back(part));
+        let areas = clear::clear_entries(entries);
+        usage.areas -= areas;
+        self.gaps.touch(span.start());
+        self.totals.areas -= u64::from(areas);
+        self.totals.pages -= pages;
+        Some(Removed { areas: areas.into(), bytes: pages << PAGE_LG2 })
+    }
+
+    /// The level-0 table that all of `run` lies in.
+    #[inline]
+    fn table_of(&self, run: PageRun) -> Option<u32> {
+        if run.first >> TABLE_LG2 != (run.end - 1) >> TABLE_LG2 {
+            return None;
+        }
+        let level1 = load(self.table.tree.level1_word(run.first << PAGE_LG2)?);
+        level1.is_table().then(|| level1.index())
     }
 
     fn check(&self, span: Span, target: Target) -> Result<PageRun, InsertError> {

@@ -57,16 +57,17 @@ impl Readers {
         self.lock().retain(|other| !Arc::ptr_eq(other, announcement));
     }
 
+    /// Announces a walk. Returns what [`end`](Self::end) must be told.
     #[inline]
-    pub(crate) fn begin(&self, announcement: &Announcement) {
-        let sequence = announcement.sequence.load(Ordering::Relaxed);
-        announcement.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
+    pub(crate) fn begin(&self, announcement: &Announcement) -> u32 {
+        let sequence = announcement.sequence.load(Ordering::Relaxed).wrapping_add(1);
+        announcement.sequence.store(sequence, Ordering::Relaxed);
         self.barriers.light();
+        sequence
     }
 
     #[inline]
-    pub(crate) fn end(&self, announcement: &Announcement) {
-        let sequence = announcement.sequence.load(Ordering::Relaxed);
+    pub(crate) fn end(&self, announcement: &Announcement, sequence: u32) {
         announcement.sequence.store(sequence.wrapping_add(1), Ordering::Release);
         self.barriers.light();
         if announcement.awaited.load(Ordering::Relaxed) != 0 {

@@ -63,8 +63,8 @@ impl Reader {
     /// waits for it: keep it while data moves, and no longer. Takes no lock and never waits.
     #[inline]
     pub fn walk(&mut self) -> Walk<'_> {
-        self.table.readers.begin(&self.announcement);
-        Walk { table: &self.table, announcement: &self.announcement }
+        let sequence = self.table.readers.begin(&self.announcement);
+        Walk { table: &self.table, announcement: &self.announcement, sequence }
     }
 
     /// The table.
@@ -84,6 +84,8 @@ impl Drop for Reader {
 pub struct Walk<'a> {
     table: &'a PageTable,
     announcement: &'a Announcement,
+    /// As announced.
+    sequence: u32,
 }
 
 impl Walk<'_> {
@@ -114,7 +116,7 @@ impl Walk<'_> {
 impl Drop for Walk<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.table.readers.end(self.announcement);
+        self.table.readers.end(self.announcement, self.sequence);
     }
 }
 
@@ -157,10 +159,8 @@ pub enum FaultReason {
 impl Tree {
     #[inline]
     pub(crate) fn translate(&self, iova: u64, access: Permission) -> Result<Piece, Fault> {
-        match self.find(iova) {
-            Some(found) if found.leaf.permits(access) => Ok(found.piece(iova, found.last(iova))),
-            other => Err(refuse(iova, other.map_or(Entry::NOTHING, |found| found.leaf))),
-        }
+        let found = self.find_permitting(iova, access)?;
+        Ok(found.piece(iova, found.last(iova)))
     }
 
     #[inline]
@@ -170,24 +170,47 @@ impl Tree {
         access: Permission,
         mut each: impl FnMut(Piece),
     ) -> Result<(), Fault> {
-        let mut at = span.start();
+        let found = self.find_permitting(span.start(), access)?;
+        let last = found.last(span.start());
+        if span.last() <= last {
+            each(found.piece(span.start(), span.last()));
+            return Ok(());
+        }
+        each(found.piece(span.start(), last));
+        self.further_pieces(found, last + 1, span.last(), access, each)
+    }
+
+    /// The pieces from `at` on, where the leaf `found` just ended.
+    fn further_pieces(
+        &self,
+        mut found: Found,
+        mut at: u64,
+        span_last: u64,
+        access: Permission,
+        mut each: impl FnMut(Piece),
+    ) -> Result<(), Fault> {
         loop {
-            let found = self.find(at);
-            let Some(found) = found.filter(|found| found.leaf.permits(access)) else {
-                return Err(refuse(at, found.map_or(Entry::NOTHING, |found| found.leaf)));
-            };
-            let last = found.last(at).min(span.last());
-            each(found.piece(at, last));
-            if last == span.last() {
-                return Ok(());
-            }
-            at = last + 1;
             if found.size_lg2 == PAGE_LG2 && at & ((1 << LEVEL1_LG2) - 1) != 0 {
-                at = match self.rest_of_table(at, span.last(), access, &mut each)? {
+                at = match self.rest_of_table(at, span_last, access, &mut each)? {
                     Some(next) => next,
                     None => return Ok(()),
                 };
             }
+            found = self.find_permitting(at, access)?;
+            let last = found.last(at).min(span_last);
+            each(found.piece(at, last));
+            if last == span_last {
+                return Ok(());
+            }
+            at = last + 1;
+        }
+    }
+
+    #[inline]
+    fn find_permitting(&self, iova: u64, access: Permission) -> Result<Found, Fault> {
+        match self.find(iova) {
+            Some(found) if found.leaf.permits(access) => Ok(found),
+            other => Err(refuse(iova, other.map_or(Entry::NOTHING, |found| found.leaf))),
         }
     }
 

@@ -2,9 +2,8 @@
 //!
 //! Level 0 holds leaves of 4 KiB, level 1 of 2 MiB, level 2 of 1 GiB; level 3 only counts what is in
 //! use below. Tables of level 0 come from a slab and are named by index. Tables of the other levels
-//! lie where their address says, in one long array for each level: the words that lead to a leaf are
-//! then all known before the first is read, so a look-up of a small page waits for two loads, one
-//! after the other, not four. Unused stretches of the arrays take no memory.
+//! lie where their address says, in one long array for each level, so that a look-up begins at level 1
+//! and a small page is found with two loads, one after the other, not four. Unused stretches of the arrays take no memory.
 //!
 //! Takes no lock. All loads that lead on are acquiring, all stores that make something visible
 //! releasing; nobody reads and modifies a word in one step.
@@ -75,16 +74,17 @@ impl Tree {
     /// The leaf that covers `iova`.
     #[inline]
     pub(crate) fn find(&self, iova: u64) -> Option<Found> {
-        let level2 = load(self.level2.get(iova >> LEVEL2_LG2)?);
-        if level2.is_leaf() {
-            return Some(Found { leaf: level2, size_lg2: LEVEL2_LG2 });
-        }
         let level1 = load(self.level1.get(iova >> LEVEL1_LG2)?);
         if level1.is_table() {
             let leaf = load(&self.tables.table(level1.index())[index_in_table(iova)]);
             return (!leaf.is_nothing()).then_some(Found { leaf, size_lg2: PAGE_LG2 });
         }
-        level1.is_leaf().then_some(Found { leaf: level1, size_lg2: LEVEL1_LG2 })
+        if level1.is_leaf() {
+            return Some(Found { leaf: level1, size_lg2: LEVEL1_LG2 });
+        }
+        // Below a leaf of level 2, level 1 is empty.
+        let level2 = load(self.level2.get(iova >> LEVEL2_LG2)?);
+        level2.is_leaf().then_some(Found { leaf: level2, size_lg2: LEVEL2_LG2 })
     }
 
     /// The table of level 0 for `iova`, if it has one.

@@ -156,7 +156,7 @@ impl Cleared {
 
 /// Empties entries; returns how many areas start in them.
 #[inline]
-fn clear_entries(entries: &[AtomicU64]) -> u16 {
+pub(super) fn clear_entries(entries: &[AtomicU64]) -> u16 {
     let mut areas = 0;
     for word in entries {
         areas += u16::from(load(word).is_first());

@@ -113,6 +113,17 @@ impl Mapper {
     }
 }
 
+/// Writes a whole area.
+#[inline]
+pub(super) fn fill_area(entries: &[AtomicU64], target: Target) {
+    let first = Entry::leaf(target);
+    if let [only] = entries {
+        return store(only, first.starting_area().ending_area());
+    }
+    fill(entries, first);
+    mark_ends(entries, true, true);
+}
+
 #[inline]
 fn fill(entries: &[AtomicU64], first: Entry) {
     for (index, word) in entries.iter().enumerate() {

@@ -1,0 +1,124 @@
+//! The page table beside what else could be used, and the goals it is held to.
+//!
+//! Every round runs each workload on every contender, one after the other, so that a change in the
+//! machine's mood meets them all. Single-threaded work is measured in processor time of the thread.
+//! Verdicts come from ratios within a round: a goal is met if three rounds of four meet it. Answers
+//! are compared with what is known to be mapped, inside the runs.
+//!
+//! `cargo bench -p bindery-pagetable` prints all; with `-- --short` fewer rounds of less, for a run
+//! that only shows that everything works; with `-- --gates` a goal that no busy machine hides fails
+//! the run if it is missed.
+
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "figures are rounded and indices are small; this reports, and serves nobody"
+)]
+
+#[path = "page_table/goals.rs"]
+mod goals;
+#[path = "page_table/maps.rs"]
+mod maps;
+#[path = "page_table/measure.rs"]
+mod measure;
+#[path = "page_table/peers.rs"]
+mod peers;
+#[path = "page_table/scale.rs"]
+mod scale;
+#[path = "page_table/threads.rs"]
+mod threads;
+#[path = "page_table/writes.rs"]
+mod writes;
+
+use std::fs;
+use std::process::ExitCode;
+
+use goals::{GOALS, judge};
+use maps::Scale;
+use measure::{Samples, quantile};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    let has = |name: &str| arguments.iter().any(|argument| argument == name);
+    if let Some(at) = arguments.iter().position(|argument| argument == "--memory") {
+        let contender = arguments.get(at + 1).map_or("", String::as_str);
+        let areas = arguments.get(at + 2).and_then(|text| text.parse().ok()).unwrap_or(0);
+        println!("{}", scale::memory_of(contender, areas));
+        return ExitCode::SUCCESS;
+    }
+    let scale = if has("--short") { SHORT } else { FULL };
+    let only = arguments.iter().position(|argument| argument == "--only");
+    let only = only.and_then(|at| arguments.get(at + 1));
+    let mut samples = Samples::default();
+    println!("{}\n", machine());
+    for (name, work) in WORK {
+        if only.is_none_or(|only| only == name) {
+            println!("## {name} (load {})\n", load());
+            work(&scale, &mut samples);
+        }
+    }
+    print_figures(&samples);
+    let missed = print_goals(&samples);
+    println!("\nload at the end: {}", load());
+    if has("--gates") && missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+type Work = fn(&Scale, &mut Samples);
+
+const WORK: &[(&str, Work)] = &[
+    ("memory", |_, samples| scale::memory(samples)),
+    ("machine", maps::machine),
+    ("small", maps::small),
+    ("placement", scale::placement),
+    ("dirty", writes::dirty),
+    ("threads", threads::threads),
+    ("whole", maps::whole),
+    ("growth", scale::growth),
+];
+
+const FULL: Scale =
+    Scale { rounds: 9, small_maps: 1 << 20, queries: 200_000, whole_bytes: 64 << 30 };
+const SHORT: Scale =
+    Scale { rounds: 3, small_maps: 1 << 20, queries: 50_000, whole_bytes: 8 << 30 };
+
+/// Each workload and contender: least, median, most.
+fn print_figures(samples: &Samples) {
+    println!("| workload | contender | least | median | most |\n|---|---|---|---|---|");
+    for workload in samples.workloads() {
+        for contender in samples.contenders(workload) {
+            let values = samples.of(workload, contender);
+            let [least, median, most] = [0.0, 0.5, 1.0].map(|share| quantile(values, share));
+            println!("| {workload} | {contender} | {least:.1} | {median:.1} | {most:.1} |");
+        }
+    }
+}
+
+/// Returns how many gates were missed.
+fn print_goals(samples: &Samples) -> usize {
+    println!(
+        "\n| goal | workload | demanded | found (and median, other quartile) | met |\n|---|---|---|---|---|"
+    );
+    let mut missed = 0;
+    for goal in GOALS {
+        let Some(verdict) = judge(goal, samples) else { continue };
+        missed += usize::from(goal.gate && !verdict.met);
+        let met = if verdict.met { "yes" } else { "no" };
+        println!(
+            "| {} | {} | {} | {} | {met} |",
+            goal.id, goal.workload, verdict.demanded, verdict.found
+        );
+    }
+    missed
+}
+
+fn machine() -> String {
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    let count = cpus.lines().filter(|line| line.starts_with("processor")).count();
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{} x {count}, Linux {}", model.trim_start_matches(['\t', ' ', ':']), kernel.trim())
+}
+
+fn load() -> String {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    load.split_whitespace().next().unwrap_or("unknown").to_owned()
+}
