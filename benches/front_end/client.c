@@ -27,7 +27,7 @@ struct sparse { struct region_info info; uint16_t id, version; uint32_t next, nr
 
 enum { IOAS_ALLOC = 0x3b81, IOAS_MAP = 0x3b85, IOAS_UNMAP = 0x3b86, REGION_INFO = 0x3b6c, IRQ_INFO = 0x3b6d, BIND = 0x3b76, ATTACH = 0x3b77 };
 enum { MAP_FIXED_IOVA = 1, MAP_WRITE = 2, MAP_READ = 4 };
-enum { PAGE = 4096, WARMUP = 500 };
+enum { PAGE = 4096, FILE_PAGES = 64, WARMUP = 500 };
 
 static int iommu = 0, device = 0, noop;
 static uint32_t ioas = 1;
@@ -88,8 +88,14 @@ static int file;
 static char block[PAGE];
 static void read4k(void) { must(pread(file, block, PAGE, 0), "pread"); }
 static void write4k(void) { must(pwrite(file, block, PAGE, 0), "pwrite"); }
-static void sread4k(void) { lseek(file, 0, SEEK_SET); must(read(file, block, PAGE), "read"); }
-static void swrite4k(void) { lseek(file, 0, SEEK_SET); must(write(file, block, PAGE), "write"); }
+/* Sequential, as programs read and write: one seek back every FILE_PAGES calls. */
+static int at_page;
+static void rewind_at_end(void) {
+    if (at_page++ % FILE_PAGES == 0)
+        lseek(file, 0, SEEK_SET);
+}
+static void sread4k(void) { rewind_at_end(); must(read(file, block, PAGE) == PAGE ? 0 : -1, "read"); }
+static void swrite4k(void) { rewind_at_end(); must(write(file, block, PAGE) == PAGE ? 0 : -1, "write"); }
 static void ppid(void) { syscall(SYS_getppid); }
 static void fstat_file(void) { struct stat s; must(fstat(file, &s), "fstat"); }
 static void stat_path(void) { struct stat s; must(stat("/etc/passwd", &s), "stat"); }
@@ -133,7 +139,8 @@ int main(int argc, char **argv) {
     char name[] = "/tmp/bindery-bench-XXXXXX";
     must(file = mkstemp(name), "mkstemp");
     unlink(name);
-    must(pwrite(file, block, PAGE, 0), "pwrite");
+    for (int i = 0; i < FILE_PAGES; i++)
+        must(pwrite(file, block, PAGE, (off_t)i * PAGE), "pwrite");
     for (int i = first; i < argc; i++) {
         const char *m = argv[i];
         if (!strcmp(m, "map_fixed")) { assign(); measure(m, 4000, 1, map_fixed, noop ? 0 : unmap_all); }
