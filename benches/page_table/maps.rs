@@ -110,12 +110,12 @@ pub(crate) fn small(scale: &Scale, samples: &mut Samples) {
     };
     let work = SmallWork { one, many, order, mixed: mixed_maps(scale) };
     for _ in 0..scale.rounds {
-        small_of(\&mut small.flat, \&work, samples);
-        small_of(\&mut small.ours, \&work, samples);
-        small_of(\&mut small.tree, \&work, samples);
-        small_of(\&mut small.ranges, \&work, samples);
-        small_of(\&mut small.nodit, \&work, samples);
-        small_of(\&mut small.vm_memory, \&work, samples);
+        small_of(&mut small.flat, &work, samples);
+        small_of(&mut small.ours, &work, samples);
+        small_of(&mut small.tree, &work, samples);
+        small_of(&mut small.ranges, &work, samples);
+        small_of(&mut small.nodit, &work, samples);
+        small_of(&mut small.vm_memory, &work, samples);
         chase(pages * 8, "chase of the leaves' size", samples);
     }
 }
@@ -156,7 +156,8 @@ fn small_of<P: Peer>(peer: &mut P, work: &SmallWork, samples: &mut Samples) {
     check(peer, one, expected);
     check(peer, many, expected);
     // All of the leaves, so that caches hold what they can.
-    let every: Vec<Query> = (0..order.len() as u64).step_by(8).map(|page| (page * PAGE, 64)).collect();
+    let every: Vec<Query> =
+        (0..order.len() as u64).step_by(8).map(|page| (page * PAGE, 64)).collect();
     pipelined(peer, &every);
     samples.add("1M, 64 B", P::NAME, pipelined(peer, one));
     samples.add("1M, 64 B, dependent", P::NAME, dependent(peer, one));

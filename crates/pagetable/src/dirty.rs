@@ -189,6 +189,9 @@ impl DirtyReader {
         let whole = Span::new(start, 1 << (LINE_LG2 + PAGE_LG2))
             .is_some_and(|line| span.contains_span(line));
         let words = self.log.line(line, clear == Clear::No);
+        if whole && let Some(bits) = bits.line(start) {
+            return copy(words, clear, bits);
+        }
         for (word, pages) in (line * LINE_WORDS..).zip(words) {
             let marks = pages.load(Ordering::Relaxed);
             if marks == 0 {
@@ -263,6 +266,16 @@ impl<'a> DirtyBits<'a> {
         }
     }
 
+    /// The words for the 512 pages from `start` on, where words of the log and of the bitmap match.
+    #[inline]
+    fn line(&mut self, start: u64) -> Option<&mut [u64; LINE_WORDS as usize]> {
+        let from = start.checked_sub(self.span.start())? >> PAGE_LG2;
+        if self.unit_lg2 != PAGE_LG2 || !from.is_multiple_of(WORD_BITS) {
+            return None;
+        }
+        self.words.get_mut(index(from >> WORD_LG2)..)?.first_chunk_mut()
+    }
+
     /// Sets the bits of the marked ones of the 64 pages from `start` on, all of them in the span.
     #[inline]
     fn set_word(&mut self, start: u64, mut marks: u64) {
@@ -282,6 +295,17 @@ impl<'a> DirtyBits<'a> {
             }
             marks &=
                 u64::MAX.checked_shl(u32::try_from(first + run).unwrap_or(u64::BITS)).unwrap_or(0);
+        }
+    }
+}
+
+/// Adds a line's marks to `bits`.
+#[inline]
+fn copy(words: &[AtomicU64], clear: Clear, bits: &mut [u64; LINE_WORDS as usize]) {
+    for (pages, bits) in words.iter().zip(bits) {
+        *bits |= pages.load(Ordering::Relaxed);
+        if clear == Clear::Yes {
+            pages.store(0, Ordering::Relaxed);
         }
     }
 }

@@ -14,7 +14,7 @@ use span::Span;
 use crate::PAGE_LG2;
 use crate::mapper::TableUses;
 use crate::memory::{AtomicU64, Ordering, SparseWords};
-use crate::run_summary::{ALIGNMENTS, RunSummary};
+use crate::run_summary::{ALIGNMENTS, RunSummary, TableRuns};
 use crate::tree::{LEVEL1_LG2, LEVEL2_LG2, LEVEL3_LG2, Tree, load};
 
 /// What a span must be like to take a mapping.
@@ -200,14 +200,17 @@ impl Gaps {
         let mut prefix = None;
         for child in 0..FANOUT {
             let start = child * child_pages;
-            let found = self.summary(height - 1, index << FANOUT_LG2 | child, tree, uses);
-            if found.prefix == child_pages {
+            let found = self.runs(height - 1, index << FANOUT_LG2 | child, tree, uses);
+            let found_prefix = found.prefix();
+            if found_prefix == child_pages {
                 continue;
             }
-            all.note(run, start + found.prefix);
-            prefix.get_or_insert(start + found.prefix);
-            all.take_longer(&found);
-            run = start + child_pages - found.suffix;
+            all.note(run, start + found_prefix);
+            prefix.get_or_insert(start + found_prefix);
+            for (alignment, longest) in all.longest.iter_mut().enumerate() {
+                *longest = found.longest(alignment).max(*longest);
+            }
+            run = start + child_pages - found.suffix();
         }
         let end = FANOUT * child_pages;
         all.note(run, end);
@@ -216,29 +219,18 @@ impl Gaps {
         all
     }
 
-    fn summary(&self, height: u32, index: u64, tree: &Tree, uses: &TableUses) -> RunSummary {
+    fn runs<'a>(&'a self, height: u32, index: u64, tree: &Tree, uses: &'a TableUses) -> Runs<'a> {
         if height > 0 {
-            return self.read(height, index);
+            return Runs::Node(self.node(height, index), pages_at(height));
         }
         match tree.level1.get(index).map(load) {
-            Some(entry) if entry.is_table() => uses.get(entry.index()).runs.widen(),
-            Some(entry) if entry.is_leaf() => RunSummary::used(),
-            Some(_) | None => RunSummary::free(pages_at(0)),
+            Some(entry) if entry.is_table() => Runs::Table(&uses.get(entry.index()).runs),
+            Some(entry) if entry.is_leaf() => Runs::Used,
+            Some(_) | None => Runs::Free(pages_at(0)),
         }
     }
 
     /// Kept as what is missing from a free node, so that a word never written says free.
-    fn read(&self, height: u32, index: u64) -> RunSummary {
-        let pages = pages_at(height);
-        let node = self.node(height, index);
-        let left = |at: usize| pages - node[at].load(Ordering::Relaxed);
-        if left(PREFIX) == pages {
-            return RunSummary::free(pages);
-        }
-        let longest = std::array::from_fn(|alignment| left(LONGEST + alignment));
-        RunSummary { prefix: left(PREFIX), suffix: left(SUFFIX), longest }
-    }
-
     fn write(&self, height: u32, index: u64, summary: &RunSummary) {
         let pages = pages_at(height);
         let node = self.node(height, index);
@@ -255,6 +247,46 @@ impl Gaps {
     fn node(&self, height: u32, index: u64) -> &[AtomicU64] {
         let first = (self.origins[height as usize - 1] + index) as usize * NODE_WORDS;
         self.nodes.slice(first..first + NODE_WORDS)
+    }
+}
+
+/// The free runs of a node, wherever they are kept.
+enum Runs<'a> {
+    Node(&'a [AtomicU64], u64),
+    Table(&'a TableRuns),
+    Used,
+    Free(u64),
+}
+
+impl Runs<'_> {
+    #[inline]
+    fn prefix(&self) -> u64 {
+        match self {
+            Self::Node(words, pages) => pages - words[PREFIX].load(Ordering::Relaxed),
+            Self::Table(runs) => runs.prefix.into(),
+            Self::Used => 0,
+            Self::Free(pages) => *pages,
+        }
+    }
+
+    #[inline]
+    fn suffix(&self) -> u64 {
+        match self {
+            Self::Node(words, pages) => pages - words[SUFFIX].load(Ordering::Relaxed),
+            Self::Table(runs) => runs.suffix.into(),
+            Self::Used => 0,
+            Self::Free(pages) => *pages,
+        }
+    }
+
+    #[inline]
+    fn longest(&self, alignment: usize) -> u64 {
+        match self {
+            Self::Node(words, pages) => pages - words[LONGEST + alignment].load(Ordering::Relaxed),
+            Self::Table(runs) => runs.longest[alignment].into(),
+            Self::Used => 0,
+            Self::Free(pages) => *pages,
+        }
     }
 }
 
@@ -278,19 +310,20 @@ impl Search<'_> {
         if end <= self.from {
             return None;
         }
-        let found = self.gaps.summary(height, index, self.tree, self.uses);
-        if found.prefix == end - start {
+        let found = self.gaps.runs(height, index, self.tree, self.uses);
+        let prefix = found.prefix();
+        if prefix == end - start {
             return self.fit_before(end);
         }
-        if found.longest[0] == 0 {
+        if found.longest(0) == 0 {
             return self.go_on_from(end);
         }
         if start >= self.from {
-            if let Some(page) = self.fit_before(start + found.prefix) {
+            if let Some(page) = self.fit_before(start + prefix) {
                 return Some(page);
             }
-            if found.longest[self.alignment_lg2 as usize] < self.pages {
-                return self.go_on_from(end - found.suffix);
+            if found.longest(self.alignment_lg2 as usize) < self.pages {
+                return self.go_on_from(end - found.suffix());
             }
         }
         if height == 0 {

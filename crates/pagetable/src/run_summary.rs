@@ -15,10 +15,6 @@ pub(crate) struct RunSummary {
 }
 
 impl RunSummary {
-    pub(crate) const fn free(pages: u64) -> Self {
-        Self { prefix: pages, suffix: pages, longest: [pages; ALIGNMENTS] }
-    }
-
     pub(crate) const fn used() -> Self {
         Self { prefix: 0, suffix: 0, longest: [0; ALIGNMENTS] }
     }
@@ -32,21 +28,14 @@ impl RunSummary {
             *longest = (*longest).max(end.saturating_sub(aligned));
         }
     }
-
-    #[inline]
-    pub(crate) fn take_longer(&mut self, other: &Self) {
-        for (longest, others) in self.longest.iter_mut().zip(other.longest) {
-            *longest = (*longest).max(others);
-        }
-    }
 }
 
 /// The same for the 512 pages of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TableRuns {
-    prefix: u16,
-    suffix: u16,
-    longest: [u16; ALIGNMENTS],
+    pub(crate) prefix: u16,
+    pub(crate) suffix: u16,
+    pub(crate) longest: [u16; ALIGNMENTS],
 }
 
 impl TableRuns {
@@ -67,13 +56,5 @@ impl TableRuns {
             }
         }
         runs
-    }
-
-    pub(crate) fn widen(&self) -> RunSummary {
-        RunSummary {
-            prefix: self.prefix.into(),
-            suffix: self.suffix.into(),
-            longest: self.longest.map(u64::from),
-        }
     }
 }
