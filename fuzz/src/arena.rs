@@ -1,11 +1,11 @@
 //! Memory of the client that can be pinned, with a ledger of pins.
 //!
 //! Pages of it can be taken away from commands ([`Access::readable`], [`Access::writable`]) and from
-//! DMA under a pin ([`Access::gone`]). It panics where a device touches memory that no device may
-//! touch at that moment, or writes what was pinned for reading.
+//! DMA under a pin ([`Access::gone`]). It panics where a device touches memory that it may not touch
+//! at that moment ([`Ledger::allow_dma`]), or writes what was pinned for reading.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use iommufd::{MemoryGone, PinAccess, PinFault, Pinned, Source, Unreachable};
@@ -29,7 +29,25 @@ pub(crate) struct Arena {
 #[derive(Default)]
 pub(crate) struct Ledger {
     pinned_bytes: AtomicU64,
-    dma_allowed: AtomicBool,
+    allowed: Mutex<Allowed>,
+}
+
+/// Where DMA may lead.
+#[derive(Default)]
+pub(crate) enum Allowed {
+    #[default]
+    Nowhere,
+    To(Vec<Reach>),
+    Anywhere,
+}
+
+/// A part of an arena that a mapping leads to.
+#[derive(Clone)]
+pub(crate) struct Reach {
+    pub(crate) memory: Arc<Arena>,
+    pub(crate) range: Range<usize>,
+    pub(crate) read: bool,
+    pub(crate) write: bool,
 }
 
 impl Ledger {
@@ -38,9 +56,25 @@ impl Ledger {
         self.pinned_bytes.load(Ordering::Relaxed)
     }
 
-    /// Says whether a device may do DMA from now on.
-    pub(crate) fn allow_dma(&self, allowed: bool) {
-        self.dma_allowed.store(allowed, Ordering::Relaxed);
+    /// Says where DMA may lead from now on.
+    pub(crate) fn allow_dma(&self, allowed: Allowed) {
+        *self.allowed.lock().unwrap_or_else(PoisonError::into_inner) = allowed;
+    }
+
+    fn check_dma(&self, memory: &Arc<Arena>, range: &Range<usize>, writes: bool) {
+        let allows = |reach: &Reach| {
+            Arc::ptr_eq(&reach.memory, memory)
+                && reach.range.start <= range.start
+                && range.end <= reach.range.end
+                && if writes { reach.write } else { reach.read }
+        };
+        match &*self.allowed.lock().unwrap_or_else(PoisonError::into_inner) {
+            Allowed::Nowhere => panic!("DMA by a device that is attached to nothing"),
+            Allowed::To(all) => {
+                assert!(all.iter().any(allows), "DMA to {range:x?}, which is not mapped so");
+            }
+            Allowed::Anywhere => {}
+        }
     }
 }
 
@@ -77,6 +111,21 @@ impl Arena {
 
     pub(crate) fn protect_all(&self, access: Access) {
         self.lock().pages.fill(access);
+    }
+
+    /// The part that addresses, or file offsets, lead to.
+    pub(crate) fn range(&self, at: u64, length: u64) -> Option<Range<usize>> {
+        inside(self.offset(at)?, usize::try_from(length).ok()?)
+    }
+
+    /// Reads what is there and zeros beyond, whoever may.
+    pub(crate) fn peek<const N: usize>(&self, at: u64) -> [u8; N] {
+        let mut bytes = [0; N];
+        if let Some(start) = self.offset(at) {
+            let length = N.min(LENGTH - start);
+            bytes[..length].copy_from_slice(&self.lock().bytes[start..start + length]);
+        }
+        bytes
     }
 
     /// Reads as far as pages can be read.
@@ -164,13 +213,13 @@ impl Pin {
         &self,
         offset: u64,
         length: usize,
+        writes: bool,
     ) -> Result<(MutexGuard<'_, State>, Range<usize>), MemoryGone> {
-        let allowed = self.arena.ledger.dma_allowed.load(Ordering::Relaxed);
-        assert!(allowed, "DMA by a device that is attached to nothing");
-        let state = self.arena.lock();
         let start = self.range.start + usize::try_from(offset).expect("an offset inside the pin");
         let range = start..start + length;
         assert!(range.end <= self.range.end, "DMA beyond the pin");
+        self.arena.ledger.check_dma(&self.arena, &range, writes);
+        let state = self.arena.lock();
         if state.all_pages(&range, |page| !page.gone) {
             Ok((state, range))
         } else {
@@ -181,14 +230,14 @@ impl Pin {
 
 impl Pinned for Pin {
     fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), MemoryGone> {
-        let (state, range) = self.enter(offset, into.len())?;
+        let (state, range) = self.enter(offset, into.len(), false)?;
         into.copy_from_slice(&state.bytes[range]);
         Ok(())
     }
 
     fn write(&self, offset: u64, from: &[u8]) -> Result<(), MemoryGone> {
         assert_eq!(self.access, PinAccess::Write, "DMA writes what was pinned for reading");
-        let (mut state, range) = self.enter(offset, from.len())?;
+        let (mut state, range) = self.enter(offset, from.len(), true)?;
         state.bytes[range].copy_from_slice(from);
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! A client that does anything with its files, in any order.
 //!
-//! After every step the contexts must hold pinned what they say; after the last everything is closed
-//! and nothing may be left, and every device must take a new client.
+//! DMA must lead to what is mapped and nowhere else. After every step the contexts must hold mapped what
+//! was mapped, and pinned what they say; after the last everything is closed and nothing may be left, and
+//! every device must take a new client.
 
 use iommufd::Signal;
 use uapi::{COMMANDS, Errno, Profile};
@@ -35,7 +36,7 @@ pub fn answers(bytes: &[u8]) -> Vec<(Step, Result<u64, Errno>)> {
             answers.push((step, answer));
         }
         rig.watcher.serve();
-        rig.check_pins();
+        rig.check_memory();
     }
     rig.finish();
     answers
@@ -220,7 +221,7 @@ fn take(rig: &mut Rig, step: &Step) -> Option<Result<u64, Errno>> {
     None
 }
 
-fn command(rig: &Rig, fd: u8, request: u32, argument: u64) -> Option<Result<u64, Errno>> {
+fn command(rig: &mut Rig, fd: u8, request: u32, argument: u64) -> Option<Result<u64, Errno>> {
     let answer = rig.ioctl(usize::from(fd), request, argument)?;
     check_errno(answer, COMMAND_ERRORS);
     Some(answer.map(u64::from))

@@ -5,7 +5,7 @@
 
 use pci::regs::{CONFIG_SIZE, CONVENTIONAL_SIZE, header};
 use uapi::vfio::region_index;
-use uapi::{CommandId, Errno, Profile};
+use uapi::{Command, CommandId, Errno, Profile};
 use vfio::{REGION_BASE, REGION_SHIFT};
 
 use crate::client::MEMORY_BASE;
@@ -35,7 +35,7 @@ pub fn run(bytes: &[u8]) {
             break;
         }
         let access = Access::decode(&mut input);
-        take(&rig, device, &access);
+        take(&mut rig, device, &access);
         rig.watcher.serve();
         let now = config_space(&rig);
         let id_bytes = usize::from(header::VENDOR_ID)..usize::from(header::COMMAND);
@@ -93,8 +93,8 @@ fn assign(rig: &mut Rig, device: usize) {
     rig.must(DEVICE, CommandId::DeviceAttachIommufdPt, &[12, 0, ioas]);
 }
 
-fn take(rig: &Rig, device: usize, access: &Access) {
-    let Some(file) = rig.device_file(DEVICE) else { return };
+fn take(rig: &mut Rig, device: usize, access: &Access) {
+    let Some(file) = rig.device_file(DEVICE).cloned() else { return };
     let at = |region: u8, offset: u32| {
         REGION_BASE + (u64::from(region) << REGION_SHIFT) + u64::from(offset)
     };
@@ -115,8 +115,8 @@ fn take(rig: &Rig, device: usize, access: &Access) {
             Ok(0)
         }
         Access::Reset => {
-            let reset = uapi::Command::of(CommandId::DeviceReset).request;
-            file.ioctl(&rig.client, reset, 0).map(u64::from)
+            let reset = Command::of(CommandId::DeviceReset).request;
+            rig.ioctl(DEVICE, reset, 0).map_or(Ok(0), |answer| answer.map(u64::from))
         }
     };
     if let Err(errno) = answer {
@@ -126,7 +126,7 @@ fn take(rig: &Rig, device: usize, access: &Access) {
 }
 
 /// Asks for vectors; the kernel may refuse, as where MSI-X is on with fewer.
-fn set_msix(rig: &Rig, vectors: u8) {
+fn set_msix(rig: &mut Rig, vectors: u8) {
     use uapi::vfio::{irq_index, irq_set};
     let count = u32::from(vectors);
     let data = if count > 0 { irq_set::DATA_EVENTFD } else { irq_set::DATA_NONE };
@@ -135,7 +135,7 @@ fn set_msix(rig: &Rig, vectors: u8) {
     words.extend((0..count).map(|_| EVENTFD as u32));
     let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
     rig.client.memory.poke(0, &bytes);
-    let request = uapi::Command::of(CommandId::DeviceSetIrqs).request;
+    let request = Command::of(CommandId::DeviceSetIrqs).request;
     let _refused_or_not = rig.ioctl(DEVICE, request, MEMORY_BASE);
 }
 

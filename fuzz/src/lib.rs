@@ -29,4 +29,5 @@ pub mod input;
 mod arena;
 pub mod client;
 mod eventfd;
+mod mapped;
 pub mod rig;

@@ -22,7 +22,7 @@ const CONTENT_MAX: u64 = 1 << 16;
 
 /// Asks what `bytes` say.
 ///
-/// An overlay is dear, so one serves until an input has written to it.
+/// An overlay is dear, so one serves until a write has changed it.
 pub fn run(bytes: &[u8]) {
     static OVERLAY: Mutex<Option<Overlay>> = Mutex::new(None);
     let mut kept = OVERLAY.lock().unwrap_or_else(PoisonError::into_inner);
@@ -56,7 +56,7 @@ pub struct Question {
     pub written: Vec<u8>,
 }
 
-/// Asks of one path; says whether something was written.
+/// Asks of one path; says whether a write was taken.
 fn ask(overlay: &Overlay, question: &Question) -> bool {
     let end = question.path.iter().position(|byte| *byte == 0).unwrap_or(question.path.len());
     let path = [b"/", &question.path[..end]].concat();
@@ -95,13 +95,13 @@ fn open(overlay: &Overlay, question: &Question, path: &[u8]) -> bool {
             let read = File::from(file).take(CONTENT_MAX).read_to_end(&mut content);
             assert!(read.map_or(0, |length| length as u64) < CONTENT_MAX, "{question:?}");
         }
-        Opened::Attribute { attribute, .. } => {
-            match attribute.write(&question.written) {
-                Ok(taken) => assert!(taken <= question.written.len(), "{question:?}"),
-                Err(errno) => assert!(WRITE_ERRORS.contains(&errno), "{errno}: {question:?}"),
+        Opened::Attribute { attribute, .. } => match attribute.write(&question.written) {
+            Ok(taken) => {
+                assert!(taken <= question.written.len(), "{question:?}");
+                return true;
             }
-            return true;
-        }
+            Err(errno) => assert!(WRITE_ERRORS.contains(&errno), "{errno}: {question:?}"),
+        },
     }
     false
 }

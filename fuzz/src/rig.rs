@@ -4,18 +4,22 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use iommufd::{Context, PinFault};
+use iommufd::{Context, Counts, PinFault};
 use mem::Pages;
 use pci::{Address, DmaFault, Function, Interrupt, Notices};
 use supervisor::machine::{Assignable, Machine};
 use supervisor::platform::Platform;
 use supervisor::{Call, Left, Observer, OpenFile, Thread};
-use uapi::{Command, CommandId, Errno, Profile};
+use uapi::iommufd::IoasMapFile;
+use uapi::vfio::{AttachIommufdPt, BindIommufd};
+use uapi::{Command, CommandId, Errno, FileKind, Profile};
 use vfio::{BarPages, DeviceFile, DeviceState, Watch};
+use zerocopy::FromBytes;
 
-use crate::arena::{Access, Arena, Ledger};
+use crate::arena::{Access, Allowed, Arena, Ledger};
 use crate::client::{Client, File, MEMORY_BASE};
 use crate::eventfd::Watcher;
+use crate::mapped::Mapped;
 
 /// How many devices the machine has.
 pub(crate) const DEVICES: usize = 4;
@@ -50,7 +54,25 @@ pub(crate) struct Rig {
     pub(crate) client: Client,
     pub(crate) watcher: Arc<Watcher>,
     ledger: Arc<Ledger>,
-    contexts: Vec<Weak<Context>>,
+    contexts: Vec<Known>,
+    /// Which of them each device was last bound to.
+    bound: [usize; DEVICES],
+}
+
+/// A context that was opened, and what it should have mapped.
+struct Known {
+    context: Weak<Context>,
+    mapped: Mapped,
+}
+
+impl Known {
+    /// What the context holds, if it is open still.
+    fn counts(&self) -> Option<Counts> {
+        let context = self.context.upgrade().filter(|context| context.get_file())?;
+        let counts = context.counts();
+        context.put_file();
+        Some(counts)
+    }
 }
 
 /// What can be opened.
@@ -78,7 +100,7 @@ impl Rig {
         assert_eq!(machine.devices.len(), DEVICES);
         let ledger = Arc::new(Ledger::default());
         let client = Client::new(&ledger);
-        Self { machine, client, watcher, ledger, contexts: Vec::new() }
+        Self { machine, client, watcher, ledger, contexts: Vec::new(), bound: [0; DEVICES] }
     }
 
     /// Opens a file as `fd`, in place of what was open there.
@@ -87,7 +109,8 @@ impl Rig {
         let file = match kind {
             Kind::Iommufd(profile) => {
                 let context = Context::open(profile);
-                self.contexts.push(Arc::downgrade(&context));
+                let known = Known { context: Arc::downgrade(&context), mapped: Mapped::default() };
+                self.contexts.push(known);
                 File::Iommufd(context)
             }
             Kind::Device(index) => {
@@ -113,15 +136,93 @@ impl Rig {
 
     /// Runs a command. `None` if `fd` takes none.
     pub(crate) fn ioctl(
-        &self,
+        &mut self,
         fd: usize,
         request: u32,
         argument: u64,
     ) -> Option<Result<u32, Errno>> {
-        match self.client.files[fd].as_ref()? {
-            File::Iommufd(context) => Some(context.ioctl(&self.client, request, argument)),
-            File::Device(file, _) => Some(file.ioctl(&self.client, request, argument)),
-            File::Eventfd(_) | File::Memory(_) => None,
+        let sent: Struct = self.client.memory.peek(argument);
+        let answer = match self.client.files[fd].as_ref()? {
+            File::Iommufd(context) => context.ioctl(&self.client, request, argument),
+            File::Device(file, _) => file.ioctl(&self.client, request, argument),
+            File::Eventfd(_) | File::Memory(_) => return None,
+        };
+        let returned: Struct = self.client.memory.peek(argument);
+        match &self.client.files[fd] {
+            Some(File::Iommufd(context)) => {
+                let index = self.index_of(context);
+                self.follow_context(index, request, (&sent, &returned), answer);
+            }
+            Some(File::Device(file, _)) if answer.is_ok() => {
+                let device = self.machine.devices.iter();
+                let device = device.map(|device| &device.vfio);
+                let index = device.into_iter().position(|one| Arc::ptr_eq(one, file.device()));
+                let index = index.expect("a file of one of our devices");
+                self.follow_device(index, request, &sent, &returned);
+            }
+            _ => {}
+        }
+        Some(answer)
+    }
+
+    fn index_of(&self, context: &Arc<Context>) -> usize {
+        let context = Arc::downgrade(context);
+        let index = self.contexts.iter().position(|known| known.context.ptr_eq(&context));
+        index.expect("every context was noted when it was opened")
+    }
+
+    /// Keeps the book of a context's mappings.
+    fn follow_context(
+        &mut self,
+        index: usize,
+        request: u32,
+        (sent, returned): (&Struct, &Struct),
+        answer: Result<u32, Errno>,
+    ) {
+        let Some(row) = uapi::lookup(FileKind::Iommufd, Profile::Rfc, request) else { return };
+        let mapped = &mut self.contexts[index].mapped;
+        match (row.id, answer) {
+            // The work may be done where only the answer could not be written.
+            (CommandId::IoasMap | CommandId::IoasMapFile | CommandId::IoasUnmap, Err(errno))
+                if errno == Errno::EFAULT =>
+            {
+                mapped.lose_track();
+            }
+            (CommandId::IoasUnmap, answer) => mapped.unmap(&as_struct(sent), answer),
+            (_, Err(_)) => {}
+            (CommandId::IoasMap, Ok(_)) => mapped.map(&as_struct(returned), &self.client.memory),
+            (CommandId::IoasMapFile, Ok(_)) => {
+                let map: IoasMapFile = as_struct(returned);
+                let fd = usize::try_from(map.fd).expect("it was taken");
+                let memory = match &self.client.files[fd] {
+                    Some(File::Memory(memory)) => Some(memory),
+                    _ => None,
+                };
+                mapped.map_file(&map, memory);
+            }
+            (CommandId::Destroy, Ok(_)) => mapped.destroy(&as_struct(sent)),
+            (CommandId::HwptAlloc, Ok(_)) => mapped.table(&as_struct(returned)),
+            (_, Ok(_)) => {}
+        }
+    }
+
+    /// Follows which context, and which page table of it, a device's DMA goes through.
+    fn follow_device(&mut self, device: usize, request: u32, sent: &Struct, returned: &Struct) {
+        let row = uapi::lookup(FileKind::VfioDevice, Profile::Rfc, request);
+        match row.map(|row| row.id) {
+            Some(CommandId::DeviceBindIommufd) => {
+                let bind: BindIommufd = as_struct(sent);
+                let fd = usize::try_from(bind.iommufd).expect("it was taken");
+                if let Some(File::Iommufd(context)) = &self.client.files[fd] {
+                    self.bound[device] = self.index_of(context);
+                }
+            }
+            Some(CommandId::DeviceAttachIommufdPt) => {
+                let (asked, got): (AttachIommufdPt, AttachIommufdPt) =
+                    (as_struct(sent), as_struct(returned));
+                self.contexts[self.bound[device]].mapped.attach(asked.pt_id, got.pt_id);
+            }
+            _ => {}
         }
     }
 
@@ -133,27 +234,34 @@ impl Rig {
         }
     }
 
-    /// Lets a device work. It must not reach memory unless it is attached.
+    /// Lets a device work. It must reach no memory but what is mapped for it.
     pub(crate) fn step(&self, index: usize, budget_bytes: usize) {
         let Assignable { function, vfio, .. } = &self.machine.devices[index];
-        let attached = matches!(vfio.state(), DeviceState::Attached { .. });
-        self.ledger.allow_dma(attached);
+        let allowed = match vfio.state() {
+            DeviceState::Attached { page_table_id, .. } => {
+                let mapped = &self.contexts[self.bound[index]].mapped;
+                mapped.reach(page_table_id).map_or(Allowed::Anywhere, Allowed::To)
+            }
+            DeviceState::Free | DeviceState::Open { .. } | DeviceState::Bound { .. } => {
+                Allowed::Nowhere
+            }
+        };
+        self.ledger.allow_dma(allowed);
         function.step(budget_bytes);
-        self.ledger.allow_dma(false);
+        self.ledger.allow_dma(Allowed::Nowhere);
     }
 
-    /// Checks that what the contexts say is pinned is what is pinned.
-    pub(crate) fn check_pins(&self) {
-        let contexts = self.contexts.iter().filter_map(Weak::upgrade);
-        let open = contexts.filter(|context| context.get_file());
-        let told: u64 = open
-            .map(|context| {
-                let told = context.counts().pinned_bytes;
-                context.put_file();
-                told
-            })
-            .sum();
-        assert_eq!(self.ledger.pinned_bytes(), told, "bytes pinned, and told to be pinned");
+    /// Checks that the contexts hold mapped what was mapped, and pinned what they say is pinned.
+    pub(crate) fn check_memory(&self) {
+        let mut pinned_bytes = 0;
+        for known in &self.contexts {
+            let Some(counts) = known.counts() else { continue };
+            pinned_bytes += counts.pinned_bytes;
+            if let Some(expected) = known.mapped.count() {
+                assert_eq!((counts.areas, counts.mapped_bytes), expected, "areas and bytes mapped");
+            }
+        }
+        assert_eq!(self.ledger.pinned_bytes(), pinned_bytes, "bytes pinned, and told to be pinned");
     }
 
     /// Closes everything and checks that nothing is left of it.
@@ -169,7 +277,7 @@ impl Rig {
             self.watcher.serve();
         }
         assert_eq!(self.ledger.pinned_bytes(), 0, "bytes pinned for a closed file");
-        let alive = self.contexts.iter().filter(|context| context.strong_count() > 0).count();
+        let alive = self.contexts.iter().filter(|known| known.context.strong_count() > 0).count();
         assert_eq!(alive, 0, "contexts alive after everything was closed");
         self.watcher.check_unused();
         for device in &self.machine.devices {
@@ -189,13 +297,13 @@ impl Rig {
     }
 
     /// Binds a device's file to a context's.
-    pub(crate) fn bind(&self, fd: usize, iommufd: usize) {
+    pub(crate) fn bind(&mut self, fd: usize, iommufd: usize) {
         let iommufd = u32::try_from(iommufd).expect("a descriptor");
         self.must(fd, CommandId::DeviceBindIommufd, &[16, 0, iommufd, 0]);
     }
 
     /// Runs a command that has to succeed, on a struct of `words`; gives the struct's third word.
-    pub(crate) fn must(&self, fd: usize, id: CommandId, words: &[u32]) -> u32 {
+    pub(crate) fn must(&mut self, fd: usize, id: CommandId, words: &[u32]) -> u32 {
         const THIRD_WORD: u64 = 8;
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         self.client.memory.poke(0, &bytes);
@@ -205,6 +313,13 @@ impl Rig {
         self.client.memory.read_prefix(MEMORY_BASE + THIRD_WORD, &mut third);
         u32::from_le_bytes(third)
     }
+}
+
+/// As many bytes as the structs have that are looked at.
+type Struct = [u8; 48];
+
+fn as_struct<T: FromBytes>(bytes: &Struct) -> T {
+    T::read_from_prefix(bytes).map(|(value, _)| value).expect("it is no longer than 48 bytes")
 }
 
 /// Memory for the BARs that clients may map.
