@@ -25,19 +25,26 @@ pub(crate) struct AddressSpace {
     reserved: Reservations,
     /// Bytes that addresses and lengths are multiples of.
     alignment: u64,
-    /// Page tables that mirror the map: id and smallest page in bytes.
-    tables: BTreeMap<u32, u64>,
+    /// Page tables that mirror the map, each with its smallest page in bytes.
+    tables: BTreeMap<Mirror, u64>,
+    /// Page tables that ever did.
+    mirrors: u64,
     /// Areas whose memory is being pinned before they are mapped.
     building: Vec<Span>,
     usage: Usage,
 }
 
-/// How much is mapped.
+/// Tells the page tables of an address space apart. Their ids do not: one that is being destroyed gives its
+/// id back before it has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mirror(pub(crate) u64);
+
+/// How much is mapped. Wider than a length: an address space has 2^64 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     pub(crate) areas: u64,
-    pub(crate) mapped_bytes: u64,
-    pub(crate) pinned_bytes: u64,
+    pub(crate) mapped_bytes: u128,
+    pub(crate) pinned_bytes: u128,
 }
 
 /// How far [`AddressSpace::begin_map`] came.
@@ -49,12 +56,17 @@ pub(crate) enum Begun {
     Pin(Span),
 }
 
+/// Areas to be pinned, and where each is mapped.
+pub(crate) type Unfilled = Vec<(Span, Arc<Area>)>;
+
 /// What [`AddressSpace::unmap`] did: areas before the one that refused are gone.
 pub(crate) struct Unmapped {
-    /// Bytes unmapped.
+    /// Bytes unmapped, modulo 2^64.
     pub(crate) outcome: Result<u64, Refusal>,
     /// Memory to let go of once DMA in flight has ended.
     pub(crate) memory: Vec<Arc<dyn Pinned>>,
+    /// What is unmapped, to be dropped with no lock held: that may close a file.
+    pub(crate) areas: Vec<Arc<Area>>,
 }
 
 impl AddressSpace {
@@ -64,6 +76,7 @@ impl AddressSpace {
             reserved: Reservations::default(),
             alignment: 1,
             tables: BTreeMap::new(),
+            mirrors: 0,
             building: Vec::new(),
             usage: Usage::default(),
         }
@@ -123,8 +136,8 @@ impl AddressSpace {
     /// - [`Refusal::AreaBusy`] (`EBUSY`): an area is still being mapped.
     /// - [`Refusal::NotWhole`] (`ENOENT`): an area sticks out of `asked`.
     pub(crate) fn unmap(&mut self, asked: Span) -> Unmapped {
-        let mut unmapped = Unmapped { outcome: Ok(0), memory: Vec::new() };
-        let mut bytes = 0;
+        let mut unmapped = Unmapped { outcome: Ok(0), memory: Vec::new(), areas: Vec::new() };
+        let mut bytes = 0_u64;
         let mut from = Some(asked.start());
         while let Some(entry) = from.and_then(|from| self.next_until(from, asked.last())) {
             if let Err(refusal) = self.check_removable(entry.span, asked) {
@@ -132,15 +145,16 @@ impl AddressSpace {
                 return unmapped;
             }
             unmapped.memory.extend(self.remove(&entry));
-            bytes += entry.area.length();
+            bytes = bytes.wrapping_add(entry.area.length());
             from = entry.span.last().checked_add(1);
+            unmapped.areas.push(entry.area);
         }
         unmapped.outcome = Ok(bytes);
         unmapped
     }
 
-    /// Makes page table `id` mirror this space and returns the areas that must be pinned and passed to
-    /// [`fill`](Self::fill) before a device is attached to it.
+    /// Makes a page table mirror this space and returns its name and the areas that must be pinned and passed
+    /// to [`fill`](Self::fill) before a device is attached to it.
     ///
     /// # Errors
     /// Nothing is changed then. In this order:
@@ -149,18 +163,19 @@ impl AddressSpace {
     /// - [`Refusal::ReservedMapped`] (`EADDRINUSE`): an area lies outside its aperture.
     pub(crate) fn begin_table(
         &mut self,
-        id: u32,
         geometry: &Geometry,
-    ) -> Result<Vec<(Span, Arc<Area>)>, Refusal> {
+    ) -> Result<(Mirror, Unfilled), Refusal> {
         let smallest = geometry.smallest_page();
         if smallest == 0 || smallest > PAGE_SIZE {
             return Err(Refusal::PageSize { smallest });
         }
         self.check_areas_aligned(smallest.max(self.alignment))?;
-        self.reserve(Owner::PageTable(id), geometry.outside_aperture())?;
-        self.tables.insert(id, smallest);
+        let mirror = Mirror(self.mirrors);
+        self.reserve(Owner::PageTable(mirror), geometry.outside_aperture())?;
+        self.mirrors += 1;
+        self.tables.insert(mirror, smallest);
         self.realign();
-        Ok(self.unfilled())
+        Ok((mirror, self.unfilled()))
     }
 
     /// Takes the memory of an area that [`begin_table`](Self::begin_table) asked for. Returns it if the area
@@ -176,10 +191,10 @@ impl AddressSpace {
         if same { self.fill_if_wanted(span, area, memory) } else { Some(memory) }
     }
 
-    /// Ends the mirroring by page table `id`. Returns the memory to let go of: all, if it was the last.
-    pub(crate) fn end_table(&mut self, id: u32) -> Vec<Arc<dyn Pinned>> {
-        self.tables.remove(&id);
-        self.reserved.release(Owner::PageTable(id));
+    /// Ends the mirroring by a page table. Returns the memory to let go of: all, if it was the last.
+    pub(crate) fn end_table(&mut self, mirror: Mirror) -> Vec<Arc<dyn Pinned>> {
+        self.tables.remove(&mirror);
+        self.reserved.release(Owner::PageTable(mirror));
         self.realign();
         if !self.tables.is_empty() {
             return Vec::new();
@@ -292,7 +307,7 @@ impl AddressSpace {
     }
 
     fn remove(&mut self, entry: &Entry) -> Option<Arc<dyn Pinned>> {
-        let length = entry.area.length();
+        let length = u128::from(entry.area.length());
         let memory = self.map.remove(entry.span)?.memory;
         self.usage.areas -= 1;
         self.usage.mapped_bytes -= length;
@@ -313,16 +328,16 @@ impl AddressSpace {
         }
         match self.map.fill(span, memory) {
             Ok(()) => {
-                self.usage.pinned_bytes += area.length();
+                self.usage.pinned_bytes += u128::from(area.length());
                 None
             }
             Err(memory) => Some(memory),
         }
     }
 
-    const fn account_mapped(&mut self, area: &Area) {
+    fn account_mapped(&mut self, area: &Area) {
         self.usage.areas += 1;
-        self.usage.mapped_bytes += area.length();
+        self.usage.mapped_bytes += u128::from(area.length());
     }
 
     fn realign(&mut self) {
@@ -330,7 +345,7 @@ impl AddressSpace {
     }
 
     /// Finished areas whose memory is not there.
-    fn unfilled(&self) -> Vec<(Span, Arc<Area>)> {
+    fn unfilled(&self) -> Unfilled {
         self.entries()
             .filter(|entry| !entry.filled && !self.building.contains(&entry.span))
             .map(|entry| (entry.span, entry.area))

@@ -148,11 +148,15 @@ impl Context {
                     let usage = ioas.usage();
                     counts.ioases += 1;
                     counts.areas += usage.areas;
-                    counts.mapped_bytes += usage.mapped_bytes;
-                    counts.pinned_bytes += usage.pinned_bytes;
+                    counts.mapped_bytes = saturating_sum(counts.mapped_bytes, usage.mapped_bytes);
+                    counts.pinned_bytes = saturating_sum(counts.pinned_bytes, usage.pinned_bytes);
                 }
             }
         }
         counts
     }
+}
+
+fn saturating_sum(bytes: u64, more: u128) -> u64 {
+    u64::try_from(more).map_or(u64::MAX, |more| bytes.saturating_add(more))
 }

@@ -19,7 +19,7 @@ pub struct Counts {
     pub tombstones: usize,
     /// Mappings in all address spaces.
     pub areas: u64,
-    /// Bytes of those.
+    /// Bytes of those, at most `u64::MAX`: address spaces can hold more than can be said.
     pub mapped_bytes: u64,
     /// Bytes of those whose memory is pinned.
     pub pinned_bytes: u64,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use uapi::iommufd::{HwptAlloc, hwpt_flags};
 
+use crate::address_space::Mirror;
 use crate::dispatch::Exchange;
 use crate::ioas::Ioas;
 use crate::object::{Kind, Object, Pending};
@@ -22,6 +23,8 @@ pub(crate) struct Hwpt {
     header: Header,
     /// What it shows. The page table is a user of it until destroyed.
     ioas: Arc<Ioas>,
+    /// Its name there.
+    mirror: Mirror,
     iommu: Arc<Iommu>,
     dirty_tracking: bool,
     automatic: bool,
@@ -118,11 +121,12 @@ impl Hwpt {
             Purpose::Attachment => (0, true),
         };
         Pending::build(ctx, |header| {
-            ioas.add_table(ctx, header.id(), iommu.geometry())?;
+            let mirror = ioas.add_table(ctx, iommu.geometry())?;
             ioas.header().add_user();
             Ok(Self {
                 header,
                 ioas: Arc::clone(ioas),
+                mirror,
                 iommu: Arc::clone(iommu),
                 dirty_tracking: flags & hwpt_flags::DIRTY_TRACKING != 0,
                 automatic,
@@ -173,9 +177,8 @@ impl Kind for Hwpt {
 
     /// Leaves the IOAS. The last page table of an IOAS unpins its areas.
     fn destroy(&self, ctx: &Context) {
-        let id = self.header.id();
-        self.ioas.tables.lock().retain(|table| table.header.id() != id);
-        self.ioas.remove_table(ctx, id);
+        self.ioas.tables.lock().retain(|table| table.mirror != self.mirror);
+        self.ioas.remove_table(ctx, self.mirror);
         self.ioas.header().drop_user();
         self.header.end();
     }

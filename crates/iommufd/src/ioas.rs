@@ -10,7 +10,7 @@ use sync::{Mutex, rank};
 use uapi::iommufd::{IoasAlloc, IoasIovaRanges, IovaRange};
 use zerocopy::IntoBytes;
 
-use crate::address_space::{AddressSpace, Begun, Usage};
+use crate::address_space::{AddressSpace, Begun, Mirror, Unmapped, Usage};
 use crate::area::Area;
 use crate::dispatch::Exchange;
 use crate::flat_map::FlatMap;
@@ -120,23 +120,19 @@ impl Ioas {
     /// # Errors
     /// As [`AddressSpace::unmap`]. Areas below the one that refused are gone.
     pub(crate) fn unmap(&self, ctx: &Context, asked: Span) -> Result<u64, Refusal> {
-        let unmapped = self.space.lock().unmap(asked);
-        ctx.let_go(unmapped.memory);
-        unmapped.outcome
+        let Unmapped { outcome, memory, areas } = self.space.lock().unmap(asked);
+        ctx.let_go(memory);
+        drop(areas);
+        outcome
     }
 
-    /// Makes page table `id` mirror this space: when this returns, all areas are pinned and stay so.
+    /// Makes a page table mirror this space: when this returns, all areas are pinned and stay so.
     ///
     /// # Errors
     /// As [`AddressSpace::begin_table`], then [`Refusal::Pin`] (`EFAULT`, `EINVAL`, `ENOMEM`). All is as before
     /// then.
-    pub(crate) fn add_table(
-        &self,
-        ctx: &Context,
-        id: u32,
-        geometry: &Geometry,
-    ) -> Result<(), Refusal> {
-        let unfilled = self.space.lock().begin_table(id, geometry)?;
+    pub(crate) fn add_table(&self, ctx: &Context, geometry: &Geometry) -> Result<Mirror, Refusal> {
+        let (mirror, unfilled) = self.space.lock().begin_table(geometry)?;
         for (span, area) in unfilled {
             match area.pin() {
                 Ok(memory) => {
@@ -144,17 +140,17 @@ impl Ioas {
                     drop(unwanted);
                 }
                 Err(fault) => {
-                    self.remove_table(ctx, id);
+                    self.remove_table(ctx, mirror);
                     return Err(fault.into());
                 }
             }
         }
-        Ok(())
+        Ok(mirror)
     }
 
     /// Undoes [`add_table`](Self::add_table). The last one unpins all areas, when no DMA uses them any more.
-    pub(crate) fn remove_table(&self, ctx: &Context, id: u32) {
-        let memory = self.space.lock().end_table(id);
+    pub(crate) fn remove_table(&self, ctx: &Context, mirror: Mirror) {
+        let memory = self.space.lock().end_table(mirror);
         ctx.let_go(memory);
     }
 

@@ -5,11 +5,13 @@
 
 use span::Span;
 
+use crate::address_space::Mirror;
+
 /// Who reserves a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
-    /// The page table with this id: what its hardware cannot translate.
-    PageTable(u32),
+    /// The page table with this name: what its hardware cannot translate.
+    PageTable(Mirror),
     /// The device with this id: what never reaches its IOMMU's tables.
     Device(u32),
 }
@@ -98,10 +100,10 @@ mod tests {
     fn a_span_stays_reserved_until_its_last_owner_goes() {
         let mut reserved = Reservations::default();
         reserved.add(Owner::Device(1), span(5, 9));
-        reserved.add(Owner::PageTable(1), span(5, 9));
+        reserved.add(Owner::PageTable(Mirror(1)), span(5, 9));
         reserved.release(Owner::Device(1));
         assert_eq!(reserved.meeting(span(9, 20)), Some(span(5, 9)));
-        reserved.release(Owner::PageTable(1));
+        reserved.release(Owner::PageTable(Mirror(1)));
         assert_eq!(reserved.meeting(span(9, 20)), None);
     }
 }

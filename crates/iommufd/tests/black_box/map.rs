@@ -161,3 +161,21 @@ fn only_the_address_is_answered() {
     let answer = client.call(CommandId::IoasMap, argument).unwrap();
     assert_eq!(answer, IoasMap { size: 40, iova: 0x1000, ..argument });
 }
+
+#[test]
+fn all_of_an_address_space_can_be_mapped_and_counted() {
+    const HALF: u64 = 1 << 63;
+    let client = Client::open();
+    let spaces = [client.ioas(), client.ioas()];
+    for ioas in spaces {
+        for iova in [0, HALF] {
+            assert_eq!(client.map_at(ioas, iova, 0, HALF), Ok(iova));
+        }
+    }
+    let counts = client.ctx.counts();
+    assert_eq!((counts.areas, counts.mapped_bytes), (4, u64::MAX), "as many as can be said");
+    assert_eq!(client.unmap_all(spaces[0]), Ok(0), "their number is 2^64, which is no length");
+    assert_eq!(client.ctx.counts().areas, 2);
+    assert_eq!(client.unmap(spaces[1], HALF, HALF), Ok(HALF));
+    assert_eq!(client.ctx.counts().mapped_bytes, HALF);
+}

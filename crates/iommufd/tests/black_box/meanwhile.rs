@@ -1,9 +1,13 @@
 //! What one command finds of another that is half done: memory is being pinned, or DMA is running.
 
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use pci::{Dma, DmaFaultReason};
+use sync::hook::{self, Hook, Kind, Operation};
+use sync::rank::{self, Rank};
 use uapi::Errno;
 
 use crate::support::{Client, PAGE, PAGE_BYTES, Platform};
@@ -176,4 +180,43 @@ fn a_device_ends_while_a_command_pins_memory_for_it() {
     client.hwpt(id, ioas, 0).unwrap();
     assert_eq!(client.destroy(id), Err(Errno::ENOENT));
     assert_eq!(client.memory.pinned(), [(VA, PAGE)]);
+}
+
+/// Runs something once, before this thread next takes the lock of an IOAS.
+struct BeforeIoas(RefCell<Option<Box<dyn FnOnce()>>>);
+
+impl Hook for BeforeIoas {
+    fn before(&self, operation: Operation) {
+        if (operation.kind, operation.name) == (Kind::Acquire, rank::Ioas::NAME) {
+            let run = self.0.borrow_mut().take();
+            run.into_iter().for_each(|run| run());
+        }
+    }
+}
+
+/// DESTROY has given the id of a page table back and not yet left the address space; another command makes
+/// a page table there, which has the same id.
+#[test]
+fn a_page_table_that_ends_takes_nothing_from_the_next_with_its_id() {
+    let fixture = Fixture::new();
+    let Fixture { client, device, ioas, hwpt } = &fixture;
+    client.map_at(*ioas, IOVA, VA, PAGE).unwrap();
+    let ranges = client.ranges(*ioas);
+    let made = Rc::new(Cell::new(None));
+    let meanwhile = {
+        let (other, device, ioas, made) = (client.thread(1), device.id(), *ioas, made.clone());
+        move || made.set(Some(other.hwpt(device, ioas, 0)))
+    };
+    let installed = hook::install(Rc::new(BeforeIoas(RefCell::new(Some(Box::new(meanwhile))))));
+    client.destroy(*hwpt).unwrap();
+    drop(installed);
+    assert_eq!(made.get(), Some(Ok(*hwpt)), "the id is free at once");
+    assert_eq!(client.memory.pinned(), [(VA, PAGE)]);
+    assert_eq!(client.ranges(*ioas), ranges, "its aperture still holds");
+    device.attach(*hwpt).unwrap();
+    assert!(fixture.read().is_ok());
+    device.detach();
+    client.destroy(*hwpt).unwrap();
+    assert_eq!(client.memory.pinned(), []);
+    assert_eq!(client.ranges(*ioas), (vec![(0, u64::MAX)], 1));
 }

@@ -179,6 +179,12 @@ impl Source for Pinnable {
     }
 }
 
+impl Drop for Pinnable {
+    fn drop(&mut self) {
+        assert_no_lock_held(&self.0);
+    }
+}
+
 /// A pinned range.
 struct Pin {
     memory: Arc<Memory>,
