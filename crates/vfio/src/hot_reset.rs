@@ -25,7 +25,8 @@ use crate::{Device, Refusal};
 /// # Errors
 /// - [`Refusal::Unreachable`], [`Refusal::Argsz`] – the argument (`EFAULT`, `EINVAL`).
 /// - [`Refusal::NoBusReset`] – the bus cannot be reset (`ENODEV`).
-/// - [`Refusal::ListTooShort`] – the list does not fit; the count is written all the same (`ENOSPC`).
+/// - [`Refusal::ListTooShort`] – the list does not fit; the count is written all the same, the flags are zero
+///   (`ENOSPC`).
 pub(crate) fn info(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Refusal> {
     let asked: HotResetInfo = argument.read(size_of::<HotResetInfo>())?;
     let affected = affected(bound)?;
@@ -35,18 +36,15 @@ pub(crate) fn info(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Re
     let all_owned = devices.iter().all(|device| device.devid != dependent_device::NOT_OWNED);
     let owned_flag = if all_owned { hot_reset_flags::DEV_ID_OWNED } else { 0 };
     let needed = u32::try_from(devices.len()).unwrap_or(u32::MAX);
-    let info = HotResetInfo {
-        argsz: asked.argsz,
-        flags: hot_reset_flags::DEV_ID | owned_flag,
-        count: needed,
-    };
+    let mut info = HotResetInfo { argsz: asked.argsz, flags: 0, count: needed };
     let room = (asked.argsz as usize - size_of::<HotResetInfo>()) / size_of::<DependentDevice>();
     if room < devices.len() {
         argument.write_at(0, info.as_bytes())?;
         return Err(Refusal::ListTooShort { needed });
     }
-    argument.write_at(size_of::<HotResetInfo>(), devices.as_bytes())?;
+    info.flags = hot_reset_flags::DEV_ID | owned_flag;
     argument.write_at(0, info.as_bytes())?;
+    argument.write_at(size_of::<HotResetInfo>(), devices.as_bytes())?;
     Ok(0)
 }
 
@@ -56,8 +54,8 @@ pub(crate) fn info(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Re
 /// - [`Refusal::Unreachable`], [`Refusal::Argsz`], [`Refusal::Flags`] – the argument (`EFAULT`, `EINVAL`).
 /// - [`Refusal::GroupsGiven`] – a file that is bound to an iommufd names no groups (`EINVAL`).
 /// - [`Refusal::NoBusReset`] – the bus cannot be reset (`ENODEV`).
-/// - [`Refusal::BusResetContended`] – another reset of a device runs (`EBUSY`).
 /// - [`Refusal::BusNotOwned`] – a device is not the client's (`EINVAL`).
+/// - [`Refusal::BusResetContended`] – another reset of a device runs (`EBUSY`).
 pub(crate) fn reset(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Refusal> {
     let asked: HotReset = argument.read(offset_of!(HotReset, count) + size_of::<u32>())?;
     if asked.flags != 0 {
@@ -68,15 +66,13 @@ pub(crate) fn reset(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, R
     }
     let affected = affected(bound)?;
     let iommufd = bound.file.bound()?;
+    check_owned(&iommufd, &affected)?;
     let turns = affected
         .iter()
         .map(|device| device.take_turn_for_reset().map_err(|_| Refusal::BusResetContended))
         .collect::<Result<Vec<_>, Refusal>>()?;
-    let is_owned =
-        |device: &Arc<Device>| dependent(&iommufd, device).devid != dependent_device::NOT_OWNED;
-    if !affected.iter().all(is_owned) {
-        return Err(Refusal::BusNotOwned);
-    }
+    // Once more, as waiting for the turns may have taken long.
+    check_owned(&iommufd, &affected)?;
     let mut saved = Vec::with_capacity(turns.len());
     for turn in &turns {
         let device = turn.device();
@@ -95,6 +91,12 @@ pub(crate) fn reset(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, R
 fn affected(bound: &Bound<'_>) -> Result<Vec<Arc<Device>>, Refusal> {
     let set = bound.device.set();
     if set.bus_reset() { Ok(set.devices()) } else { Err(Refusal::NoBusReset) }
+}
+
+fn check_owned(iommufd: &Arc<iommufd::Device>, devices: &[Arc<Device>]) -> Result<(), Refusal> {
+    let is_owned =
+        |device: &Arc<Device>| dependent(iommufd, device).devid != dependent_device::NOT_OWNED;
+    if devices.iter().all(is_owned) { Ok(()) } else { Err(Refusal::BusNotOwned) }
 }
 
 /// A device as the client's context sees it.

@@ -1,5 +1,8 @@
 //! RESET, GET_PCI_HOT_RESET_INFO and PCI_HOT_RESET.
 
+use std::sync::mpsc;
+use std::thread;
+
 use pci::Address;
 use pci::regs::{command, header};
 use uapi::vfio::{irq_index, irq_set};
@@ -7,7 +10,8 @@ use uapi::{Command, CommandId, Errno};
 use vfio::{DeviceSet, Settings};
 
 use crate::support::{
-    ADDRESS, Fake, Irqs, MEMORY, MEMORY_SIZE, Session, Shape, Stand, TABLE_AT, bind_argument, fds,
+    ADDRESS, Fake, Irqs, MEMORY, MEMORY_SIZE, READ_ONLY, Session, Shape, Stand, TABLE_AT,
+    bind_argument, fds,
 };
 
 const INFO: CommandId = CommandId::DeviceGetPciHotResetInfo;
@@ -94,7 +98,7 @@ fn the_list_of_devices() {
     for room in 0..3 {
         let (result, words) = hot_reset_info(&session, room);
         assert_eq!(result, Err(Errno::ENOSPC));
-        assert_eq!(words[2], 3, "the count is told all the same");
+        assert_eq!(words[1..3], [0, 3], "the count is told all the same, and nothing else");
         assert_eq!(words[3..], [0; 8]);
     }
     let (result, list) = hot_reset_info(&session, 3);
@@ -165,5 +169,34 @@ fn a_list_that_cannot_be_written_faults() {
     session.client.put(end - 12, &20_u32.to_le_bytes());
     let result = session.file.ioctl(&session.client, Command::of(INFO).request, end - 12);
     assert_eq!(result, Err(Errno::EFAULT));
+    session.client.put(READ_ONLY - 12, &[20, 0, 0, 0, 7, 0, 0, 0, 7, 0, 0, 0]);
+    let result = session.file.ioctl(&session.client, Command::of(INFO).request, READ_ONLY - 12);
+    assert_eq!(result, Err(Errno::EFAULT));
+    let mut header = [0; 12];
+    session.client.get(READ_ONLY - 12, &mut header);
+    assert_eq!(words(&header), [20, DEV_ID | OWNED, 1], "the list comes after what precedes it");
+    session.close();
+}
+
+/// Another client resets its device just now. Ours may not reset the bus anyway, which is said without
+/// waiting for the other.
+#[test]
+fn whose_the_devices_are_is_asked_before_whether_they_are_busy() {
+    let (stand, _sibling, stranger) = machine();
+    let session = stand.bound();
+    let other = stranger.bound();
+    let (come, has_come) = mpsc::channel();
+    let (go, may_go) = mpsc::channel();
+    stranger.function.hold_next_reset((come, may_go));
+    thread::scope(|scope| {
+        // Dropped if the test fails, which lets the other thread end.
+        let go = go;
+        let running = scope.spawn(|| reset(&other));
+        has_come.recv().unwrap();
+        assert_eq!(hot_reset(&session, 0, 0), Err(Errno::EINVAL));
+        go.send(()).unwrap();
+        assert_eq!(running.join().unwrap(), Ok(0));
+    });
+    other.close();
     session.close();
 }

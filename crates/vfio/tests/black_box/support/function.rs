@@ -65,9 +65,10 @@ struct State {
     events: Vec<String>,
     accesses: Vec<String>,
     gate: Option<Gate>,
+    reset_gate: Option<Gate>,
 }
 
-/// Where an access to a BAR is held up: it says that it has come, and goes on once it is told to.
+/// Where a read of a BAR or a reset is held up: it says that it has come, and goes on once it is told to.
 pub(crate) type Gate = (Sender<()>, Receiver<()>);
 
 impl Fake {
@@ -85,6 +86,7 @@ impl Fake {
             events: Vec::new(),
             accesses: Vec::new(),
             gate: None,
+            reset_gate: None,
         };
         let fake = Self { address, bars, state: Mutex::new(state), no_lock: NoLock::default() };
         fake.config_write(pci::regs::header::BAR0, &0x4000_0000_u32.to_le_bytes());
@@ -122,6 +124,11 @@ impl Fake {
     /// Holds the next read of a BAR up.
     pub(crate) fn hold_next_read(&self, gate: Gate) {
         self.state.lock().gate = Some(gate);
+    }
+
+    /// Holds the next reset up.
+    pub(crate) fn hold_next_reset(&self, gate: Gate) {
+        self.state.lock().reset_gate = Some(gate);
     }
 
     /// Shows an error in the Status register.
@@ -216,6 +223,13 @@ fn config(shape: Shape, bars: &[Option<Bar>; 6]) -> ConfigSpace {
     builder.build().unwrap()
 }
 
+fn pass(gate: Option<Gate>) {
+    if let Some((come, go)) = gate {
+        come.send(()).unwrap();
+        go.recv().unwrap();
+    }
+}
+
 impl Function for Fake {
     fn address(&self) -> Address {
         self.address
@@ -237,10 +251,7 @@ impl Function for Fake {
     fn bar_read(&self, index: usize, offset: u64, into: &mut [u8]) {
         self.no_lock.check();
         let gate = self.state.lock().gate.take();
-        if let Some((come, go)) = gate {
-            come.send(()).unwrap();
-            go.recv().unwrap();
-        }
+        pass(gate);
         let mut state = self.state.lock();
         state.accesses.push(format!("read {index} {offset:#x} {}", into.len()));
         assert!(into.len().is_power_of_two() && into.len() <= 8);
@@ -286,6 +297,8 @@ impl Function for Fake {
     }
 
     fn reset(&self, kind: Reset) {
+        let gate = self.state.lock().reset_gate.take();
+        pass(gate);
         self.note(match kind {
             Reset::Function => "reset function",
             Reset::Bus => "reset bus",
