@@ -96,7 +96,8 @@ pub(crate) fn set_power_state(function: &dyn Function, facts: &Facts, state: u16
     config.set_word(facts.at + pm::CONTROL, control & !pm::STATE | state & pm::STATE);
 }
 
-/// Turns message interrupts on, with the vectors that `armed` names unmasked.
+/// Turns message interrupts on, with the vectors that `armed` names unmasked, and no others of MSI-X, whatever
+/// an earlier set-up left in its table. `armed` begins with vector 0.
 pub(crate) fn enable_messages(function: &dyn Function, facts: &Facts, armed: &Armed) {
     match armed.kind {
         MessageKind::Msi => {
@@ -106,8 +107,10 @@ pub(crate) fn enable_messages(function: &dyn Function, facts: &Facts, armed: &Ar
         }
         MessageKind::Msix => {
             if let Some(facts) = facts.msix {
+                let mut all = armed.clone();
+                all.vectors.resize(usize::from(facts.vectors), false);
                 set_msix_control(function, facts, msix::ENABLE | msix::FUNCTION_MASK);
-                write_entries(function, facts, armed);
+                write_entries(function, facts, &all);
                 set_msix_control(function, facts, msix::ENABLE);
             }
         }
