@@ -31,8 +31,10 @@ pub(crate) struct VirtualConfig {
     virtual_bits: Vec<u8>,
     /// Bits that a client may change.
     writable: Vec<u8>,
-    /// While MSI is set up: log2 of the vectors.
-    msi_count_lg2: Option<u16>,
+    /// Whether MSI is set up.
+    msi_is_set_up: bool,
+    /// log2 of the vectors that MSI was last set up with.
+    msi_count_lg2: u16,
 }
 
 /// What a write asks for beyond this table.
@@ -124,7 +126,8 @@ impl VirtualConfig {
 
     /// Says that MSI is set up with `1 << count_lg2` vectors, or that it is not.
     pub(crate) fn set_msi(&mut self, count_lg2: Option<u16>) {
-        self.msi_count_lg2 = count_lg2;
+        self.msi_is_set_up = count_lg2.is_some();
+        self.msi_count_lg2 = count_lg2.unwrap_or(self.msi_count_lg2);
     }
 
     fn intx_disabled(&self) -> bool {
@@ -209,21 +212,19 @@ impl VirtualConfig {
         }
     }
 
-    /// MSI goes on only once it is set up, and with no more vectors than were set up.
+    /// MSI goes on only once it is set up, and with no more vectors than were set up last: before that, one.
     fn after_msi(&mut self, written: &Written<'_>, effects: &mut Effects) {
         let Some(at) = self.facts.msi.map(|msi| msi.at + msi::CONTROL) else { return };
         if written.byte(at).is_none() {
             return;
         }
         let mut control = self.word(at);
-        match self.msi_count_lg2 {
-            None => control &= !msi::ENABLE,
-            Some(most) => {
-                let asked = control >> msi::ENABLED_SHIFT & msi::COUNT_LG2;
-                control &= !(msi::COUNT_LG2 << msi::ENABLED_SHIFT);
-                control |= asked.min(most) << msi::ENABLED_SHIFT;
-            }
+        if !self.msi_is_set_up {
+            control &= !msi::ENABLE;
         }
+        let asked = control >> msi::ENABLED_SHIFT & msi::COUNT_LG2;
+        control &= !(msi::COUNT_LG2 << msi::ENABLED_SHIFT);
+        control |= asked.min(self.msi_count_lg2) << msi::ENABLED_SHIFT;
         self.set_word(at, control);
         let [low, _] = control.to_le_bytes();
         effects.hardware.push(HardwareWrite::new(at, &[low]));

@@ -48,7 +48,8 @@ pub(super) fn build(function: &dyn Function, facts: Facts) -> VirtualConfig {
             values,
             virtual_bits: vec![0; size],
             writable: vec![u8::MAX; size],
-            msi_count_lg2: None,
+            msi_is_set_up: false,
+            msi_count_lg2: 0,
         },
     };
     layout.header();

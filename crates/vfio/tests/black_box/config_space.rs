@@ -226,6 +226,9 @@ fn message_capabilities() {
     let control = session.config_word(msi_at + msi::CONTROL);
     session.set_config(msi_at + msi::CONTROL, &(control | msi::ENABLE).to_le_bytes());
     assert_eq!(session.config_word(msi_at + msi::CONTROL), control, "not before SET_IRQS");
+    let many = control | 2 << msi::ENABLED_SHIFT;
+    session.set_config(msi_at + msi::CONTROL, &many.to_le_bytes());
+    assert_eq!(session.config_word(msi_at + msi::CONTROL), control, "nor more than one vector");
     session.set_config(msi_at + msi::ADDRESS, &[0x11; 10]);
     assert_eq!(session.config_dword(msi_at + msi::ADDRESS), 0x1111_1111);
     assert_eq!(stand.function.real_config().dword(msi_at + msi::ADDRESS), 0, "ours");
