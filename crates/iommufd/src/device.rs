@@ -85,6 +85,12 @@ impl Device {
         &self.endpoint
     }
 
+    /// The id of the page table that its DMA goes through; `None` where it is attached to none. Whoever
+    /// attaches another device of its group may move it. Takes PAGES.
+    pub fn page_table_id(&self) -> Option<u32> {
+        self.table.lock().as_ref().map(|table| table.header().id())
+    }
+
     /// What it is bound to.
     pub const fn context(&self) -> &Arc<Context> {
         &self.ctx

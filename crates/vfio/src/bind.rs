@@ -25,7 +25,8 @@ use crate::{Device, DeviceFile, Refusal};
 /// - [`Refusal::FileBound`] – this file is bound (`EINVAL`).
 /// - [`Refusal::Unreachable`], [`Refusal::TokenNotTaken`] – the token (`EFAULT`, `EINVAL`).
 /// - [`Refusal::ClosedFd`], [`Refusal::NotIommufd`] (`EBADF`, `EBADFD`).
-/// - [`Refusal::DeviceBound`] – bound through another file (`EINVAL`).
+/// - [`Refusal::DeviceBound`] – bound through another file (`EINVAL`). One that is being bound or closed is
+///   waited for.
 /// - [`Refusal::Iommufd`] – the context refuses.
 /// - [`Refusal::OutOfMemory`] (`ENOMEM`).
 /// - [`Refusal::Unreachable`] – the id cannot be written; all is undone (`EFAULT`).
@@ -80,11 +81,9 @@ pub(crate) fn attach(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, 
     }
     let iommufd = bound.file.bound()?;
     let page_table = iommufd.attach(asked.pt_id)?;
-    note_page_table(bound, Some(page_table));
     let id = page_table.to_le_bytes();
     if let Err(refusal) = argument.write_at(offset_of!(AttachIommufdPt, pt_id), &id) {
         iommufd.detach();
-        note_page_table(bound, None);
         return Err(refusal);
     }
     Ok(0)
@@ -103,7 +102,6 @@ pub(crate) fn detach(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, 
         return Err(Refusal::NoPasid);
     }
     bound.file.bound()?.detach();
-    note_page_table(bound, None);
     Ok(0)
 }
 
@@ -124,10 +122,6 @@ fn check_token(device: &Device, argument: &Argument<'_>, at: u64) -> Result<(), 
     }
     device.memory().lock().token = Some(token);
     Ok(())
-}
-
-fn note_page_table(bound: &Bound<'_>, page_table: Option<u32>) {
-    bound.device.set().note_page_table(bound.device.address(), page_table);
 }
 
 /// A context whose file reference is put when this is dropped.

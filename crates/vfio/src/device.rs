@@ -122,7 +122,7 @@ impl Device {
         self.function.address()
     }
 
-    /// How far the device is in use. Takes `DEVICE_SET`.
+    /// How far the device is in use. Takes `DEVICE_SET`, then a lock of `iommufd`.
     pub fn state(&self) -> DeviceState {
         self.set.state(self.address())
     }

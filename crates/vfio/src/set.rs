@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use pci::Address;
-use sync::{Mutex, rank};
+use sync::{Mutex, WaitQueue, rank};
 
 use crate::{Device, DeviceState, Refusal};
 
@@ -16,6 +16,8 @@ use crate::{Device, DeviceState, Refusal};
 pub struct DeviceSet {
     bus_reset: bool,
     members: Mutex<rank::DeviceSet, Members>,
+    /// Wakes whoever waits for a device that is being bound or closed.
+    settled: WaitQueue,
 }
 
 #[derive(Default)]
@@ -38,7 +40,7 @@ enum Holder {
     /// A file is being bound to it.
     Opening,
     /// A file is bound to it.
-    Bound { file: FileId, iommufd: Arc<iommufd::Device>, page_table: Option<u32> },
+    Bound { file: FileId, iommufd: Arc<iommufd::Device> },
     /// The file that was bound to it is being closed.
     Closing,
 }
@@ -51,7 +53,8 @@ impl DeviceSet {
     /// An empty set. `bus_reset` says whether the functions sit below a bridge that can reset its bus;
     /// without it, hot resets answer `ENODEV`.
     pub fn new(bus_reset: bool) -> Arc<Self> {
-        Arc::new(Self { bus_reset, members: Mutex::new(Members::default()) })
+        let members = Mutex::new(Members::default());
+        Arc::new(Self { bus_reset, members, settled: WaitQueue::new() })
     }
 
     /// Whether all functions can be reset together.
@@ -81,10 +84,24 @@ impl DeviceSet {
         members.by_address.values().filter_map(|member| member.device.upgrade()).collect()
     }
 
-    /// What the table says of a device.
+    /// What the table says of a device, and iommufd, which is asked after the lock is given back.
     pub(crate) fn state(&self, address: Address) -> DeviceState {
         let members = self.members.lock();
-        members.by_address.get(&address).map_or(DeviceState::Free, Member::state)
+        let Some(member) = members.by_address.get(&address) else { return DeviceState::Free };
+        let iommufd = match &member.holder {
+            Holder::Bound { iommufd, .. } => Arc::clone(iommufd),
+            Holder::Opening | Holder::Closing => {
+                return DeviceState::Open { files: member.opens.max(1) };
+            }
+            Holder::Nobody if member.opens > 0 => return DeviceState::Open { files: member.opens },
+            Holder::Nobody => return DeviceState::Free,
+        };
+        drop(members);
+        let device_id = iommufd.id();
+        match iommufd.page_table_id() {
+            Some(page_table_id) => DeviceState::Attached { device_id, page_table_id },
+            None => DeviceState::Bound { device_id },
+        }
     }
 
     /// Lets no file open the device any more.
@@ -118,12 +135,17 @@ impl DeviceSet {
         }
     }
 
-    /// Keeps a device for the file that is about to be bound to it.
+    /// Keeps a device for the file that is about to be bound to it. Waits, with no lock held, for a BIND or a
+    /// close of another file that is under way.
     ///
     /// # Errors
     /// [`Refusal::DeviceBound`] – another file has it (`EINVAL`).
     pub(crate) fn claim(&self, address: Address) -> Result<(), Refusal> {
-        let mut members = self.members.lock();
+        let members = self.members.lock();
+        let mut members = self.settled.wait_while(members, |members| {
+            let holder = members.by_address.get(&address).map(|member| &member.holder);
+            matches!(holder, Some(Holder::Opening | Holder::Closing))
+        });
         let member = members.by_address.get_mut(&address).ok_or(Refusal::Withdrawn)?;
         match member.holder {
             Holder::Nobody => {
@@ -136,7 +158,7 @@ impl DeviceSet {
 
     /// Lets the file that claimed the device use it.
     pub(crate) fn publish(&self, address: Address, file: FileId, iommufd: Arc<iommufd::Device>) {
-        self.replace(address, Holder::Bound { file, iommufd, page_table: None });
+        self.replace(address, Holder::Bound { file, iommufd });
     }
 
     /// Gives a device back that was claimed or taken out.
@@ -148,7 +170,7 @@ impl DeviceSet {
     pub(crate) fn bound(&self, address: Address, file: FileId) -> Option<Arc<iommufd::Device>> {
         let members = self.members.lock();
         match &members.by_address.get(&address)?.holder {
-            Holder::Bound { file: holder, iommufd, .. } if *holder == file => Some(iommufd.clone()),
+            Holder::Bound { file: holder, iommufd } if *holder == file => Some(iommufd.clone()),
             Holder::Nobody | Holder::Opening | Holder::Bound { .. } | Holder::Closing => None,
         }
     }
@@ -169,15 +191,6 @@ impl DeviceSet {
         Some(iommufd)
     }
 
-    /// Notes which page table the device's DMA goes through, for [`state`](Self::state).
-    pub(crate) fn note_page_table(&self, address: Address, now: Option<u32>) {
-        let mut members = self.members.lock();
-        let member = members.by_address.get_mut(&address);
-        if let Some(Member { holder: Holder::Bound { page_table, .. }, .. }) = member {
-            *page_table = now;
-        }
-    }
-
     /// Sets the holder. What the one before held is let go of with no lock held.
     fn replace(&self, address: Address, holder: Holder) {
         let mut members = self.members.lock();
@@ -185,21 +198,6 @@ impl DeviceSet {
         let before = member.map(|member| std::mem::replace(&mut member.holder, holder));
         drop(members);
         drop(before);
-    }
-}
-
-impl Member {
-    fn state(&self) -> DeviceState {
-        match &self.holder {
-            Holder::Bound { iommufd, page_table: Some(id), .. } => {
-                DeviceState::Attached { device_id: iommufd.id(), page_table_id: *id }
-            }
-            Holder::Bound { iommufd, page_table: None, .. } => {
-                DeviceState::Bound { device_id: iommufd.id() }
-            }
-            Holder::Opening | Holder::Closing => DeviceState::Open { files: self.opens.max(1) },
-            Holder::Nobody if self.opens > 0 => DeviceState::Open { files: self.opens },
-            Holder::Nobody => DeviceState::Free,
-        }
+        self.settled.wake_all();
     }
 }

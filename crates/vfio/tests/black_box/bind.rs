@@ -1,6 +1,7 @@
 //! BIND, ATTACH and DETACH.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 use iommufd::Context;
 use pci::Address;
@@ -251,4 +252,56 @@ fn a_withdrawn_device_cannot_be_opened() {
     assert_eq!(session.config_word(0), 0x1234, "who has it open keeps it");
     session.close();
     assert_eq!(stand.device.state(), DeviceState::Free);
+}
+
+/// Two files bind at a time. The first fails in the end: then the second does not.
+#[test]
+fn a_bind_waits_for_another_that_is_not_done() {
+    let stand = Stand::new();
+    let (first, second) = (stand.open(), stand.open());
+    let (client, context, iommufd) = client();
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&16_u32.to_le_bytes());
+    bytes[8..12].copy_from_slice(&iommufd.to_le_bytes());
+    client.put(READ_ONLY, &bytes);
+    let request = Command::of(BIND).request;
+    let (come, has_come) = mpsc::channel();
+    let (go, may_go) = mpsc::channel();
+    stand.function.hold_next_reset((come, may_go));
+    thread::scope(|scope| {
+        // Dropped if the test fails, which lets the other threads end.
+        let go = go;
+        let fails = scope.spawn(|| first.ioctl(&client, request, READ_ONLY));
+        has_come.recv().unwrap();
+        let waits = scope.spawn(|| client.call(&second, BIND, &mut bind_argument(iommufd)));
+        for _ in 0..1000 {
+            thread::yield_now();
+        }
+        go.send(()).unwrap();
+        assert_eq!(fails.join().unwrap(), Err(Errno::EFAULT));
+        assert_eq!(waits.join().unwrap(), Ok(0));
+    });
+    second.release();
+    first.release();
+    context.put_file();
+}
+
+#[test]
+fn a_device_that_its_sibling_takes_along_says_where_it_is() {
+    let stand = Stand::new();
+    let sibling = stand.neighbour(Address::new(0xb1d0, 2, 0, 1).unwrap(), true);
+    let session = stand.bound();
+    let file = sibling.open();
+    let mut bind = bind_argument(session.iommufd);
+    assert_eq!(session.client.call(&file, BIND, &mut bind), Ok(0));
+    let ioas = ioas(&session);
+    let shared = session.attach(ioas).unwrap();
+    let mut attach = AttachIommufdPt { argsz: 12, pt_id: shared, ..Default::default() };
+    assert_eq!(session.client.call(&file, CommandId::DeviceAttachIommufdPt, &mut attach), Ok(0));
+    let other = page_table(&session, ioas);
+    assert_eq!(session.attach(other), Ok(other));
+    let attached = DeviceState::Attached { device_id: bind.out_devid, page_table_id: other };
+    assert_eq!(sibling.device.state(), attached);
+    file.release();
+    session.close();
 }
