@@ -103,7 +103,7 @@ impl DirtyLog {
         let sides = self.sides.get(group).map_or(0, |word| word.load(Ordering::Relaxed));
         let side = usize::from((sides & bit != 0) == taking_marks);
         let first = index(line * LINE_WORDS);
-        self.pages[side].slice(first..first + index(LINE_WORDS))
+        self.pages[side].slice(first..first + WORDS_IN_LINE)
     }
 }
 
@@ -268,7 +268,7 @@ impl<'a> DirtyBits<'a> {
 
     /// The words for the 512 pages from `start` on, where words of the log and of the bitmap match.
     #[inline]
-    fn line(&mut self, start: u64) -> Option<&mut [u64; LINE_WORDS as usize]> {
+    fn line(&mut self, start: u64) -> Option<&mut [u64; WORDS_IN_LINE]> {
         let from = start.checked_sub(self.span.start())? >> PAGE_LG2;
         if self.unit_lg2 != PAGE_LG2 || !from.is_multiple_of(WORD_BITS) {
             return None;
@@ -301,7 +301,7 @@ impl<'a> DirtyBits<'a> {
 
 /// Adds a line's marks to `bits`.
 #[inline]
-fn copy(words: &[AtomicU64], clear: Clear, bits: &mut [u64; LINE_WORDS as usize]) {
+fn copy(words: &[AtomicU64], clear: Clear, bits: &mut [u64; WORDS_IN_LINE]) {
     for (pages, bits) in words.iter().zip(bits) {
         *bits |= pages.load(Ordering::Relaxed);
         if clear == Clear::Yes {
@@ -370,4 +370,5 @@ const WORD_LG2: u32 = 6;
 const WORD_BITS: u64 = 1 << WORD_LG2;
 /// Pages in a line: what one cache line of bits stands for.
 const LINE_LG2: u32 = 9;
-const LINE_WORDS: u64 = 1 << (LINE_LG2 - WORD_LG2);
+const WORDS_IN_LINE: usize = 1 << (LINE_LG2 - WORD_LG2);
+const LINE_WORDS: u64 = WORDS_IN_LINE as u64;

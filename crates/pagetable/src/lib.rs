@@ -24,6 +24,7 @@
 
 mod dirty;
 mod entry;
+pub mod format;
 mod gaps;
 mod mapper;
 mod memory;

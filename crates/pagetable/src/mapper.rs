@@ -9,6 +9,7 @@ use std::sync::Arc;
 use span::Span;
 
 use crate::entry::{OUTPUT_END, Permission, TAG_END, Target};
+use crate::format::Leaf;
 use crate::gaps::{Fit, Gaps};
 use crate::memory::{AtomicU64, SparseWords};
 use crate::table_use::{PagesInTable, TableUse};
@@ -202,6 +203,23 @@ impl Mapper {
         let rest = Span::from_ends(from, self.table.aperture().last())?;
         let page = self.first_used(PageRun::covering(rest))?;
         self.area_at(from.max(page << PAGE_LG2))
+    }
+
+    /// Passes all leaves on, in ascending order.
+    pub fn for_each_leaf(&self, mut each: impl FnMut(Leaf)) {
+        let mut from = Some(0);
+        while let Some(area) = from.and_then(|from| self.next_area(from)) {
+            let mut iova = area.span.start();
+            while let Some(found) = self.table.tree.find(iova) {
+                let (output, permission) = (found.leaf.output(), found.leaf.permission());
+                each(Leaf { iova, size_lg2: found.size_lg2, output, permission });
+                match found.last(iova) {
+                    last if last >= area.span.last() => break,
+                    last => iova = last + 1,
+                }
+            }
+            from = area.span.last().checked_add(1);
+        }
     }
 
     /// The lowest span inside `within` that meets no area and suits `fit`: what Linux chooses.

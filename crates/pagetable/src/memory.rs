@@ -7,9 +7,13 @@
 pub(crate) use mem::{SparseWords, TableSlab};
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+#[cfg(not(loom))]
+pub(crate) use std::sync::{Mutex, MutexGuard};
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+#[cfg(loom)]
+pub(crate) use loom::sync::{Mutex, MutexGuard};
 #[cfg(loom)]
 pub(crate) use small::{SparseWords, TableSlab};
 
@@ -71,6 +75,10 @@ mod small {
 
         pub(crate) fn get(&self, index: u64) -> Option<&AtomicU64> {
             self.0.get(index as usize)
+        }
+
+        pub(crate) fn length(&self) -> usize {
+            self.0.len()
         }
 
         pub(crate) fn slice(&self, range: Range<usize>) -> &[AtomicU64] {

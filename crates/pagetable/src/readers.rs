@@ -12,9 +12,9 @@
 //! joins waits too; walking takes no lock.
 
 use std::hint;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
-use crate::memory::{AtomicU32, Barriers, Ordering};
+use crate::memory::{AtomicU32, Barriers, Mutex, MutexGuard, Ordering};
 
 /// Those who may be walking.
 #[derive(Debug)]
