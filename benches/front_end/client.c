@@ -100,8 +100,8 @@ static void ppid(void) { syscall(SYS_getppid); }
 static void fstat_file(void) { struct stat s; must(fstat(file, &s), "fstat"); }
 static void stat_path(void) { struct stat s; must(stat("/etc/passwd", &s), "stat"); }
 static void open_path(void) { int fd = open("/etc/passwd", O_RDONLY | O_CLOEXEC); must(fd, "open"); close(fd); }
-static void write5(void) { lseek(file, 0, SEEK_SET); must(write(file, "12345", 5), "write"); }
-static void write8(void) { lseek(file, 0, SEEK_SET); must(write(file, "12345678", 8), "write"); }
+static void write5(void) { must(write(file, "12345", 5), "write"); }
+static void write8(void) { must(write(file, "12345678", 8), "write"); }
 
 static void assign(void) {
     if (noop || device)

@@ -19,7 +19,8 @@ pub fn read(thread: i32, address: u64, into: &mut [u8]) -> usize {
         let Some(at) = address.checked_add(done as u64) else { break };
         let wanted = &mut into[done..];
         let local = libc::iovec { iov_base: wanted.as_mut_ptr().cast(), iov_len: wanted.len() };
-        let (pieces, count, bytes) = pages(at, wanted.len());
+        let mut pieces = [NOTHING; PIECES];
+        let (count, bytes) = cut(at, wanted.len(), &mut pieces);
         // SAFETY: `local` is exactly the live, exclusive slice `wanted`, and the kernel writes at most
         // `bytes <= wanted.len()` there. The remote addresses are the other process's affair.
         let copied = unsafe {
@@ -42,7 +43,8 @@ pub fn write(thread: i32, address: u64, from: &[u8]) -> usize {
         let wanted = &from[done..];
         let local =
             libc::iovec { iov_base: wanted.as_ptr().cast_mut().cast(), iov_len: wanted.len() };
-        let (pieces, count, bytes) = pages(at, wanted.len());
+        let mut pieces = [NOTHING; PIECES];
+        let (count, bytes) = cut(at, wanted.len(), &mut pieces);
         // SAFETY: `local` is exactly the live slice `wanted`, which the kernel only reads.
         let copied = unsafe {
             libc::process_vm_writev(thread, &raw const local, 1, pieces.as_ptr(), count, 0)
@@ -61,20 +63,21 @@ pub fn write(thread: i32, address: u64, from: &[u8]) -> usize {
 /// # Errors
 /// `EPERM` – it may not be traced; `ESRCH` – it is gone; `ENOSYS` – the kernel lacks the call.
 pub fn reachable(process: i32) -> io::Result<()> {
-    let nothing = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+    let nothing = NOTHING;
     // SAFETY: both vectors have no bytes.
     let result =
         unsafe { libc::process_vm_readv(process, &raw const nothing, 1, &raw const nothing, 1, 0) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// `length` bytes at `at` cut at page boundaries: the kernel counts partial copies by whole piece, so
-/// only so does a copy stop at the first bad page and not before it. Returns pieces, how many, and
-/// the bytes in them.
-fn pages(at: u64, length: usize) -> ([libc::iovec; PIECES], u64, usize) {
-    let mut pieces = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES];
+const NOTHING: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+
+/// Cuts `length` bytes at `at` at page boundaries: the kernel counts partial copies by whole piece, so
+/// only so does a copy stop at the first bad page and not before it. Returns how many pieces there are,
+/// and the bytes in them.
+fn cut(at: u64, length: usize, pieces: &mut [libc::iovec; PIECES]) -> (u64, usize) {
     let (mut count, mut bytes) = (0, 0);
-    for piece in &mut pieces {
+    for piece in pieces {
         if bytes == length {
             break;
         }
@@ -86,7 +89,7 @@ fn pages(at: u64, length: usize) -> ([libc::iovec; PIECES], u64, usize) {
         bytes += take;
         count += 1;
     }
-    (pieces, count, bytes)
+    (count, bytes)
 }
 
 #[cfg(test)]
