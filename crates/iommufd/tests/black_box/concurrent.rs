@@ -205,3 +205,47 @@ fn attaching_at_once_makes_one_page_table() {
         assert_eq!((client.ctx.counts().hwpts, client.memory.pinned()), (0, vec![]));
     }
 }
+
+/// Page tables, areas and attachments come and go in three threads, with ids that are given out again at
+/// once. Whoever could attach finds what is mapped for good; in the end all can be taken apart.
+#[test]
+fn page_tables_areas_and_attachments_come_and_go_at_once() {
+    let client = Client::open();
+    let platform = Platform::new();
+    let devices = platform.bind_pair(&client);
+    let ioas = client.ioas();
+    client.map_at(ioas, IOVA, VA, PAGE).unwrap();
+    std::thread::scope(|scope| {
+        for (number, device) in (1..).zip(&devices) {
+            let thread = client.thread(number);
+            scope.spawn(move || {
+                for turn in 0..100 {
+                    let made = thread.hwpt(device.id(), ioas, 0).unwrap();
+                    let target = if turn % 3 == 0 { ioas } else { made };
+                    match device.attach(target) {
+                        Ok(_) => {
+                            assert!(device.read(IOVA, &mut [0; 8]).is_ok());
+                            device.detach();
+                        }
+                        Err(refusal) => assert_eq!(refusal.errno(), Errno::EINVAL, "{refusal}"),
+                    }
+                    thread.destroy(made).unwrap();
+                }
+            });
+        }
+        let thread = client.thread(3);
+        scope.spawn(move || {
+            for turn in 0..200 {
+                let iova = IOVA + (1 + turn % PAGES) * PAGE;
+                thread.map_at(ioas, iova, VA + PAGE, PAGE).unwrap();
+                thread.unmap(ioas, iova, PAGE).unwrap();
+            }
+        });
+    });
+    let counts = client.ctx.counts();
+    assert_eq!((counts.hwpts, counts.areas, counts.pinned_bytes), (0, 1, 0));
+    assert_eq!(client.memory.pinned(), []);
+    assert_eq!(client.ranges(ioas), (vec![(0, u64::MAX)], 1));
+    devices.iter().for_each(Device::end);
+    client.destroy(ioas).unwrap();
+}
