@@ -47,7 +47,7 @@ impl Device {
         memory.power = POWER_D0;
         drop(memory);
         let dma: Arc<dyn pci::Dma> = iommufd.clone();
-        function.connect(HostSide { dma, interrupts: self.irqs().clone() });
+        function.connect(HostSide { dma, interrupts: Arc::new(self.irqs().line()) });
         function.start();
         drop(turn);
         Ok(())

@@ -1,6 +1,6 @@
 //! Who hears which interrupt of a device, and delivery.
 //!
-//! A [`Router`] is what a function signals into ([`pci::Interrupts`]). It finds the eventfd under the
+//! A [`Router`] takes what a function signals through its [`Line`]. It finds the eventfd under the
 //! `IRQ` lock and signals it after, so a signal never meets a lock. Eventfds taken out of the table are
 //! let go of after the lock too, as that may close a file.
 //!
@@ -37,9 +37,18 @@ pub(crate) struct Router {
     table: Mutex<rank::Irq, Table>,
 }
 
+/// What a function signals into from BIND to close. What is on its way then and arrives later is nobody's: not
+/// the next client's, and not an interrupt that nobody heard.
+pub(crate) struct Line {
+    router: Arc<Router>,
+    session: u64,
+}
+
 /// Who hears what.
 #[derive(Default)]
 pub(crate) struct Table {
+    /// How often all was forgotten.
+    session: u64,
     active: Active,
     /// The level of the pin.
     line: bool,
@@ -96,8 +105,17 @@ impl Router {
         result
     }
 
-    fn message(&self, kind: MessageKind, vector: u16) {
+    /// The way in until the table is cleared.
+    pub(crate) fn line(self: &Arc<Self>) -> Line {
+        let session = self.table.lock().session;
+        Line { router: Arc::clone(self), session }
+    }
+
+    fn message(&self, session: u64, kind: MessageKind, vector: u16) {
         let mut table = self.table.lock();
+        if table.session != session {
+            return;
+        }
         let trigger = table.vector(kind, vector);
         if trigger.is_none() {
             table.unheard += 1;
@@ -110,17 +128,21 @@ impl Router {
     }
 }
 
-impl Interrupts for Router {
+impl Interrupts for Line {
     fn msix(&self, vector: u16) {
-        self.message(MessageKind::Msix, vector);
+        self.router.message(self.session, MessageKind::Msix, vector);
     }
 
     fn msi(&self, vector: u16) {
-        self.message(MessageKind::Msi, vector);
+        self.router.message(self.session, MessageKind::Msi, vector);
     }
 
     fn intx(&self, asserted: bool) {
-        self.with(|table, after| table.set_line(asserted, after));
+        self.router.with(|table, after| {
+            if table.session == self.session {
+                table.set_line(asserted, after);
+            }
+        });
     }
 }
 
@@ -135,13 +157,14 @@ impl Table {
         matches!(self.active, Active::None)
     }
 
-    /// Forgets every eventfd. The pin counts as low until a function that is connected again asserts it.
+    /// Forgets every eventfd, and what was signalled before. The pin counts as low until a function that is connected again asserts it.
     pub(crate) fn clear(&mut self, after: &mut After) {
         match std::mem::take(&mut self.active) {
             Active::None => {}
             Active::Intx(intx) => intx.let_go(after),
             Active::Message(vectors) => vectors.let_go(after),
         }
+        self.session += 1;
         self.intx_disabled = false;
         self.line = false;
         after.let_go.extend(self.error.take());

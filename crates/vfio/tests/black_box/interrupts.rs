@@ -425,3 +425,25 @@ fn fewer_vectors_leave_none_of_the_earlier_ones_unmasked() {
     assert_eq!(armed, [true, false, false, false, false, false, false, false]);
     session.close();
 }
+
+/// A function may be about to signal when its file is closed.
+#[test]
+fn a_signal_that_comes_after_the_close_is_nobodys() {
+    let stand = Stand::new();
+    let session = stand.bound();
+    let late = stand.function.host().unwrap().interrupts;
+    session.close();
+    let before = stand.device.unheard_interrupts();
+    late.msix(0);
+    let mut session = stand.bound();
+    let (fd, heard) = session.client.open_eventfd();
+    assert_eq!(hear(&session, MSIX, 0, &[fd]), Ok(0));
+    late.msix(0);
+    assert_eq!(end(&session, MSIX), Ok(0));
+    assert_eq!(hear(&session, INTX, 0, &[fd]), Ok(0));
+    late.intx(true);
+    assert_eq!((heard.taken(), stand.device.unheard_interrupts()), (0, before));
+    stand.function.host().unwrap().interrupts.intx(true);
+    assert_eq!(heard.taken(), 1);
+    session.close();
+}
