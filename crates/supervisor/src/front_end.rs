@@ -92,7 +92,8 @@ impl FrontEnd {
 
 fn left(counts: &Counts, file: &File) -> Left {
     let opener = Pid::from_raw(file.told.opener).and_then(descendants::stat);
-    let objects = [("device", counts.devices), ("ioas", counts.ioases), ("hwpt", counts.hwpts)];
+    // A bound device is not left over: the close of its own file ends it.
+    let objects = [("ioas", counts.ioases), ("hwpt", counts.hwpts)];
     Left {
         objects: objects
             .into_iter()

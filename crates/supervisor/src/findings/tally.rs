@@ -31,6 +31,9 @@ pub(crate) struct Findings {
     faults: BTreeMap<(Address, DmaFaultReason), FaultTally>,
     unheard: BTreeMap<(Address, Interrupt), u64>,
     left: Vec<LeftRow>,
+    /// A program closed a file before it had ended what it made there. One that exits may leave that
+    /// to the kernel.
+    leaked: bool,
     open_at_exit: BTreeMap<String, u64>,
     dma_bytes: u64,
     unlisted: Unlisted,
@@ -56,6 +59,7 @@ impl Findings {
             faults: BTreeMap::new(),
             unheard: BTreeMap::new(),
             left: Vec::new(),
+            leaked: false,
             open_at_exit: BTreeMap::new(),
             dma_bytes: 0,
             unlisted: Unlisted::default(),
@@ -103,6 +107,7 @@ impl Findings {
         if left.objects.is_empty() && left.maps == 0 {
             return;
         }
+        self.leaked |= !left.at_exit;
         if self.left.len() >= LEFT_MAX {
             self.unlisted.left += 1;
             return;
@@ -132,7 +137,7 @@ impl Findings {
             schema: Report::SCHEMA,
             program: program.to_vec(),
             exit_status,
-            clean: self.faults.is_empty() && self.unheard.is_empty() && self.left.is_empty(),
+            clean: self.faults.is_empty() && self.unheard.is_empty() && !self.leaked,
             calls: self.calls.iter().map(call_row).collect(),
             dma_bytes: self.dma_bytes,
             dma_faults: self.faults.iter().map(fault_row).collect(),
@@ -238,9 +243,13 @@ mod tests {
         let mut findings = Findings::new(Profile::Linux73);
         findings.call(&Call::Open { path: "/dev/iommu", file: None }, Err(Errno::EMFILE));
         findings.released(&file(), &Left { at_exit: true, ..Left::default() });
+        findings.released(&file(), &Left { at_exit: true, maps: 1, ..Left::default() });
         let report = findings.report(&[], 0);
         assert!(report.clean);
-        assert_eq!(report.open_at_exit["/dev/iommu"], 1);
+        assert_eq!(report.left.len(), 1, "listed all the same");
+        assert_eq!(report.open_at_exit["/dev/iommu"], 2);
         assert_eq!(report.calls[0].failed[0].errno, "EMFILE");
+        findings.released(&file(), &Left { maps: 1, ..Left::default() });
+        assert!(!findings.report(&[], 0).clean, "a map left at close");
     }
 }
