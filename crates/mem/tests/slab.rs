@@ -75,3 +75,28 @@ fn threads_never_share_a_table() {
     });
     assert_eq!(slab.in_use(), 0);
 }
+
+#[test]
+fn all_tables_are_given_back_at_once_and_come_back_zeroed() {
+    // More than stay in small pages.
+    let slab = TableSlab::new(12_000).unwrap();
+    for _ in 0..2 {
+        let indices: Vec<u32> = std::iter::from_fn(|| slab.allocate()).collect();
+        assert_eq!(indices.len(), 12_000);
+        for index in &indices {
+            assert!(
+                slab.table(*index).iter().all(|entry| entry.load(SeqCst) == 0),
+                "table {index}"
+            );
+            slab.table(*index)[7].store(1, SeqCst);
+        }
+        slab.free(indices[3]);
+        slab.reset();
+        assert_eq!(slab.in_use(), 0);
+    }
+}
+
+#[test]
+fn a_slab_of_no_tables_is_refused() {
+    assert!(TableSlab::new(0).is_err());
+}

@@ -156,8 +156,8 @@ fn check_many<F: Format>(walk: impl Fn(&Image, u64) -> Found) {
     let mut iova = 0x1000;
     for turn in 1..200_u64 {
         let length = (turn * 0x5_3000) % 0x90_0000 + 0x1000;
-        let output =
-            (turn * 0x1234_5000) % (1 << 40) | if turn % 3 == 0 { iova & 0x1f_f000 } else { 0 };
+        let congruent = if turn % 3 == 0 { iova & 0x1f_f000 } else { 0 };
+        let output = ((turn * 0x1234_5000) % (1 << 40)) | congruent;
         let permission = [Permission::READ_WRITE, Permission::READ, Permission::NONE]
             [(turn % 5).min(2) as usize];
         mapper

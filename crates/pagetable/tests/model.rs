@@ -286,8 +286,13 @@ impl Pair {
     }
 }
 
+/// How many runs of some 60 operations each; `CASES` says otherwise.
+fn cases() -> u32 {
+    std::env::var("CASES").map_or(300, |text| text.parse().unwrap())
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     #[test]
     fn behaves_as_the_model(operations in prop::collection::vec(operation(), 1..120)) {
