@@ -33,6 +33,7 @@ fn main() {
     platform();
     overlay_path();
     trace_decode();
+    security();
     config_walk();
 }
 
@@ -217,6 +218,7 @@ fn commands() {
         .save("copy");
     information();
     memory();
+    rights();
     pair();
     interrupts();
     power();
@@ -293,15 +295,41 @@ fn memory() {
         .save("memory");
 }
 
-/// Both functions of a group, and resets that take both.
+/// DMA that a mapping's rights refuse, either way.
+fn rights() {
+    let map = |flags, iova| IoasMap {
+        flags: map_flags::FIXED_IOVA | flags,
+        ioas_id: IOAS_ID,
+        user_va: MAPPED,
+        length: 0x2000,
+        iova,
+        ..IoasMap::default()
+    };
+    let (read_only, write_only) = (0x4_0000, 0x5_0000);
+    Steps::default()
+        .assign(PAIR[0])
+        .call(IOMMUFD, CommandId::IoasMap, &map(map_flags::READABLE, read_only))
+        .call(IOMMUFD, CommandId::IoasMap, &map(map_flags::WRITEABLE, write_only))
+        .set_command()
+        .submit(PAIR[0], 0, Descriptor { destination: read_only, ..COPY })
+        .submit(PAIR[0], 1, Descriptor { source: write_only, ..COPY })
+        .submit(PAIR[0], 2, Descriptor { source: read_only, destination: write_only, ..COPY })
+        .save("rights");
+}
+
+/// Both functions of a group, moved to another page table together, and resets that take both.
 fn pair() {
     let hot_reset = HotReset::default();
+    let table = HwptAlloc { dev_id: DEVICE_ID, pt_id: 5, ..HwptAlloc::default() };
     Steps::default()
         .assign(PAIR[0])
         .open(SECOND, Kind::Device(PAIR[1].into()))
         .call_with(DEVICE, CommandId::DeviceGetPciHotResetInfo, &HotResetInfo::default(), &[0; 16])
         .bind(SECOND, IOMMUFD)
         .attach(SECOND, IOAS_ID)
+        .call(IOMMUFD, CommandId::IoasAlloc, &IoasAlloc::default())
+        .call(IOMMUFD, CommandId::HwptAlloc, &table)
+        .attach(DEVICE, 6)
         .call(DEVICE, CommandId::DevicePciHotReset, &hot_reset)
         .close(IOMMUFD)
         .close(DEVICE)
@@ -602,6 +630,51 @@ fn trace_decode() {
         line.encode(&mut out);
     }
     write("trace_decode", "calls", &out.into_bytes());
+}
+
+fn security() {
+    use bindery_fuzz::security::{ANSWER, IDE_KM, NONCE, PAGES, TDISP};
+    use tdisp::exchange::{GetReport, GetState, LockInterface, StartInterface, StopInterface};
+    use tdisp::ide_km::{self, Direction, KeyId, KeyKind, KeyMaterial, SubStream};
+    use tdisp::{InterfaceId, LockFlags, Request};
+
+    let mut out = Output::default();
+    let mut message = [0; 256];
+    let kind = KeyKind::new(false, Direction::Receive, SubStream::Posted);
+    let key = KeyId { stream: 1, kind, port: 0 };
+    let material = KeyMaterial::new([7; 32], 1);
+    for request in [
+        ide_km::Request::Query { port: 0 },
+        ide_km::Request::KeyProg { key, material },
+        ide_km::Request::SetGo(key),
+        ide_km::Request::SetStop(key),
+    ] {
+        let length = request.encode(&mut message).expect("room for a request");
+        out.put(&[IDE_KM]);
+        out.counted(&message[..length]);
+    }
+    let lock = LockInterface {
+        flags: LockFlags::LOCK_MSIX,
+        mmio_reporting_offset: PAGES,
+        ..LockInterface::default()
+    };
+    for request in [
+        Request::LockInterface(lock),
+        Request::GetReport(GetReport { offset: 0, length: 0xffff }),
+        Request::StartInterface(StartInterface { nonce: NONCE }),
+        Request::GetState(GetState),
+        Request::StopInterface(StopInterface),
+    ] {
+        let length = request.encode(InterfaceId::new(0), &mut message).expect("room for a request");
+        out.put(&[TDISP]);
+        out.counted(&message[..length]);
+    }
+    let portion = tdisp::exchange::ReportPortion { remainder: 0, portion: &[0; 20] };
+    let answer = tdisp::Response::ReportPortion(portion);
+    let length = answer.encode(InterfaceId::new(0), &mut message).expect("room for an answer");
+    out.put(&[ANSWER]);
+    out.counted(&message[..length]);
+    write("tdisp", "life", &out.into_bytes());
 }
 
 fn config_walk() {
