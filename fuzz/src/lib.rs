@@ -9,6 +9,7 @@
 //! | [`device_option`] | a `--device` option | likewise |
 //! | [`overlay_path`] | paths and flags | answers agree with each other |
 //! | [`trace_decode`] | calls with any bytes | each prints as one line |
+//! | [`security`] | messages of TDISP and IDE_KM | answers can be read, states change as the table says |
 //! | [`config_walk`] | config space | chains end, and lie inside |
 //!
 //! Run one with `cargo fuzz run -s none TARGET`. Seeds are written by `cargo run --example seeds`;
@@ -21,6 +22,7 @@ pub mod device_option;
 pub mod engine;
 pub mod overlay_path;
 pub mod platform;
+pub mod security;
 pub mod trace_decode;
 
 pub mod descriptor;
