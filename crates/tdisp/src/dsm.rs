@@ -214,7 +214,8 @@ impl<const TDIS: usize> Dsm<TDIS> {
         Ok(())
     }
 
-    /// Takes a function's interface away and returns it. The function is gone or its owner stops it.
+    /// Takes a function's interface away and returns it. The function is gone or its owner stops
+    /// it.
     pub fn remove(&mut self, requester_id: u16) -> Option<Tdi> {
         let of = |slot: &mut Option<Slot>| {
             slot.as_ref().is_some_and(|slot| slot.requester_id == requester_id)

@@ -2,18 +2,18 @@
 //!
 //! The device side is [`Dsm`], a table of [`Tdi`] state machines, with [`ide_km::KeyTable`] for the
 //! keys of the link. The host side is [`Requester`], which builds requests and judges answers. Both
-//! are values: bytes in, bytes out. [`transition::TABLE`] is the state machine as data, [`exchange`]
-//! has a file for each request with its response, [`report`] is what a locked interface says of
-//! itself, [`payload`] tells the two protocols apart.
+//! are values: bytes in, bytes out. [`transition::TABLE`] is the state machine as data,
+//! [`exchange`] has a file for each request with its response, [`report`] is what a locked
+//! interface says of itself, [`payload`] tells the two protocols apart.
 //!
-//! Needs neither std nor an allocator. Takes no lock and does no IO. Deliberately absent: sessions and
-//! their secrets (an SPDM session is a number here), sockets, clocks, sources of random bytes and
-//! devices; [`Device`] is the line to the last two.
+//! Needs neither std nor an allocator. Takes no lock and does no IO. Deliberately absent: sessions
+//! and their secrets (an SPDM session is a number here), sockets, clocks, sources of random bytes
+//! and devices; [`Device`] is the line to the last two.
 //!
 //! # Policies
 //!
-//! The text of TDISP is not public. Layouts and numbers come from the headers of libspdm; where public
-//! sources disagree or say nothing, what is done here is a policy, and each has a name:
+//! The text of TDISP is not public. Layouts and numbers come from the headers of libspdm; where
+//! public sources disagree or say nothing, what is done here is a policy, and each has a name:
 //!
 //! | policy | what is done | else |
 //! |---|---|---|

@@ -29,7 +29,8 @@ pub fn split(payload: &[u8]) -> Result<(ProtocolId, &[u8]), PeerFault> {
     Reader::all("PCI-SIG payload", payload, |reader| Ok((ProtocolId(reader.u8()?), reader.rest())))
 }
 
-/// Puts a payload together: the protocol and what `write` puts behind it. Returns its length in bytes.
+/// Puts a payload together: the protocol and what `write` puts behind it. Returns its length in
+/// bytes.
 ///
 /// # Errors
 /// What `write` refuses, and [`EncodeFault::NoRoom`] where `into` is empty.

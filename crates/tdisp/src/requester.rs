@@ -140,8 +140,8 @@ impl<'b> ReportAssembly<'b> {
     /// Takes the answer to the last request.
     ///
     /// # Errors
-    /// [`PeerFault::UnexpectedPortion`] where it is empty, longer than was asked, more than there is
-    /// room for, or says another length of the whole than before.
+    /// [`PeerFault::UnexpectedPortion`] where it is empty, longer than was asked, more than there
+    /// is room for, or says another length of the whole than before.
     pub fn take(&mut self, answer: ReportPortion<'_>) -> Result<(), PeerFault> {
         let ReportPortion { remainder, portion } = answer;
         let GetReport { offset, length } = self.asked;

@@ -63,7 +63,8 @@ pub enum Breach {
     StreamInsecure(u8),
     /// Memory space enable was cleared.
     MemoryCleared,
-    /// The MSI-X capability, table or pending bits were written. Counts where LOCK said `LOCK_MSIX`.
+    /// The MSI-X capability, table or pending bits were written. Counts where LOCK said
+    /// `LOCK_MSIX`.
     MsixWritten,
     /// The session in which the interface was locked ended. Counts for that session only.
     SessionEnded(SessionId),
@@ -124,8 +125,8 @@ impl Tdi {
     /// Whether the interface may run: it is locked, in this session, with this nonce.
     ///
     /// # Errors
-    /// [`ErrorCode::INVALID_INTERFACE_STATE`] unless it is locked, [`ErrorCode::INVALID_NONCE`] where
-    /// session or nonce are not those of LOCK.
+    /// [`ErrorCode::INVALID_INTERFACE_STATE`] unless it is locked, [`ErrorCode::INVALID_NONCE`]
+    /// where session or nonce are not those of LOCK.
     pub(crate) fn may_start(&self, session: SessionId, nonce: &Nonce) -> Result<(), ErrorCode> {
         self.admits(self.start_event(session, nonce))
     }

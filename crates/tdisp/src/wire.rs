@@ -1,7 +1,7 @@
 //! Little-endian fields out of bytes and into bytes.
 //!
-//! A [`Reader`] must be emptied, a [`Writer`] says what it lacked; neither can panic. Reserved fields
-//! have one policy for all messages: written as zero, ignored when read.
+//! A [`Reader`] must be emptied, a [`Writer`] says what it lacked; neither can panic. Reserved
+//! fields have one policy for all messages: written as zero, ignored when read.
 
 use thiserror::Error;
 

@@ -1,8 +1,8 @@
 //! Real messages, exchanged by spdm-emu's requester and responder, are read and written unchanged.
 //!
-//! `BINDERY_SPDM_CAPTURES` names a folder with `*.decoded.txt`, a line for each message, ending in its
-//! bytes in hexadecimal. They are not part of this repository: where the variable is not set, the
-//! test is shown as ignored.
+//! `BINDERY_SPDM_CAPTURES` names a folder with `*.decoded.txt`, a line for each message, ending in
+//! its bytes in hexadecimal. They are not part of this repository: where the variable is not set,
+//! the test is shown as ignored.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
 //! IDE_KM: keys for the streams of a link.
 //!
-//! [`Request`] and [`Response`] are the messages, [`KeyTable`] is a device's side of them. Keys pass
-//! through and are not kept. Source: [pci_idekm.h]; byte order of keys from tee-io-validator's
+//! [`Request`] and [`Response`] are the messages, [`KeyTable`] is a device's side of them. Keys
+//! pass through and are not kept. Source: [pci_idekm.h]; byte order of keys from tee-io-validator's
 //! `key_byte_order`.
 
 mod keys;
@@ -164,7 +164,8 @@ pub struct KeyMaterial {
 }
 
 impl KeyMaterial {
-    /// From a key in the order of AES-GCM, most significant byte first, and the first value of the IV.
+    /// From a key in the order of AES-GCM, most significant byte first, and the first value of the
+    /// IV.
     pub fn new(key: [u8; KEY_BYTES], iv: u64) -> Self {
         let mut material = Self { key, iv: iv.to_be_bytes() };
         reverse_dwords(&mut material.key);

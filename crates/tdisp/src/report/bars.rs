@@ -115,10 +115,11 @@ pub enum Undescribable {
     NoRoom(#[from] EncodeFault),
 }
 
-/// Writes the report of `function` as it is when `lock` takes effect, and returns its length in bytes.
+/// Writes the report of `function` as it is when `lock` takes effect, and returns its length in
+/// bytes.
 ///
-/// Pages of the MSI-X table and pending bits are ranges of their own: marked as such where LOCK locks
-/// them, else as memory that is not for the guest alone.
+/// Pages of the MSI-X table and pending bits are ranges of their own: marked as such where LOCK
+/// locks them, else as memory that is not for the guest alone.
 ///
 /// # Errors
 /// [`Undescribable`]; a DSM then answers `INVALID_DEVICE_CONFIGURATION`.
