@@ -181,7 +181,7 @@ fn copy(qemu: &mut Qemu, seed: u8) {
 
 /// Has the engine copy guest memory, and waits for its status.
 fn copy_without_interrupt(qemu: &mut Qemu, seed: u8) {
-    let bytes: Vec<u8> = (0..LENGTH).map(|at| (at % 251) as u8 ^ seed).collect();
+    let bytes: Vec<u8> = (0..LENGTH).map(|at| u8::try_from(at % 251).unwrap() ^ seed).collect();
     qemu.write(SOURCE, &bytes);
     qemu.write(DESTINATION, &vec![0; LENGTH]);
     let slot = BAR0_AT + bar0::DESCRIPTORS;
