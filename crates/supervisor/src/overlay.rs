@@ -157,7 +157,7 @@ impl Overlay {
     /// one, before a relative path.
     pub fn open(&self, path: &[u8], flags: u64) -> Opened {
         let bits = u32::try_from(flags & u64::from(u32::MAX)).unwrap_or_default();
-        let flags = OFlags::from_bits_retain(bits);
+        let flags = installable(OFlags::from_bits_retain(bits));
         let stay =
             flags.contains(OFlags::NOFOLLOW) || flags.contains(OFlags::CREATE | OFlags::EXCL);
         let last = if stay { LastLink::Stay } else { LastLink::Follow };
@@ -241,7 +241,6 @@ impl Overlay {
 
     /// The path that relative paths from an open directory begin with, by the path that
     /// `/proc/PID/fd/N` or `/proc/PID/cwd` gives of it; `None` where nothing of ours is below.
-    /// Serves also for what was opened with `O_PATH`.
     pub fn path_of_directory(&self, real: &Path) -> Option<PathBuf> {
         let state = self.names.lock();
         if let Ok(below) = real.strip_prefix(state.mirror.root()) {
@@ -300,8 +299,16 @@ fn open_machines(path: &Path, flags: OFlags) -> Result<Opened, Errno> {
 }
 
 /// What of a program's flags an open of ours has too.
-const KEPT: OFlags =
-    OFlags::RWMODE.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::PATH);
+const KEPT: OFlags = OFlags::RWMODE.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW);
+
+/// `flags` as a program can be given such a file: the kernel installs no `O_PATH` file in another process, so
+/// what is asked for as one is opened to read.
+fn installable(flags: OFlags) -> OFlags {
+    match flags.contains(OFlags::PATH) {
+        true => flags & (OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC),
+        false => flags,
+    }
+}
 
 /// Opens what is ours. The order of refusals is Linux's.
 fn open_ours(
@@ -319,14 +326,6 @@ fn open_ours(
         mirror.open(tree, path, entry, flags & KEPT).map(Opened::File)
     };
     let mut image = || image().map_err(|error| errno(&error));
-    if flags.contains(OFlags::PATH) {
-        let directory = matches!(entry, Entry::Directory(_));
-        return if flags.contains(OFlags::DIRECTORY) && !directory {
-            Err(Errno::ENOTDIR)
-        } else {
-            image()
-        };
-    }
     if flags.contains(OFlags::CREATE | OFlags::EXCL) {
         return Err(Errno::EEXIST);
     }

@@ -401,7 +401,9 @@ fn opens_are_refused_as_linux_refuses_them() {
     ] {
         assert_eq!(laid.refused(path, flags), errno, "{path} {flags:?}");
     }
-    assert!(matches!(laid.open(FIRST, OFlags::PATH | OFlags::NOFOLLOW), Opened::File(_)));
+    assert!(matches!(laid.open(FIRST, OFlags::PATH | OFlags::DIRECTORY), Opened::File(_)));
+    assert!(matches!(laid.open("/dev/iommu", OFlags::PATH | OFlags::RDWR), Opened::Node(_)));
+    assert_eq!(laid.refused(FIRST, OFlags::PATH | OFlags::NOFOLLOW), Errno::ELOOP);
     let read = laid.overlay.access(vendor.as_bytes(), 4);
     let run = laid.overlay.access(vendor.as_bytes(), 1);
     assert_eq!((read, run), (Some(Ok(())), Some(Err(Errno::EACCES))));

@@ -10,7 +10,7 @@ use uapi::{Errno, FileKind};
 use vfio::{BarPages, DeviceFile, REGION_BASE, REGION_SHIFT};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::path::overlay_path;
+use super::path::{goes_down, overlay_path};
 use super::{Reply, Request};
 use crate::files::{Access, Object};
 use crate::front_end::errno;
@@ -62,12 +62,16 @@ pub(super) fn open_how(
         mode: u64,
         resolve: u64,
     }
-    /// Resolutions in which an absolute path means another file: `RESOLVE_BENEATH`, `RESOLVE_IN_ROOT`.
+    /// Resolutions in which an absolute path or a `..` means another file: `RESOLVE_BENEATH`,
+    /// `RESOLVE_IN_ROOT`.
     const ANOTHER_ROOT: u64 = 0x08 | 0x10;
+    /// Resolutions that openat2(2) knows; the kernel refuses others before it looks at the path.
+    const KNOWN: u64 = 0x3f;
     let mut value = How::default();
     let whole = size >= size_of::<How>() as u64
         && host::memory::read(request.call.thread, how, value.as_mut_bytes()) == size_of::<How>();
-    if !whole || value.resolve & ANOTHER_ROOT != 0 {
+    let from_root = value.resolve & ANOTHER_ROOT == 0;
+    if !whole || value.resolve & !KNOWN != 0 || !(from_root || goes_down(request, address)) {
         return Reply::Continue;
     }
     open(request, directory, address, value.flags)

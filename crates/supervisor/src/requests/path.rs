@@ -39,6 +39,13 @@ pub(super) fn overlay_path(request: &Request<'_>, directory: i32, address: u64) 
     if absolute { Some(path) } else { below(request, directory, &path) }
 }
 
+/// Whether the path at `address` leads down from where it starts: relative, without `..`.
+pub(super) fn goes_down(request: &Request<'_>, address: u64) -> bool {
+    let path = read_long(request.call.thread, address).unwrap_or_default();
+    path.first().is_some_and(|&first| first != b'/')
+        && path.split(|&byte| byte == b'/').all(|name| name != b"..")
+}
+
 /// Whether the path at `address` is empty; a null pointer counts as empty, as in Linux 6.11.
 pub(super) fn is_empty(request: &Request<'_>, address: u64) -> bool {
     let mut byte = [0xff];
