@@ -436,7 +436,7 @@ fn device_io() {
     }
     let table = [
         bar(2, 0, &[0xff; 16]),
-        bar(2, u64::from(msix::ENTRY_CONTROL), &[0; 4]),
+        bar(2, msix::ENTRY_CONTROL, &[0; 4]),
         Access::Read { region: 2, offset: 0, count: 0x1010 },
         config(0, &[0; 64]),
     ];
