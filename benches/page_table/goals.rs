@@ -24,7 +24,7 @@ pub(crate) struct Goal {
     pub(crate) id: &'static str,
     pub(crate) workload: &'static str,
     pub(crate) demand: Demand,
-    /// Whether falling short fails the run, short or not: only what no busy machine hides.
+    /// Whether to fall far short fails a run with `--gates`: only what no busy machine hides.
     pub(crate) gate: bool,
 }
 
@@ -77,8 +77,8 @@ pub(crate) const GOALS: &[Goal] = &[
     goal("G4", "churn", generic_pt(901.0 / 190.0, 4.0)),
     goal("G4", "churn", spdk(901.0 / 35.0, 1.0 / 1.25)),
     goal("G4", "churn, each unmap waited for", Faster("BTreeMap", 1.5)),
-    gate("G5", "mixed 4K-2M", Faster("BTreeMap", 3.0)),
-    gate("G5", "mixed 4K-2M", Faster("nodit", 3.0)),
+    goal("G5", "mixed 4K-2M", Faster("BTreeMap", 3.0)),
+    goal("G5", "mixed 4K-2M", Faster("nodit", 3.0)),
     gate("G5", "mixed 4K-2M", Faster("vm-memory", 7.0)),
     goal("G5", "mixed 4K-2M", generic_pt(308.0 / 544.0, 5.0)),
     goal("G5", "mixed 4K-2M", spdk(308.0 / 867.0, 8.0)),
@@ -91,7 +91,7 @@ pub(crate) const GOALS: &[Goal] = &[
     goal("G6", "map 64 GiB in order", generic_pt(265.0 / 51.5, 3.0)),
     gate("G7", "bytes an area, 1M", AtMost(8.5)),
     gate("G7", "bytes, empty", AtMost(16384.0)),
-    gate("G7", "bytes, 50 sections", AtMost(262_144.0)),
+    goal("G7", "bytes, 50 sections", AtMost(262_144.0)),
     goal("G8", "automatic IOVA, p99", AtMost(500.0)),
     gate("G8", "automatic IOVA", Faster("BTreeMap walk", 50_000.0)),
     goal("G8", "automatic IOVA, holes do not suit, p99", AtMost(500.0)),
@@ -123,7 +123,12 @@ pub(crate) struct Verdict {
     pub(crate) demanded: String,
     pub(crate) found: String,
     pub(crate) met: bool,
+    /// Whether it is not even so far short that the machine can be no excuse: for a ratio, 1.5.
+    pub(crate) passes_gate: bool,
 }
+
+/// What a ratio must reach for the gate.
+const GATE: f64 = 1.5;
 
 /// `None` where the workload was not measured.
 pub(crate) fn judge(goal: &Goal, samples: &Samples) -> Option<Verdict> {
@@ -140,6 +145,7 @@ pub(crate) fn judge(goal: &Goal, samples: &Samples) -> Option<Verdict> {
             quantile(ratios, 0.75)
         ),
         met: quantile(ratios, 0.25) >= demanded,
+        passes_gate: quantile(ratios, 0.25) >= GATE,
     };
     let within = |what: &str, ratios: &[f64], demanded: f64| Verdict {
         demanded: format!("at most {demanded:.2} of {what}"),
@@ -150,6 +156,7 @@ pub(crate) fn judge(goal: &Goal, samples: &Samples) -> Option<Verdict> {
             quantile(ratios, 0.25)
         ),
         met: quantile(ratios, 0.75) <= demanded,
+        passes_gate: quantile(ratios, 0.75) <= demanded,
     };
     Some(match goal.demand {
         Faster(contender, demanded) => {
@@ -173,6 +180,7 @@ pub(crate) fn judge(goal: &Goal, samples: &Samples) -> Option<Verdict> {
             demanded: format!("at most {demanded}"),
             found: format!("{:.1} (median {:.1})", quantile(ours, 0.75), quantile(ours, 0.5)),
             met: quantile(ours, 0.75) <= demanded,
+            passes_gate: quantile(ours, 0.75) <= demanded,
         },
     })
 }
