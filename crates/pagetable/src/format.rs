@@ -48,7 +48,8 @@ pub struct Image {
     tables: Vec<[u64; ENTRIES]>,
 }
 
-/// Writes `mapper`'s table out, the root at `base` and the others behind it, 4 KiB each.
+/// Writes `mapper`'s table out, the root at `base`, a multiple of 4 KiB below 2^48, and the others
+/// behind it, 4 KiB each.
 ///
 /// # Errors
 /// [`FormatError`], for the lowest area that does not fit.
