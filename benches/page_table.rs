@@ -50,6 +50,9 @@ fn main() -> ExitCode {
         arguments.get(at + 1)
     };
     let mut scale = if has("--short") { SHORT } else { FULL };
+    if has("--short") {
+        println!("Short: what says 64 GiB is 8 GiB, what says 16.7M areas has 2M.\n");
+    }
     if let Some(rounds) = value("--rounds").and_then(|text| text.parse().ok()) {
         scale.rounds = rounds;
     }
