@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use bindery_pagetable::{
     Clear, DirtyBits, DirtyLog, DirtyReader, PAGE_LG2, PageTable, Reader, Shape,
@@ -141,6 +141,15 @@ fn too_few_words_make_no_bitmap() {
     assert!(DirtyBits::new(span, PAGE_LG2, &mut [0; 2]).is_some());
 }
 
+/// Tells the markers that the reader has failed, so that they do not wait for it.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
 /// Two threads mark pages of their own, each page once after it was told that it is clean; a third
 /// reads, and gives every page that it finds back to be marked again.
 #[test]
@@ -152,14 +161,16 @@ fn no_mark_is_lost_or_told_twice() {
     let told: Vec<AtomicU64> = (0..PAGES).map(|_| AtomicU64::new(0)).collect();
     let marks: u64 = std::env::var("OPERATIONS").map_or(100_000, |text| text.parse().unwrap());
     let busy = AtomicU64::new(2);
+    let gone = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _gone = SetOnDrop(&gone);
         for me in 0..2 {
-            let (log, marked, told, busy) = (&log, &marked, &told, &busy);
+            let (log, marked, told, busy, gone) = (&log, &marked, &told, &busy, &gone);
             let mut walker = table.reader();
             scope.spawn(move || {
                 let mut random = 9 + me as u64;
                 let mut left = marks / 2;
-                while left > 0 {
+                while left > 0 && !gone.load(SeqCst) {
                     random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                     let page = usize::try_from(random >> 40).unwrap() % (PAGES / 2) * 2 + me;
                     if marked[page].load(SeqCst) == told[page].load(SeqCst) {
@@ -186,8 +197,10 @@ fn no_mark_is_lost_or_told_twice() {
             let mut bits = DirtyBits::new(span, PAGE_LG2, &mut words).unwrap();
             reader.read(span, Clear::Yes, table.readers(), |_| PAGE_LG2, &mut bits);
             for page in (0..PAGES).filter(|page| words[page / 64] >> (page % 64) & 1 == 1) {
-                told[page].fetch_add(1, SeqCst);
-                assert_eq!(told[page].load(SeqCst), marked[page].load(SeqCst), "page {page}");
+                // Until it is told, nobody marks the page again.
+                let count = told[page].load(SeqCst) + 1;
+                assert_eq!(count, marked[page].load(SeqCst), "page {page}");
+                told[page].store(count, SeqCst);
             }
             if last {
                 break;
