@@ -32,11 +32,15 @@ enum Contender {
     NoopOneCopy,
     /// The C floor with two copies (in, out).
     NoopTwoCopies,
+    /// The C floor that also makes the system calls which a MAP needs, with one copy.
+    LooksOneCopy,
+    /// The same with two copies.
+    LooksTwoCopies,
     /// No supervisor.
     Native,
 }
 
-use Contender::{Bindery, Native, NoopOneCopy, NoopTwoCopies};
+use Contender::{Bindery, LooksOneCopy, LooksTwoCopies, Native, NoopOneCopy, NoopTwoCopies};
 
 const fn against_native(
     title: &'static str,
@@ -64,6 +68,18 @@ const COMPARISONS: &[Comparison] = &[
         ours: (Bindery, "map_fixed"),
         theirs: (NoopOneCopy, "map_fixed"),
         bound: None,
+    },
+    Comparison {
+        title: "IOAS_MAP, automatic IOVA / C loop of the same system calls",
+        ours: (Bindery, "map_auto"),
+        theirs: (LooksTwoCopies, "map_auto"),
+        bound: Some(1.5),
+    },
+    Comparison {
+        title: "IOAS_MAP, fixed IOVA / C loop of the same system calls",
+        ours: (Bindery, "map_fixed"),
+        theirs: (LooksOneCopy, "map_fixed"),
+        bound: Some(1.5),
     },
     Comparison {
         title: "GET_IRQ_INFO / no-op, copy in and out",
@@ -133,7 +149,8 @@ impl Programs {
 
     fn round(&self) -> Round {
         let mut round = Round::new();
-        for contender in [NoopOneCopy, NoopTwoCopies, Bindery, Native] {
+        for contender in [NoopOneCopy, NoopTwoCopies, LooksOneCopy, LooksTwoCopies, Bindery, Native]
+        {
             let measures: std::collections::BTreeSet<&str> = COMPARISONS
                 .iter()
                 .flat_map(|comparison| [comparison.ours, comparison.theirs])
@@ -153,13 +170,15 @@ impl Programs {
     fn take(&self, contender: Contender, measure: &str) -> Vec<(String, f64)> {
         let mut command = match contender {
             Bindery => Command::new(BINDERY),
-            NoopOneCopy | NoopTwoCopies => Command::new(&self.noop),
+            NoopOneCopy | NoopTwoCopies | LooksOneCopy | LooksTwoCopies => Command::new(&self.noop),
             Native => Command::new(&self.client),
         };
         match contender {
             Bindery => command.args(["run", "--"]).arg(&self.client),
-            NoopOneCopy => command.arg("1").arg(&self.client).arg("noop"),
-            NoopTwoCopies => command.arg("2").arg(&self.client).arg("noop"),
+            NoopOneCopy => command.args(["1", "0"]).arg(&self.client).arg("noop"),
+            NoopTwoCopies => command.args(["2", "0"]).arg(&self.client).arg("noop"),
+            LooksOneCopy => command.args(["1", "1"]).arg(&self.client).arg("noop"),
+            LooksTwoCopies => command.args(["2", "1"]).arg(&self.client).arg("noop"),
             Native => &mut command,
         };
         let output = command.arg(measure).stderr(Stdio::inherit()).output().expect("it starts");

@@ -1,9 +1,13 @@
 /* The least a seccomp-notify supervisor can do: answers every VFIO-type ioctl with 0 after one copy in
  * and, on request, one copy out. The floor that `bindery run` is compared with.
  *
- * usage: noop 1|2 PROGRAM ARGS...      1: copy in   2: copy in and out */
+ * usage: noop COPIES LOOKS PROGRAM ARGS...
+ *   COPIES 1: in   2: in and out
+ *   LOOKS  0: none   1: those that no supervisor of several files and processes can do without: which file the descriptor is, whether a file
+ *          was closed before, whether the memory named in the struct is mapped, and before a copy out whether the caller still waits */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -13,9 +17,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -27,6 +33,12 @@
 #define NOTIF_SET_FLAGS SECCOMP_IOW(4, uint64_t)
 #define SYNC_WAKE_UP 1UL
 #define STRUCT_BYTES 40
+#define USER_VA_AT 16
+#define SYS_PIDFD_OPEN 434
+#define SYS_PIDFD_GETFD 438
+
+struct procmap_query { uint64_t size, flags, address, answer[10]; };
+#define PROCMAP_QUERY _IOWR('f', 17, struct procmap_query)
 
 static int send_fd(int socket, int fd) {
     char byte = 'x', control[CMSG_SPACE(sizeof fd)] = {0};
@@ -72,15 +84,41 @@ static void child(int socket, char **program) {
     _exit(127);
 }
 
+/* Looks at the descriptor and at closes; a real supervisor remembers both handles by thread, as this does. */
+static void look_at_file(const struct seccomp_notif *request, int closes) {
+    static int process = -1;
+    struct stat file;
+    char events[4096];
+    if (process < 0)
+        process = syscall(SYS_PIDFD_OPEN, request->pid, 0);
+    int copy = syscall(SYS_PIDFD_GETFD, process, (int)request->data.args[0], 0);
+    fstat(copy, &file);
+    close(copy);
+    if (read(closes, events, sizeof events) > 0)
+        abort();
+}
+
+static void look_at_memory(const struct seccomp_notif *request, const char *body) {
+    static int maps = -1;
+    struct procmap_query query = {.size = sizeof query};
+    if (maps < 0) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/%d/maps", request->pid);
+        maps = open(path, O_RDONLY | O_CLOEXEC);
+    }
+    memcpy(&query.address, body + USER_VA_AT, sizeof query.address);
+    ioctl(maps, PROCMAP_QUERY, &query);
+}
+
 int main(int argc, char **argv) {
-    if (argc < 3)
+    if (argc < 4)
         return 2;
-    int copies = atoi(argv[1]), sockets[2];
+    int copies = atoi(argv[1]), looks = atoi(argv[2]), closes = inotify_init1(IN_NONBLOCK | IN_CLOEXEC), sockets[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets))
         return 125;
     pid_t pid = fork();
     if (!pid)
-        child(sockets[1], argv + 2);
+        child(sockets[1], argv + 3);
     close(sockets[1]);
     int listener = receive_fd(sockets[0]);
     if (listener < 0)
@@ -97,10 +135,18 @@ int main(int argc, char **argv) {
         char body[STRUCT_BYTES];
         struct iovec here = {body, sizeof body}, there = {(void *)(uintptr_t)request.data.args[2], sizeof body};
         struct seccomp_notif_resp answer = {.id = request.id};
+        if (looks)
+            look_at_file(&request, closes);
         if (process_vm_readv(request.pid, &here, 1, &there, 1, 0) != sizeof body)
             answer.error = -EFAULT;
-        else if (copies == 2 && process_vm_writev(request.pid, &here, 1, &there, 1, 0) != sizeof body)
-            answer.error = -EFAULT;
+        else if (looks)
+            look_at_memory(&request, body);
+        if (!answer.error && copies == 2) {
+            if (looks && ioctl(listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &request.id))
+                continue;
+            if (process_vm_writev(request.pid, &here, 1, &there, 1, 0) != sizeof body)
+                answer.error = -EFAULT;
+        }
         ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
         /* the last call of a client is marked by an address of 0: leave before RECV would block for good */
         if (!request.data.args[2])
