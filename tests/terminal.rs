@@ -97,8 +97,10 @@ impl Terminal {
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
         let slave: OwnedFd = open(name, flags, Mode::empty()).unwrap();
         let job = format!("\"$0\" run -- sh -c \"$1\"; {after}");
-        let shell = Command::new("setsid")
-            .args(["--ctty", "--wait", "sh", "-mc", &job, BINDERY, script])
+        // Whoever runs the tests in the background may have keyboard signals ignored.
+        let shell = Command::new("env")
+            .args(["--default-signal=INT,QUIT,TSTP", "setsid", "--ctty", "--wait"])
+            .args(["sh", "-mc", &job, BINDERY, script])
             .stdin(slave.try_clone().unwrap())
             .stdout(slave.try_clone().unwrap())
             .stderr(slave)
