@@ -150,16 +150,14 @@ impl Task {
     /// What file `fd` is.
     ///
     /// # Errors
-    /// `ENOENT` – no such descriptor, or no such thread any more; `EBADF` – a negative number.
+    /// `EBADF`, or `ENOENT` where proc had to be asked – no such descriptor; `ENOENT` – no such thread any more.
     pub(crate) fn identify(&self, fd: i32) -> Result<Identity, Errno> {
-        // No descriptor is negative, and rustix takes a negative one for a mistake of ours.
-        if fd < 0 {
-            return Err(Errno::BADF);
-        }
         // Copying the file and asking the copy costs two thirds of asking proc.
-        let copy = self.handle.as_ref().and_then(|handle| copy(handle, fd).ok());
-        if let Some(copy) = copy {
-            return Identity::of(copy.as_fd());
+        match self.handle.as_ref().map(|handle| copy(handle, fd)) {
+            Some(Ok(copy)) => return Identity::of(copy.as_fd()),
+            Some(Err(Errno::BADF)) => return Err(Errno::BADF),
+            // Copying is forbidden or unknown here, or the thread is gone: proc tells which.
+            Some(Err(_)) | None => {}
         }
         let stat = statat(&self.files, DecInt::new(fd), AtFlags::empty())?;
         Ok(Identity { device: stat.st_dev, inode: stat.st_ino })
