@@ -21,6 +21,11 @@ impl Dma for Device {
             found.memory.write(offset, &from[range])
         })
     }
+
+    fn refused(&self, fault: &DmaFault) {
+        self.context().count_dma_fault(fault.reason);
+        self.endpoint().notices().dma_fault(self.endpoint().address(), fault);
+    }
 }
 
 /// Bytes copied at most between entering the epoch and leaving it.

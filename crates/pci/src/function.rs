@@ -134,6 +134,27 @@ pub trait Dma: Send + Sync {
     /// # Errors
     /// The first byte that cannot be written, and why. Bytes before it may have been written.
     fn write(&self, iova: u64, from: &[u8]) -> Result<(), DmaFault>;
+
+    /// Reads memory of a confidential guest: a request with the T bit, which TDISP lets a function
+    /// send in `RUN` only. As [`read`](Self::read) where the way to memory knows no difference.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    fn read_trusted(&self, iova: u64, into: &mut [u8]) -> Result<(), DmaFault> {
+        self.read(iova, into)
+    }
+
+    /// Writes memory of a confidential guest, as for [`read_trusted`](Self::read_trusted).
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write).
+    fn write_trusted(&self, iova: u64, from: &[u8]) -> Result<(), DmaFault> {
+        self.write(iova, from)
+    }
+
+    /// Hears of an access that the function's own security refused, so that it never came here:
+    /// [`DmaFaultReason::TdiNotInRun`] or [`DmaFaultReason::TdiInError`].
+    fn refused(&self, _fault: &DmaFault) {}
 }
 
 /// An access that the IOMMU or memory refused.
@@ -184,6 +205,12 @@ pub enum DmaFaultReason {
     /// Mapped, but the memory behind it is gone (truncated, unmapped, its process exited).
     #[error("memory behind it is gone")]
     MemoryGone,
+    /// A trusted access, and the function's interface (TDI) does not run.
+    #[error("trusted DMA outside RUN")]
+    TdiNotInRun,
+    /// The function's interface (TDI) is in `ERROR`, so that it does no DMA.
+    #[error("TDI in ERROR")]
+    TdiInError,
 }
 
 /// How a function signals its driver. Called after the data it announces is visible.

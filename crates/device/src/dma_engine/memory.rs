@@ -108,6 +108,8 @@ fn fault_reason(fault: pci::DmaFaultReason) -> u32 {
         pci::DmaFaultReason::NotMapped => reason::NOT_MAPPED,
         pci::DmaFaultReason::Permission => reason::PERMISSION,
         pci::DmaFaultReason::MemoryGone => reason::MEMORY_GONE,
+        pci::DmaFaultReason::TdiNotInRun => reason::TDI_NOT_IN_RUN,
+        pci::DmaFaultReason::TdiInError => reason::TDI_IN_ERROR,
     }
 }
 

@@ -239,6 +239,10 @@ pub mod reason {
     pub const PERMISSION: u32 = 4;
     /// Fault: mapped, but the memory behind it is gone.
     pub const MEMORY_GONE: u32 = 5;
+    /// Fault: a trusted descriptor, and the interface is not in RUN.
+    pub const TDI_NOT_IN_RUN: u32 = 6;
+    /// Fault: the interface went to ERROR.
+    pub const TDI_IN_ERROR: u32 = 7;
     /// Invalid: unknown operation.
     pub const OPERATION: u32 = 16;
     /// Invalid: unknown flag, or a reserved field is not zero.

@@ -108,6 +108,22 @@ impl Dma for Wire {
         self.observer.dma(self.address, DmaAccess::Write, iova, from.len() as u64);
         Ok(())
     }
+
+    fn read_trusted(&self, iova: u64, into: &mut [u8]) -> Result<(), DmaFault> {
+        self.host.dma.read_trusted(iova, into)?;
+        self.observer.dma(self.address, DmaAccess::Read, iova, into.len() as u64);
+        Ok(())
+    }
+
+    fn write_trusted(&self, iova: u64, from: &[u8]) -> Result<(), DmaFault> {
+        self.host.dma.write_trusted(iova, from)?;
+        self.observer.dma(self.address, DmaAccess::Write, iova, from.len() as u64);
+        Ok(())
+    }
+
+    fn refused(&self, fault: &DmaFault) {
+        self.host.dma.refused(fault);
+    }
 }
 
 impl Interrupts for Wire {
