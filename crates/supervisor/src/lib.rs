@@ -7,7 +7,7 @@
 //! | `filter`, `listener`, `requests` | which calls come to us, who receives them, what they mean |
 //! | `front_end`, `files`, `closes` | what is open, and when it is released |
 //! | `process`, `caller`, `memory`, `file_memory`, `eventfds`, `watch` | the program's side of a command |
-//! | `platform`, `machine`, `workers` | the devices, described, built and running |
+//! | `platform`, `machine`, `workers`, `clock` | the devices, described, built and running |
 //! | `overlay` | the paths under which they are found |
 //! | `observer`, `trace`, `findings`, `control` | what is told to people |
 //!
@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod caller;
+pub mod clock;
 mod closes;
 pub mod control;
 mod descendants;

@@ -12,6 +12,7 @@ mod fields;
 mod functions;
 mod mistake;
 mod option;
+mod settings;
 
 use std::fs;
 use std::ops::Range;
@@ -19,14 +20,16 @@ use std::path::Path;
 
 use iommufd::{Geometry, Reserved, ReservedKind};
 use span::Span;
-use uapi::Profile;
-use vfio::CloseOrder;
 
 use fields::{Fields, Read};
 pub use functions::{Driver, FunctionEntry, GroupName, Model};
 use mistake::Source;
 pub use mistake::{Fault, Mistake, PlatformError};
 pub use option::device_help;
+pub use settings::{
+    ClientClearsBme, FlrWhileLocked, P2pMap, ResetWhileBound, Settings, TdiErrorEvent, TsmDialect,
+    Tvm,
+};
 
 /// What `bindery platform` prints: the platform there is when none is named.
 pub const DEFAULT_TOML: &str = include_str!("../../../platforms/default.toml");
@@ -40,26 +43,6 @@ pub struct Platform {
     pub iommu: Geometry,
     /// Every function but virtual ones (those follow from their physical function), by address.
     pub functions: Vec<FunctionEntry>,
-}
-
-/// How the host behaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Which kernel's numbers are served.
-    pub uapi: Profile,
-    /// In which order the last close of a device file takes things down.
-    pub close_order: CloseOrder,
-    /// What `IOMMU_IOAS_MAP` of a mapped BAR answers.
-    pub p2p_map: P2pMap,
-}
-
-/// What `IOMMU_IOAS_MAP` of a mapped BAR answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum P2pMap {
-    /// It is mapped.
-    Accept,
-    /// `EFAULT`, as Linux 7.3 does.
-    Linux73,
 }
 
 impl Default for Platform {
@@ -110,7 +93,7 @@ impl Platform {
 
     fn of_fields(mut file: Fields<'_>) -> Read<Self> {
         file.allow(&["settings", "iommu", "function"], &["tsm"])?;
-        let settings = file.table("settings", "[settings]")?.map(settings).transpose()?;
+        let settings = file.table("settings", "[settings]")?.map(settings::read).transpose()?;
         let iommu = file.table("iommu", "[iommu]")?.map(geometry).transpose()?;
         let mut functions = functions::Checked::default();
         for fields in file.tables("function", "[[function]]")? {
@@ -123,41 +106,6 @@ impl Platform {
             functions: functions.entries(),
         })
     }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { uapi: Profile::Rfc, close_order: CloseOrder::UnbindFirst, p2p_map: P2pMap::Accept }
-    }
-}
-
-const SETTINGS: &[&str] = &["uapi", "iommu", "close_order", "p2p_map"];
-/// Settings of the design that govern TEE devices, which this version cannot bind yet.
-const SETTINGS_LATER: &[&str] = &[
-    "reset_while_bound",
-    "client_clears_bme",
-    "flr_while_locked",
-    "tvm",
-    "doe",
-    "capabilities",
-    "exchange_timeout_ms",
-];
-
-fn settings(mut fields: Fields<'_>) -> Read<Settings> {
-    fields.allow(SETTINGS, SETTINGS_LATER)?;
-    let close_orders =
-        [("unbind-first", CloseOrder::UnbindFirst), ("linux-7.3", CloseOrder::Linux73)];
-    let p2p_maps = [("accept", P2pMap::Accept), ("linux-7.3", P2pMap::Linux73)];
-    let profiles: Vec<_> = Profile::ALL.iter().map(|profile| (profile.name(), *profile)).collect();
-    let default = Settings::default();
-    fields.choice("iommu", &[("plain", ())], &["vtd", "smmuv3", "mock"])?;
-    Ok(Settings {
-        uapi: fields.choice("uapi", &profiles, &[])?.unwrap_or(default.uapi),
-        close_order: fields
-            .choice("close_order", &close_orders, &[])?
-            .unwrap_or(default.close_order),
-        p2p_map: fields.choice("p2p_map", &p2p_maps, &[])?.unwrap_or(default.p2p_map),
-    })
 }
 
 const IOMMU: &[&str] =

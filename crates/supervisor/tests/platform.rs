@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bindery_supervisor::machine::Machine;
 use bindery_supervisor::platform::{
-    DEFAULT_TOML, GroupName, Model, P2pMap, Platform, PlatformError, device_help,
+    ClientClearsBme, DEFAULT_TOML, FlrWhileLocked, GroupName, Model, P2pMap, Platform,
+    PlatformError, ResetWhileBound, Settings, TdiErrorEvent, TsmDialect, Tvm, device_help,
 };
 use pci::{Address, DmaFault, Interrupt, Notices};
 use uapi::Profile;
@@ -69,6 +70,37 @@ fn every_key_left_out_is_what_the_default_file_says() {
 }
 
 #[test]
+fn settings_of_tee_devices_are_taken() {
+    let platform = Platform::parse(
+        "p.toml",
+        r#"
+[settings]
+reset_while_bound = "unbind"
+client_clears_bme = "refuse"
+flr_while_locked = "error"
+tvm = "kvm"
+exchange_timeout_ms = 250
+tsm_dialect = "sev"
+lock_msix = true
+tdi_error_event = "req"
+"#,
+    )
+    .unwrap();
+    let expected = Settings {
+        reset_while_bound: ResetWhileBound::Unbind,
+        client_clears_bme: ClientClearsBme::Refuse,
+        flr_while_locked: FlrWhileLocked::Error,
+        tvm: Tvm::Kvm,
+        exchange_timeout_ms: 250,
+        tsm_dialect: TsmDialect::Sev,
+        lock_msix: true,
+        tdi_error_event: TdiErrorEvent::Req,
+        ..Settings::default()
+    };
+    assert_eq!(platform.settings, expected);
+}
+
+#[test]
 fn settings_and_geometry_are_taken() {
     let platform = Platform::parse(
         "p.toml",
@@ -120,16 +152,34 @@ p.toml:1:2: unknown key `setings` in the file; keys: settings, iommu, function
     (
         "[settings]\nclose_ordr = 1\n",
         "\
-p.toml:2:1: unknown key `close_ordr` in [settings]; keys: uapi, iommu, close_order, p2p_map
+p.toml:2:1: unknown key `close_ordr` in [settings]; keys: uapi, iommu, close_order, \
+         reset_while_bound, client_clears_bme, flr_while_locked, tvm, p2p_map, \
+         exchange_timeout_ms, tsm_dialect, lock_msix, tdi_error_event
      2 | close_ordr = 1
        | ^^^^^^^^^^",
     ),
     (
-        "[settings]\ntvm = \"kvm\"\n",
+        "[settings]\ndoe = \"hidden\"\n",
         "\
-p.toml:2:1: `tvm` is not available in this version; keys: uapi, iommu, close_order, p2p_map
-     2 | tvm = \"kvm\"
+p.toml:2:1: `doe` is not available in this version; keys: uapi, iommu, close_order, \
+         reset_while_bound, client_clears_bme, flr_while_locked, tvm, p2p_map, \
+         exchange_timeout_ms, tsm_dialect, lock_msix, tdi_error_event
+     2 | doe = \"hidden\"
        | ^^^",
+    ),
+    (
+        "[settings]\ntvm = \"xen\"\n",
+        "\
+p.toml:2:7: `tvm` has no value \"xen\"; values: implicit, kvm
+     2 | tvm = \"xen\"
+       |       ^^^^^",
+    ),
+    (
+        "[settings]\nexchange_timeout_ms = 0\n",
+        "\
+p.toml:2:23: `exchange_timeout_ms` is 0; allowed: 1 to 60000
+     2 | exchange_timeout_ms = 0
+       |                       ^",
     ),
     (
         "[settings]\niommu = \"vtd\"\n",

@@ -1,0 +1,217 @@
+//! `[settings]`: how the host behaves where Linux, or a standard, leaves a choice.
+//!
+//! Takes no lock. What a setting does lives where it acts; here stands only how it is spelled.
+
+use uapi::Profile;
+use vfio::CloseOrder;
+
+use super::fields::{Fields, Read};
+
+/// How the host behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Which kernel's numbers are served.
+    pub uapi: Profile,
+    /// In which order the last close of a device file takes things down.
+    pub close_order: CloseOrder,
+    /// What a reset of a function with a bound TDI does.
+    pub reset_while_bound: ResetWhileBound,
+    /// What clearing bus master enable does while the TDI is LOCKED or in RUN.
+    pub client_clears_bme: ClientClearsBme,
+    /// What a TDI becomes when a function-level reset reaches it while LOCKED or in RUN.
+    pub flr_while_locked: FlrWhileLocked,
+    /// Whether a TDI can be bound for a client that named no virtual machine.
+    pub tvm: Tvm,
+    /// What `IOMMU_IOAS_MAP` of a mapped BAR answers.
+    pub p2p_map: P2pMap,
+    /// How long one exchange with a device's security manager may take, in milliseconds.
+    pub exchange_timeout_ms: u64,
+    /// Whose guest requests the TSM understands.
+    pub tsm_dialect: TsmDialect,
+    /// Whether LOCK also locks the MSI-X table.
+    pub lock_msix: bool,
+    /// What a client hears when its TDI goes to ERROR.
+    pub tdi_error_event: TdiErrorEvent,
+}
+
+/// What a reset of a function with a bound TDI does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetWhileBound {
+    /// `EBUSY`; a function-level reset written to config space is ignored.
+    Refuse,
+    /// The TDI is unbound first.
+    Unbind,
+    /// The function is reset, and the TDI finds out as hardware would.
+    Error,
+}
+
+/// What clearing bus master enable does while the TDI is LOCKED or in RUN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientClearsBme {
+    /// It reaches the device, whose TDI goes to ERROR.
+    Error,
+    /// It is ignored.
+    Refuse,
+}
+
+/// What a TDI becomes when a function-level reset reaches it while LOCKED or in RUN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlrWhileLocked {
+    /// CONFIG_UNLOCKED.
+    Unlocked,
+    /// ERROR.
+    Error,
+}
+
+/// Whether a TDI can be bound for a client that named no virtual machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tvm {
+    /// Yes: one is taken for granted.
+    Implicit,
+    /// No: `ENODEV`.
+    Kvm,
+}
+
+/// What `IOMMU_IOAS_MAP` of a mapped BAR answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum P2pMap {
+    /// It is mapped.
+    Accept,
+    /// `EFAULT`, as Linux 7.3 does.
+    Linux73,
+}
+
+/// Whose guest requests the TSM understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TsmDialect {
+    /// Everybody's.
+    Any,
+    /// Arm CCA's.
+    Cca,
+    /// AMD SEV's.
+    Sev,
+    /// Intel TDX's.
+    Tdx,
+}
+
+/// What a client hears when its TDI goes to ERROR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TdiErrorEvent {
+    /// The ERR interrupt.
+    Err,
+    /// The REQ interrupt.
+    Req,
+    /// Nothing.
+    None,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            uapi: Profile::Rfc,
+            close_order: CloseOrder::UnbindFirst,
+            reset_while_bound: ResetWhileBound::Refuse,
+            client_clears_bme: ClientClearsBme::Error,
+            flr_while_locked: FlrWhileLocked::Unlocked,
+            tvm: Tvm::Implicit,
+            p2p_map: P2pMap::Accept,
+            exchange_timeout_ms: 1000,
+            tsm_dialect: TsmDialect::Any,
+            lock_msix: false,
+            tdi_error_event: TdiErrorEvent::Err,
+        }
+    }
+}
+
+const KEYS: &[&str] = &[
+    "uapi",
+    "iommu",
+    "close_order",
+    "reset_while_bound",
+    "client_clears_bme",
+    "flr_while_locked",
+    "tvm",
+    "p2p_map",
+    "exchange_timeout_ms",
+    "tsm_dialect",
+    "lock_msix",
+    "tdi_error_event",
+];
+/// Settings of the design whose behaviour this version does not have.
+const KEYS_LATER: &[&str] = &["doe", "capabilities"];
+
+const CLOSE_ORDERS: &[(&str, CloseOrder)] =
+    &[("unbind-first", CloseOrder::UnbindFirst), ("linux-7.3", CloseOrder::Linux73)];
+const RESETS_WHILE_BOUND: &[(&str, ResetWhileBound)] = &[
+    ("refuse", ResetWhileBound::Refuse),
+    ("unbind", ResetWhileBound::Unbind),
+    ("error", ResetWhileBound::Error),
+];
+const CLIENT_CLEARS_BME: &[(&str, ClientClearsBme)] =
+    &[("error", ClientClearsBme::Error), ("refuse", ClientClearsBme::Refuse)];
+const FLR_WHILE_LOCKED: &[(&str, FlrWhileLocked)] =
+    &[("unlocked", FlrWhileLocked::Unlocked), ("error", FlrWhileLocked::Error)];
+const TVMS: &[(&str, Tvm)] = &[("implicit", Tvm::Implicit), ("kvm", Tvm::Kvm)];
+const P2P_MAPS: &[(&str, P2pMap)] = &[("accept", P2pMap::Accept), ("linux-7.3", P2pMap::Linux73)];
+const TSM_DIALECTS: &[(&str, TsmDialect)] = &[
+    ("any", TsmDialect::Any),
+    ("cca", TsmDialect::Cca),
+    ("sev", TsmDialect::Sev),
+    ("tdx", TsmDialect::Tdx),
+];
+const TDI_ERROR_EVENTS: &[(&str, TdiErrorEvent)] =
+    &[("err", TdiErrorEvent::Err), ("req", TdiErrorEvent::Req), ("none", TdiErrorEvent::None)];
+/// A device that needs longer than a minute is as good as silent.
+const EXCHANGE_TIMEOUT_MS_MOST: u64 = 60_000;
+
+/// Reads the table.
+pub(super) fn read(mut fields: Fields<'_>) -> Read<Settings> {
+    fields.allow(KEYS, KEYS_LATER)?;
+    let profiles: Vec<_> = Profile::ALL.iter().map(|profile| (profile.name(), *profile)).collect();
+    fields.choice("iommu", &[("plain", ())], &["vtd", "smmuv3", "mock"])?;
+    let default = Settings::default();
+    Ok(Settings {
+        uapi: choice(&mut fields, "uapi", &profiles, default.uapi)?,
+        close_order: choice(&mut fields, "close_order", CLOSE_ORDERS, default.close_order)?,
+        reset_while_bound: choice(
+            &mut fields,
+            "reset_while_bound",
+            RESETS_WHILE_BOUND,
+            default.reset_while_bound,
+        )?,
+        client_clears_bme: choice(
+            &mut fields,
+            "client_clears_bme",
+            CLIENT_CLEARS_BME,
+            default.client_clears_bme,
+        )?,
+        flr_while_locked: choice(
+            &mut fields,
+            "flr_while_locked",
+            FLR_WHILE_LOCKED,
+            default.flr_while_locked,
+        )?,
+        tvm: choice(&mut fields, "tvm", TVMS, default.tvm)?,
+        p2p_map: choice(&mut fields, "p2p_map", P2P_MAPS, default.p2p_map)?,
+        exchange_timeout_ms: fields
+            .number("exchange_timeout_ms", 1..=EXCHANGE_TIMEOUT_MS_MOST, "1 to 60000")?
+            .unwrap_or(default.exchange_timeout_ms),
+        tsm_dialect: choice(&mut fields, "tsm_dialect", TSM_DIALECTS, default.tsm_dialect)?,
+        lock_msix: fields.switch("lock_msix")?.unwrap_or(default.lock_msix),
+        tdi_error_event: choice(
+            &mut fields,
+            "tdi_error_event",
+            TDI_ERROR_EVENTS,
+            default.tdi_error_event,
+        )?,
+    })
+}
+
+fn choice<T: Copy>(
+    fields: &mut Fields<'_>,
+    key: &'static str,
+    values: &[(&'static str, T)],
+    default: T,
+) -> Read<T> {
+    Ok(fields.choice(key, values, &[])?.unwrap_or(default))
+}
