@@ -219,7 +219,8 @@ pub trait Interrupts: Send + Sync {
     fn msix(&self, vector: u16);
     /// MSI vector `vector` fires.
     fn msi(&self, vector: u16);
-    /// The INTx pin changes level.
+    /// The INTx pin changes level. The host reads the level itself, in the Status register; so each fall is told
+    /// before the next rise.
     fn intx(&self, asserted: bool);
 }
 

@@ -142,7 +142,8 @@ impl VirtualConfig {
     }
 
     /// The bytes of the function that the write changes: those between the first and the last with a
-    /// writable physical bit. Others are left alone, as some bits clear when written as read.
+    /// writable physical bit. Others are left alone, as some bits clear when written as read. The function
+    /// is read only where it keeps bits of its own, as a mailbox may take a read for more than one.
     fn physical_write(
         &self,
         function: &dyn Function,
@@ -156,7 +157,9 @@ impl VirtualConfig {
         let start = offset + u16::try_from(first).ok()?;
         let mut bytes = [0; CHUNK_MAX];
         let bytes = &mut bytes[..=last - first];
-        function.config_read(start, bytes);
+        if (first..=last).any(|index| mask(at + index) != u8::MAX) {
+            function.config_read(start, bytes);
+        }
         for (byte, index) in bytes.iter_mut().zip(first..) {
             let mask = mask(at + index);
             *byte = *byte & !mask | from[index] & mask;

@@ -18,7 +18,7 @@ use crate::facts::Facts;
 use crate::hardware::Saved;
 use crate::irq::{HostInterrupt, Router, Trigger};
 use crate::turn::Purpose;
-use crate::{DeviceSet, Settings};
+use crate::{DeviceSet, Settings, TdiErrorEvent};
 
 /// A function that clients can be assigned.
 pub struct Device {
@@ -102,7 +102,7 @@ impl Device {
         settings: Settings,
     ) -> Arc<Self> {
         let facts = Facts::of(&*function, &settings);
-        let irqs = Router::new(function.address(), endpoint.notices().clone());
+        let irqs = Router::new(&function, endpoint.notices().clone());
         let device = Arc::new(Self {
             function,
             endpoint,
@@ -136,6 +136,16 @@ impl Device {
     /// Says that the device met an error (the ERR interrupt), and whether anybody hears it. Takes `IRQ`.
     pub fn signal_error(&self) -> bool {
         self.irqs.with(|table, after| table.fire_host(HostInterrupt::Error, after))
+    }
+
+    /// Says that the device's TDI went to its error state, by the interrupt that `event` names, and whether anybody
+    /// hears it. Takes `IRQ`.
+    pub fn tdi_error(&self, event: TdiErrorEvent) -> bool {
+        match event {
+            TdiErrorEvent::Err => self.signal_error(),
+            TdiErrorEvent::Req => self.request_release(),
+            TdiErrorEvent::None => false,
+        }
     }
 
     /// Lets no file open the device any more: it is being removed. Takes `DEVICE_SET`.

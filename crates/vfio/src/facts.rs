@@ -8,7 +8,7 @@ use pci::regs::{
 };
 use pci::{Function, walk};
 
-use crate::Settings;
+use crate::{Doe, Settings};
 
 /// The unchanging part of a function's config space.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,8 @@ pub(crate) struct Facts {
     pub(crate) virtual_function: Option<crate::VirtualFunction>,
     /// Of the physical function of VFs: where its SR-IOV capability begins.
     pub(crate) sriov: Option<u16>,
+    /// Whether clients see DOE capabilities.
+    pub(crate) shows_doe: bool,
     /// Power management.
     pub(crate) pm: Option<Pm>,
     /// PCI Express.
@@ -88,6 +90,7 @@ impl Facts {
             interrupt_pin: config.byte(header::INTERRUPT_PIN),
             virtual_function: settings.virtual_function,
             sriov: None,
+            shows_doe: settings.doe == Doe::Exposed,
             pm: None,
             express: None,
             af: None,

@@ -10,19 +10,24 @@
 //! | `irq/message.rs` | MSI and MSI-X vectors |
 //! | this one | delivery, and the two interrupts that the host itself raises |
 //!
-//! Deliberately absent: what a client may ask for and when (`set_irqs.rs`), and the function's registers
+//! The level of the pin is the function's own, read from its Status register under the lock whenever it
+//! matters: what the function says of it arrives later. The function tells each fall before the next rise.
+//!
+//! Deliberately absent: what a client may ask for and when (`set_irqs.rs`), and the function's other registers
 //! (`hardware.rs`).
 
 mod intx;
 mod message;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use iommufd::Signal;
-use pci::{Address, Interrupt, Interrupts, Notices};
+use pci::regs::{header, status};
+use pci::{Address, Function, Interrupt, Interrupts, Notices};
 use sync::{Mutex, rank};
 
 use crate::Watching;
+use crate::facts::Config;
 use intx::Intx;
 use message::Vectors;
 pub(crate) use message::{Armed, MessageKind, VectorRules};
@@ -32,7 +37,9 @@ pub(crate) type Trigger = Arc<dyn Signal>;
 
 /// The way from a function's interrupts to eventfds.
 pub(crate) struct Router {
-    function: Address,
+    address: Address,
+    /// Weak, as a function that is connected holds its line.
+    function: Weak<dyn Function>,
     notices: Arc<dyn Notices>,
     table: Mutex<rank::Irq, Table>,
 }
@@ -50,8 +57,6 @@ pub(crate) struct Table {
     /// How often all was forgotten.
     session: u64,
     active: Active,
-    /// The level of the pin.
-    line: bool,
     /// The client's INTx disable.
     intx_disabled: bool,
     error: Option<Trigger>,
@@ -80,6 +85,21 @@ pub(crate) enum HostInterrupt {
     Request,
 }
 
+/// The level of the pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pin {
+    Low,
+    Asserted,
+}
+
+impl Pin {
+    /// What the Status register says, whether or not the pin may move.
+    fn of(function: &dyn Function) -> Self {
+        let pending = Config(function).word(header::STATUS) & status::INTERRUPT != 0;
+        if pending { Self::Asserted } else { Self::Low }
+    }
+}
+
 /// What is left to do once the lock is released.
 #[derive(Default)]
 pub(crate) struct After {
@@ -90,8 +110,10 @@ pub(crate) struct After {
 }
 
 impl Router {
-    pub(crate) fn new(function: Address, notices: Arc<dyn Notices>) -> Self {
-        Self { function, notices, table: Mutex::new(Table::default()) }
+    pub(crate) fn new(function: &Arc<dyn Function>, notices: Arc<dyn Notices>) -> Self {
+        let address = function.address();
+        let function = Arc::downgrade(function);
+        Self { address, function, notices, table: Mutex::new(Table::default()) }
     }
 
     /// Changes or asks the table, then does what the change left to do.
@@ -99,10 +121,19 @@ impl Router {
         let mut after = After::default();
         let result = change(&mut self.table.lock(), &mut after);
         if let Some(interrupt) = after.unheard.take() {
-            self.notices.interrupt_unheard(self.function, interrupt);
+            self.notices.interrupt_unheard(self.address, interrupt);
         }
         after.run();
         result
+    }
+
+    /// The same for a change that depends on the level of the pin, which is read under the lock.
+    pub(crate) fn with_pin<T>(&self, change: impl FnOnce(&mut Table, Pin, &mut After) -> T) -> T {
+        let function = self.function.upgrade();
+        self.with(|table, after| {
+            let pin = function.as_deref().map_or(Pin::Low, Pin::of);
+            change(table, pin, after)
+        })
     }
 
     /// The way in until the table is cleared.
@@ -123,7 +154,7 @@ impl Router {
         drop(table);
         match trigger {
             Some(trigger) => trigger.signal(),
-            None => self.notices.interrupt_unheard(self.function, kind.interrupt(vector)),
+            None => self.notices.interrupt_unheard(self.address, kind.interrupt(vector)),
         }
     }
 }
@@ -138,9 +169,12 @@ impl Interrupts for Line {
     }
 
     fn intx(&self, asserted: bool) {
-        self.router.with(|table, after| {
+        if !asserted {
+            return;
+        }
+        self.router.with_pin(|table, pin, after| {
             if table.session == self.session {
-                table.set_line(asserted, after);
+                table.deliver(pin, after);
             }
         });
     }
@@ -157,7 +191,7 @@ impl Table {
         matches!(self.active, Active::None)
     }
 
-    /// Forgets every eventfd, and what was signalled before. The pin counts as low until a function that is connected again asserts it.
+    /// Forgets every eventfd, and what was signalled before.
     pub(crate) fn clear(&mut self, after: &mut After) {
         match std::mem::take(&mut self.active) {
             Active::None => {}
@@ -166,7 +200,6 @@ impl Table {
         }
         self.session += 1;
         self.intx_disabled = false;
-        self.line = false;
         after.let_go.extend(self.error.take());
         after.let_go.extend(self.request.take());
     }

@@ -25,8 +25,8 @@
 //! ```
 //! None is held while the caller's memory or files are touched, an iommufd is asked, a function works, is stopped or
 //! is reset, or an eventfd is signalled or let go of. What must not run twice at a time on one device, and waits
-//! for it, owns the device's *turn* instead: turn.rs. `MEMORY` is held while config space of the function is
-//! *read*.
+//! for it, owns the device's *turn* instead: turn.rs. `MEMORY` and `IRQ` are held while config space of the function
+//! is *read*.
 //!
 //! # Deliberately absent
 //!
@@ -65,4 +65,7 @@ pub use map::MapRequest;
 pub use refusal::Refusal;
 pub use region::{REGION_BASE, REGION_SHIFT};
 pub use set::DeviceSet;
-pub use settings::{CloseOrder, NotWatched, Settings, VirtualFunction, Watch, Watching};
+pub use settings::{
+    ClientClearsBme, CloseOrder, Doe, NotWatched, PolicyEvent, PolicyNotices, ResetCause,
+    ResetWhileBound, Settings, TdiErrorEvent, VirtualFunction, Watch, Watching,
+};

@@ -181,7 +181,7 @@ impl Device {
             self.function().config_write(write.offset, write.bytes());
         }
         if let Some(disabled) = effects.intx_disabled {
-            self.irqs().with(|table, after| table.set_intx_disabled(disabled, after));
+            self.irqs().with_pin(|table, pin, after| table.set_intx_disabled(disabled, pin, after));
         }
         if let Some(state) = effects.power {
             self.set_power_state(turn, state);

@@ -11,7 +11,7 @@ use uapi::vfio::{IrqSet, irq_index, irq_set};
 use crate::argument::Argument;
 use crate::command::Bound;
 use crate::hardware;
-use crate::irq::{HostInterrupt, MessageKind, Router, Trigger, VectorRules};
+use crate::irq::{HostInterrupt, MessageKind, Router, Table, Trigger, VectorRules};
 use crate::{Device, Refusal, Watch};
 
 /// `VFIO_DEVICE_SET_IRQS`. Returns 0, or how many vectors there are if more were asked for (then nothing is set
@@ -176,9 +176,9 @@ impl Request<'_> {
         match self.data {
             Data::Eventfds(eventfds) => {
                 let trigger = single(eventfds)?;
-                irqs.with(|table, after| match is_set_up {
+                irqs.with_pin(|table, pin, after| match is_set_up {
                     true => table.swap_intx(trigger, after),
-                    false => table.enable_intx(trigger, after),
+                    false => table.enable_intx(trigger, pin, after),
                 });
             }
             Data::None | Data::Bools(_) if !is_set_up => {
@@ -215,7 +215,7 @@ impl Request<'_> {
                 }
             }
             Data::Bools(bools) if bools == [false] => {}
-            Data::None | Data::Bools(_) => irqs.with(|table, after| table.unmask_intx(after)),
+            Data::None | Data::Bools(_) => irqs.with_pin(Table::unmask_intx),
         }
         Ok(0)
     }
@@ -364,7 +364,7 @@ fn register_unmask(irqs: &Arc<Router>, signal: Trigger, watch: &dyn Watch) -> Re
     let router = Arc::downgrade(irqs);
     let unmask = move || {
         if let Some(router) = router.upgrade() {
-            router.with(|table, after| table.unmask_requested(name, after));
+            router.with_pin(|table, pin, after| table.unmask_requested(name, pin, after));
         }
     };
     let watching = watch.watch(signal, Box::new(unmask)).ok();

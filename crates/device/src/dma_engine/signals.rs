@@ -23,6 +23,9 @@ pub(super) struct Signals {
     wants_attention: bool,
     /// The pin's level as the host was last told.
     pin_told: bool,
+    /// Whether the pin has fallen since it was told that it rose: the host reads the level itself, so each
+    /// fall is told before the next rise.
+    pin_fell: bool,
 }
 
 /// One thing to tell the host.
@@ -55,6 +58,7 @@ impl Signals {
             msi_pending: 0,
             wants_attention: false,
             pin_told: false,
+            pin_fell: false,
         }
     }
 
@@ -70,6 +74,7 @@ impl Signals {
     /// Takes note that the pin of a host just connected is low.
     pub(super) fn forget_pin(&mut self) {
         self.pin_told = false;
+        self.pin_fell = false;
     }
 
     /// Raises a vector in the mode that is enabled. The pin follows the causes by itself.
@@ -92,6 +97,7 @@ impl Signals {
         config.set_msi_pending(self.msi_pending);
         let pin = config.has_intx() && matches!(mode(config), Mode::Pin);
         config.set_intx_pending(pin && wants_attention);
+        self.pin_fell |= self.pin_told && !self.pin_level(config);
     }
 
     /// Takes the next signal to deliver.
@@ -103,14 +109,14 @@ impl Signals {
                 self.msi_pending &= !bit(vector);
                 config.set_msi_pending(self.msi_pending);
             }
-            Signal::Pin(level) => self.pin_told = level,
+            Signal::Pin(level) => (self.pin_told, self.pin_fell) = (level, false),
         }
         Some(signal)
     }
 
     /// The next signal to deliver, left where it is.
     pub(super) fn peek(&self, config: &ConfigSpace) -> Option<Signal> {
-        let level = self.pin_level(config);
+        let level = self.pin_level(config) && !self.pin_fell;
         if level != self.pin_told {
             return Some(Signal::Pin(level));
         }

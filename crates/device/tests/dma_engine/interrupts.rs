@@ -150,6 +150,19 @@ fn the_pin_is_a_level() {
     assert_eq!(bench.read(register::INTERRUPT_CAUSE), 0);
 }
 
+/// The host reads the level itself: after a fall it waits for a rise.
+#[test]
+fn each_fall_of_the_pin_is_told_before_the_next_rise() {
+    let bench = Bench::new();
+    bench.submit(0, nop(0));
+    bench.run();
+    assert_eq!(bench.ears.take(), [Heard::Pin(true)]);
+    bench.write(register::INTERRUPT_CAUSE, cause::ALL);
+    bench.write(register::DOORBELL, 77);
+    bench.run();
+    assert_eq!(bench.ears.take(), [Heard::Pin(false), Heard::Pin(true)]);
+}
+
 #[test]
 fn messages_leave_no_cause_behind() {
     let bench = Bench::new();

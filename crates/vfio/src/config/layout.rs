@@ -2,13 +2,13 @@
 //!
 //! A byte in no capability is raw: read from and written to the function. A capability that is shown
 //! is read-only but for the fields named here. One that is hidden is taken out of its chain; its
-//! bytes are then in no capability.
+//! bytes are then in no capability. DOE mailboxes are shown where the device's settings say so.
 //!
 //! Takes no lock. Source: vfio-pci in v7.3.
 
 use pci::regs::{
-    BAR_COUNT, CONVENTIONAL_SIZE, FIRST_CAPABILITY, aer, bar, cap_id, command, express, ext_id,
-    header, msi, pm, status,
+    BAR_COUNT, CONVENTIONAL_SIZE, FIRST_CAPABILITY, aer, bar, cap_id, command, doe, express,
+    ext_id, header, msi, pm, status,
 };
 use pci::walk::{self, ExtendedCapability};
 use pci::{Bar, BarKind, Function};
@@ -222,7 +222,13 @@ impl Layout<'_> {
 
     fn extended_capabilities(&mut self) {
         let function = self.function;
-        let all = walk::extended_capabilities(|offset, into| function.config_read(offset, into));
+        let mut all =
+            walk::extended_capabilities(|offset, into| function.config_read(offset, into));
+        if self.facts.shows_doe {
+            for capability in all.iter_mut().filter(|capability| capability.id == ext_id::DOE) {
+                capability.length = Some(doe::LENGTH);
+            }
+        }
         let starts: Vec<u16> = all.iter().map(|capability| capability.offset).collect();
         let shown = |capability: &&ExtendedCapability| capability.length.is_some_and(|l| l > 0);
         let mut list = all.iter().filter(shown).peekable();
@@ -264,7 +270,9 @@ impl Layout<'_> {
                 }
                 self.field(extent, at + aer::CONTROL, 4, NONE, aer::ECRC_ENABLE);
             }
-            ext_id::VENDOR | ext_id::DVSEC => self.raw(Extent { at: at + 4, end: extent.end }),
+            ext_id::VENDOR | ext_id::DVSEC | ext_id::DOE => {
+                self.raw(Extent { at: at + 4, end: extent.end });
+            }
             _ => {}
         }
     }

@@ -8,7 +8,7 @@
 
 use pci::Interrupt;
 
-use super::{Active, After, Table, Trigger};
+use super::{Active, After, Pin, Table, Trigger};
 use crate::{Refusal, Watching};
 
 /// The pin, once it is set up.
@@ -35,11 +35,11 @@ impl Table {
     }
 
     /// Sets the pin up, heard by `trigger`. Nothing else is set up.
-    pub(crate) fn enable_intx(&mut self, trigger: Option<Trigger>, after: &mut After) {
+    pub(crate) fn enable_intx(&mut self, trigger: Option<Trigger>, pin: Pin, after: &mut After) {
         assert!(self.is_idle(), "one kind of interrupt at a time");
         self.active =
             Active::Intx(Intx { trigger, masked: self.intx_disabled, unmask: Unmask::Absent });
-        self.deliver(after);
+        self.deliver(pin, after);
     }
 
     /// Changes who hears the pin.
@@ -75,34 +75,25 @@ impl Table {
     }
 
     /// Unmasks the pin. If it is still asserted it is heard again instead and stays masked.
-    pub(crate) fn unmask_intx(&mut self, after: &mut After) {
-        let (line, disabled) = (self.line, self.intx_disabled);
+    pub(crate) fn unmask_intx(&mut self, pin: Pin, after: &mut After) {
+        let disabled = self.intx_disabled;
         let Some(intx) = self.intx() else { return };
         if !intx.masked || disabled {
             return;
         }
-        intx.masked = line;
-        if line {
+        intx.masked = pin == Pin::Asserted;
+        if intx.masked {
             after.fire.extend(intx.trigger.clone());
         }
     }
 
     /// Takes the client's INTx disable bit.
-    pub(crate) fn set_intx_disabled(&mut self, disabled: bool, after: &mut After) {
+    pub(crate) fn set_intx_disabled(&mut self, disabled: bool, pin: Pin, after: &mut After) {
         self.intx_disabled = disabled;
         if disabled {
             self.mask_intx();
         } else {
-            self.unmask_intx(after);
-        }
-    }
-
-    /// Takes the level of the pin from the function.
-    pub(super) fn set_line(&mut self, asserted: bool, after: &mut After) {
-        let rises = asserted && !self.line;
-        self.line = asserted;
-        if rises {
-            self.deliver(after);
+            self.unmask_intx(pin, after);
         }
     }
 
@@ -148,19 +139,19 @@ impl Table {
     }
 
     /// The unmask eventfd of this registration was signalled.
-    pub(crate) fn unmask_requested(&mut self, name: u64, after: &mut After) {
+    pub(crate) fn unmask_requested(&mut self, name: u64, pin: Pin, after: &mut After) {
         let current = self.intx().is_some_and(|intx| match intx.unmask {
             Unmask::Registering(known) | Unmask::Watched(known, _) => known == name,
             Unmask::Absent => false,
         });
         if current {
-            self.unmask_intx(after);
+            self.unmask_intx(pin, after);
         }
     }
 
     /// Lets the pin be heard if it is asserted and may be.
-    fn deliver(&mut self, after: &mut After) {
-        if !self.line || self.intx_disabled {
+    pub(super) fn deliver(&mut self, pin: Pin, after: &mut After) {
+        if pin == Pin::Low || self.intx_disabled {
             return;
         }
         let heard = match &mut self.active {

@@ -1,13 +1,13 @@
 //! Config space as a client sees it.
 
 use pci::regs::{
-    CONVENTIONAL_SIZE, cap_id, command, express, ext_id, header, msi, msix, pm, status,
+    CONVENTIONAL_SIZE, cap_id, command, doe, express, ext_id, header, msi, msix, pm, status,
 };
 use pci::walk;
 use proptest::prelude::*;
 use uapi::Errno;
 use uapi::vfio::{irq_index, irq_set};
-use vfio::{Settings, VirtualFunction};
+use vfio::{Doe, Settings, VirtualFunction};
 
 use crate::support::{
     ARGUMENT, Irqs, MEMORY, MEMORY_SIZE, Session, Shape, Stand, config_position, fds, position,
@@ -56,6 +56,36 @@ fn hidden_capabilities_leave_the_chains() {
     let shown: Vec<u8> = shown.iter().map(|capability| capability.id).collect();
     let all = [cap_id::PM, cap_id::VENDOR, cap_id::MSI, cap_id::EXPRESS, cap_id::MSIX];
     assert_eq!(shown, all);
+    session.close();
+}
+
+#[test]
+fn an_exposed_mailbox_is_in_the_chain_and_each_access_reaches_it_once() {
+    let settings = Settings { doe: Doe::Exposed, ..Settings::default() };
+    let stand = Stand::shaped(Shape::default(), settings);
+    let session = stand.bound();
+    let dump = dump(&session);
+    let shown = walk::extended_capabilities(|offset, into| read_from(&dump, offset, into));
+    let ids: Vec<u16> = shown.iter().map(|capability| capability.id).collect();
+    assert_eq!(ids, [ext_id::DOE, ext_id::AER, ext_id::DOE, ext_id::DSN]);
+    assert_eq!(shown[0].version, 2);
+    for mailbox in [shown[0].offset, shown[2].offset] {
+        stand.function.config_accesses();
+        session.set_config(mailbox + doe::WRITE_MAILBOX, &[1, 2, 3, 4]);
+        session.set_config(mailbox + doe::READ_MAILBOX, &[0; 4]);
+        session.config_dword(mailbox + doe::READ_MAILBOX);
+        session.config_dword(mailbox + doe::STATUS);
+        let (write, read) = (mailbox + doe::WRITE_MAILBOX, mailbox + doe::READ_MAILBOX);
+        let expected = [
+            format!("write {write:#x} 4"),
+            format!("write {read:#x} 4"),
+            format!("read {read:#x} 4"),
+            format!("read {:#x} 4", mailbox + doe::STATUS),
+        ];
+        assert_eq!(stand.function.config_accesses(), expected);
+        session.set_config(mailbox, &[0; 4]);
+        assert!(stand.function.config_accesses().is_empty(), "its header is the host's");
+    }
     session.close();
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pci::Interrupt;
 use uapi::vfio::{irq_index, irq_set};
 use uapi::{CommandId, Errno};
-use vfio::Settings;
+use vfio::{Settings, TdiErrorEvent};
 
 use crate::support::{
     Irqs, Session, Shape, Stand, TABLE_AT, VECTORS, Watcher, config_position, fds,
@@ -244,27 +244,26 @@ fn the_pin_masks_itself_and_is_heard_again() {
     let stand = Stand::new();
     let mut session = stand.bound();
     let (fd, heard) = session.client.open_eventfd();
-    let host = stand.function.host().unwrap();
-    host.interrupts.intx(true);
+    stand.function.pull_pin(true);
     assert_eq!(stand.heard.unheard(), [Interrupt::Intx]);
     assert_eq!(hear(&session, INTX, 0, &[fd]), Ok(0));
     assert_eq!(heard.taken(), 1, "a level that is there already");
-    host.interrupts.intx(false);
-    host.interrupts.intx(true);
+    stand.function.pull_pin(false);
+    stand.function.pull_pin(true);
     assert_eq!(heard.taken(), 0, "masked since it was heard");
     let unmask = irqs(INTX, UNMASK | NONE, 0, 1, &[]);
     assert_eq!(session.set_irqs(unmask), Ok(0));
     assert_eq!(heard.taken(), 1, "still asserted");
-    host.interrupts.intx(false);
+    stand.function.pull_pin(false);
     assert_eq!(session.set_irqs(unmask), Ok(0));
     assert_eq!(heard.taken(), 0);
-    host.interrupts.intx(true);
+    stand.function.pull_pin(true);
     assert_eq!(heard.taken(), 1);
-    host.interrupts.intx(false);
+    stand.function.pull_pin(false);
     assert_eq!(session.set_irqs(unmask), Ok(0));
 
     assert_eq!(session.set_irqs(irqs(INTX, MASK | BOOL, 0, 1, &[1])), Ok(0));
-    host.interrupts.intx(true);
+    stand.function.pull_pin(true);
     assert_eq!(heard.taken(), 0);
     assert_eq!(session.set_irqs(irqs(INTX, UNMASK | BOOL, 0, 1, &[0])), Ok(0));
     assert_eq!(heard.taken(), 0);
@@ -285,16 +284,43 @@ fn the_pin_masks_itself_and_is_heard_again() {
     session.close();
 }
 
+/// The function tells of a change of its pin from its worker, which may be late.
+#[test]
+fn the_level_of_the_pin_is_read_where_it_matters() {
+    let stand = Stand::new();
+    let mut session = stand.bound();
+    let (fd, heard) = session.client.open_eventfd();
+    assert_eq!(hear(&session, INTX, 0, &[fd]), Ok(0));
+    stand.function.pull_pin(true);
+    assert_eq!(heard.taken(), 1);
+    let unmask = irqs(INTX, UNMASK | NONE, 0, 1, &[]);
+    stand.function.set_pin(false);
+    assert_eq!(session.set_irqs(unmask), Ok(0));
+    assert_eq!(heard.taken(), 0, "it fell, though nobody said so yet");
+    let host = stand.function.host().unwrap();
+    host.interrupts.intx(true);
+    assert_eq!(heard.taken(), 0, "a rise that is over");
+    host.interrupts.intx(false);
+    stand.function.pull_pin(true);
+    assert_eq!(heard.taken(), 1);
+    stand.function.pull_pin(false);
+    stand.function.set_pin(true);
+    assert_eq!(session.set_irqs(unmask), Ok(0));
+    assert_eq!(heard.taken(), 1, "it rose, though nobody said so yet");
+    host.interrupts.intx(true);
+    assert_eq!(heard.taken(), 0, "the same rise");
+    session.close();
+}
+
 #[test]
 fn intx_disable_holds_the_pin_back() {
     let stand = Stand::new();
     let mut session = stand.bound();
     let (fd, heard) = session.client.open_eventfd();
     assert_eq!(hear(&session, INTX, 0, &[fd]), Ok(0));
-    let host = stand.function.host().unwrap();
     let command = session.config_word(4);
     session.set_config(4, &(command | 1 << 10).to_le_bytes());
-    host.interrupts.intx(true);
+    stand.function.pull_pin(true);
     assert_eq!(session.set_irqs(irqs(INTX, UNMASK | NONE, 0, 1, &[])), Ok(0));
     assert_eq!(heard.taken(), 0);
     session.set_config(4, &command.to_le_bytes());
@@ -319,8 +345,7 @@ fn an_eventfd_unmasks_the_pin() {
     assert_eq!(unmask_by(list[1]), Err(Errno::EBUSY));
     assert_eq!(unmask_by(99), Err(Errno::EBADF), "the descriptor first");
     assert_eq!(watcher.count(), 1);
-    let host = stand.function.host().unwrap();
-    host.interrupts.intx(true);
+    stand.function.pull_pin(true);
     assert_eq!(heard[0].taken(), 1);
     watcher.signal_first();
     assert_eq!(heard[0].taken(), 1, "heard again");
@@ -336,8 +361,8 @@ fn an_eventfd_unmasks_the_pin() {
     assert_eq!(watcher.count(), 0);
     assert_eq!(hear(&session, INTX, 0, &list[..1]), Ok(0));
     assert_eq!(unmask_by(list[1]), Ok(0));
-    host.interrupts.intx(false);
-    host.interrupts.intx(true);
+    stand.function.pull_pin(false);
+    stand.function.pull_pin(true);
     heard[0].taken();
     late[0]();
     assert_eq!(heard[0].taken(), 0, "nor once the pin was set up anew");
@@ -349,13 +374,13 @@ fn an_eventfd_unmasks_the_pin() {
 fn a_pin_left_asserted_is_not_the_next_clients() {
     let stand = Stand::new();
     let session = stand.bound();
-    stand.function.host().unwrap().interrupts.intx(true);
+    stand.function.pull_pin(true);
     session.close();
     let mut session = stand.bound();
     let (fd, heard) = session.client.open_eventfd();
     assert_eq!(hear(&session, INTX, 0, &[fd]), Ok(0));
     assert_eq!(heard.taken(), 0);
-    stand.function.host().unwrap().interrupts.intx(true);
+    stand.function.pull_pin(true);
     assert_eq!(heard.taken(), 1);
     session.close();
 }
@@ -395,6 +420,23 @@ fn the_hosts_own_interrupts() {
         assert_eq!(hear(&session, index, 0, &[-1]), Ok(0));
         assert_eq!(hear(&session, index, 0, &[99]), Err(Errno::EBADF));
         assert!(!raise(&stand.device));
+    }
+    session.close();
+}
+
+#[test]
+fn a_tdi_in_error_is_told_as_the_setting_says() {
+    let stand = Stand::new();
+    let mut session = stand.bound();
+    let (list, heard) = session.client.open_eventfds(2);
+    assert!(!stand.device.tdi_error(TdiErrorEvent::Err), "nobody hears it");
+    assert_eq!(hear(&session, ERR, 0, &list[..1]), Ok(0));
+    assert_eq!(hear(&session, REQ, 0, &list[1..]), Ok(0));
+    for (event, expected) in
+        [(TdiErrorEvent::Err, [1, 0]), (TdiErrorEvent::Req, [0, 1]), (TdiErrorEvent::None, [0, 0])]
+    {
+        assert_eq!(stand.device.tdi_error(event), expected != [0, 0], "{event:?}");
+        assert_eq!([heard[0].taken(), heard[1].taken()], expected, "{event:?}");
     }
     session.close();
 }
@@ -441,9 +483,10 @@ fn a_signal_that_comes_after_the_close_is_nobodys() {
     late.msix(0);
     assert_eq!(end(&session, MSIX), Ok(0));
     assert_eq!(hear(&session, INTX, 0, &[fd]), Ok(0));
+    stand.function.set_pin(true);
     late.intx(true);
     assert_eq!((heard.taken(), stand.device.unheard_interrupts()), (0, before));
-    stand.function.host().unwrap().interrupts.intx(true);
+    stand.function.pull_pin(true);
     assert_eq!(heard.taken(), 1);
     session.close();
 }

@@ -76,9 +76,10 @@ fn commands_accesses_and_interrupts_on_one_file() {
                 assert_eq!(accesses.call(CommandId::DeviceGetInfo, &mut info), Ok(0));
             }
         });
+        let function = stand.function.clone();
         scope.spawn(move || {
             for vector in 0..ROUNDS {
-                host.interrupts.intx(vector % 3 == 0);
+                function.pull_pin(vector % 3 == 0);
                 host.interrupts.msix(u16::try_from(vector % 9).unwrap());
                 host.interrupts.msi(0);
             }

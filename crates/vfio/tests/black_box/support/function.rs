@@ -64,6 +64,7 @@ struct State {
     backed: [Option<Arc<Pages>>; 6],
     events: Vec<String>,
     accesses: Vec<String>,
+    config_accesses: Vec<String>,
     gate: Option<Gate>,
     reset_gate: Option<Gate>,
 }
@@ -85,6 +86,7 @@ impl Fake {
             backed: Default::default(),
             events: Vec::new(),
             accesses: Vec::new(),
+            config_accesses: Vec::new(),
             gate: None,
             reset_gate: None,
         };
@@ -101,6 +103,11 @@ impl Fake {
     /// How its BARs were accessed since the last call.
     pub(crate) fn accesses(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().accesses)
+    }
+
+    /// How its config space was accessed since the last call.
+    pub(crate) fn config_accesses(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().config_accesses)
     }
 
     /// Its config space.
@@ -129,6 +136,21 @@ impl Fake {
     /// Holds the next reset up.
     pub(crate) fn hold_next_reset(&self, gate: Gate) {
         self.state.lock().reset_gate = Some(gate);
+    }
+
+    /// Changes the level of its pin without telling.
+    pub(crate) fn set_pin(&self, asserted: bool) {
+        let bits = if asserted { pci::regs::status::INTERRUPT } else { 0 };
+        let mut state = self.state.lock();
+        state.config.set_bits(pci::regs::header::STATUS, pci::regs::status::INTERRUPT, bits);
+    }
+
+    /// Changes the level of its pin and tells its host.
+    pub(crate) fn pull_pin(&self, asserted: bool) {
+        self.set_pin(asserted);
+        if let Some(host) = self.host() {
+            host.interrupts.intx(asserted);
+        }
     }
 
     /// Shows an error in the Status register.
@@ -236,12 +258,16 @@ impl Function for Fake {
     }
 
     fn config_read(&self, offset: u16, into: &mut [u8]) {
-        self.state.lock().config.read(offset, into);
+        let mut state = self.state.lock();
+        state.config_accesses.push(format!("read {offset:#x} {}", into.len()));
+        state.config.read(offset, into);
     }
 
     fn config_write(&self, offset: u16, from: &[u8]) {
         self.no_lock.check();
-        self.state.lock().config.write(offset, from);
+        let mut state = self.state.lock();
+        state.config_accesses.push(format!("write {offset:#x} {}", from.len()));
+        state.config.write(offset, from);
     }
 
     fn bar(&self, index: usize) -> Option<&Bar> {
