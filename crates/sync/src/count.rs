@@ -18,7 +18,9 @@ pub struct Refcount {
 impl Refcount {
     /// A count of `count`.
     pub fn new(count: u32) -> Self {
-        Self { count: AtomicU32::new(count), object: ObjectId::next() }
+        let object = ObjectId::next(NAME);
+        hook::holds(object, || u64::from(count));
+        Self { count: AtomicU32::new(count), object }
     }
 
     /// Adds one.
@@ -41,7 +43,7 @@ impl Refcount {
         self.before(CountOperation::IncNotZero);
         let before = self.update(|count| count.checked_add(1).filter(|_| count != 0));
         assert!(before != Err(u32::MAX), "reference count overflows");
-        before.is_ok()
+        self.saw(before.is_ok())
     }
 
     /// Takes one away; says whether the count is zero now. Where a thread sleeps on it, the one
@@ -54,13 +56,15 @@ impl Refcount {
         self.before(CountOperation::DecAndTest);
         let before = self.update(|count| count.checked_sub(1));
         assert!(before.is_ok(), "reference put on a count of zero");
-        before == Ok(1)
+        self.saw(before == Ok(1))
     }
 
     /// Makes a count of one zero; says whether it did. Any other count is left alone.
+    #[track_caller]
     pub fn dec_if_one(&self) -> bool {
         self.before(CountOperation::DecIfOne);
-        self.update(|count| if count == 1 { Some(0) } else { None }).is_ok()
+        let before = self.update(|count| if count == 1 { Some(0) } else { None });
+        self.saw(before.is_ok())
     }
 
     /// Takes one away unless the count is one; says whether it did.
@@ -72,29 +76,44 @@ impl Refcount {
         self.before(CountOperation::DecNotLast);
         let before = self.update(|count| if count > 1 { Some(count - 1) } else { None });
         assert!(before != Err(0), "reference put on a count of zero");
-        before.is_ok()
+        self.saw(before.is_ok())
     }
 
     /// The count at some moment during the call. For reports and assertions: nobody promises that
     /// it still holds.
+    #[track_caller]
     pub fn read(&self) -> u32 {
         self.before(CountOperation::Read);
-        self.count.load(SeqCst)
+        let count = self.count.load(SeqCst);
+        hook::saw(self.object, || u64::from(count));
+        count
     }
 
     /// Reads as part of a wait queue's check, which has asked the hook already.
     pub(crate) fn is_zero(&self) -> bool {
-        self.count.load(SeqCst) == 0
+        self.saw(self.count.load(SeqCst) == 0)
     }
 
     fn update(&self, change: impl FnMut(u32) -> Option<u32>) -> Result<u32, u32> {
-        self.count.fetch_update(SeqCst, SeqCst, change)
+        let before = self.count.fetch_update(SeqCst, SeqCst, change);
+        hook::holds(self.object, || u64::from(self.count.load(SeqCst)));
+        before
     }
 
+    #[track_caller]
     fn before(&self, operation: CountOperation) {
-        hook::before(Kind::Count(operation), self.object, "Refcount");
+        hook::before(Kind::Count(operation), self.object, NAME);
+    }
+
+    /// Tells what the caller learns: no more than the answer, so that counts which differ where
+    /// nobody looks make no difference.
+    fn saw(&self, answer: bool) -> bool {
+        hook::saw(self.object, || u64::from(answer));
+        answer
     }
 }
+
+const NAME: &str = "Refcount";
 
 #[cfg(test)]
 mod tests {

@@ -36,6 +36,14 @@ pub struct Deadline {
     table: Arc<Plain<Table>>,
 }
 
+/// A deadline as a hook keeps it: to be fired at a moment of the hook's choice.
+#[derive(Clone)]
+pub struct Armed {
+    state: Arc<State>,
+    number: u64,
+    table: Arc<Plain<Table>>,
+}
+
 struct State {
     fired: AtomicBool,
     wakes: Arc<WaitQueue>,
@@ -60,12 +68,14 @@ impl Timers {
 
     /// Arms a deadline due `duration_ms` milliseconds after the next [`fire_due`](Self::fire_due),
     /// which the thread with the clock is asked for at once. Firing wakes `wakes`.
+    #[track_caller]
     pub fn arm(&self, duration_ms: u64, wakes: &Arc<WaitQueue>) -> Deadline {
         self.enter(wakes, |table, number, state| table.undated.push((number, duration_ms, state)))
     }
 
     /// Arms a deadline due at `due_ms` of the clock of [`fire_due`](Self::fire_due). Firing wakes
     /// `wakes`.
+    #[track_caller]
     pub fn arm_at(&self, due_ms: u64, wakes: &Arc<WaitQueue>) -> Deadline {
         self.enter(wakes, |table, number, state| {
             table.dated.insert((due_ms, number), state);
@@ -87,12 +97,11 @@ impl Timers {
     pub fn fire_due(&self, now_ms: u64) {
         let due = lock(&self.table).take_due(now_ms);
         for state in due {
-            hook::before(Kind::Fire, state.object, NAME);
-            state.fired.store(true, SeqCst);
-            state.wakes.wake_all();
+            state.fire();
         }
     }
 
+    #[track_caller]
     fn enter(
         &self,
         wakes: &Arc<WaitQueue>,
@@ -101,7 +110,7 @@ impl Timers {
         let state = State {
             fired: AtomicBool::new(false),
             wakes: Arc::clone(wakes),
-            object: ObjectId::next(),
+            object: ObjectId::next(NAME),
         };
         let state = Arc::new(state);
         hook::before(Kind::Arm, state.object, NAME);
@@ -113,7 +122,35 @@ impl Timers {
             number
         };
         (self.nearer)();
+        hook::tell(|hook| {
+            let table = Arc::clone(&self.table);
+            hook.armed(Armed { state: Arc::clone(&state), number, table });
+        });
         Deadline { state, number, table: Arc::clone(&self.table) }
+    }
+}
+
+impl State {
+    fn fire(&self) {
+        hook::before(Kind::Fire, self.object, NAME);
+        self.fired.store(true, SeqCst);
+        hook::holds(self.object, || 1);
+        self.wakes.wake_all();
+    }
+}
+
+impl Armed {
+    /// The deadline's number.
+    pub fn object(&self) -> ObjectId {
+        self.state.object
+    }
+
+    /// Fires the deadline, whatever the time, unless it was fired or disarmed.
+    pub fn fire(&self) {
+        let armed = lock(&self.table).remove(self.number);
+        if armed {
+            self.state.fire();
+        }
     }
 }
 
@@ -138,17 +175,23 @@ impl Table {
         due
     }
 
-    fn remove(&mut self, number: u64) {
+    /// Takes a deadline out; says whether it was there.
+    fn remove(&mut self, number: u64) -> bool {
+        let before = self.undated.len() + self.dated.len();
         self.undated.retain(|(other, _, _)| *other != number);
         self.dated.retain(|(_, other), _| *other != number);
+        self.undated.len() + self.dated.len() < before
     }
 }
 
 impl Deadline {
     /// Whether it has fired. Belongs in the condition of a wait on the queue it was armed with.
+    #[track_caller]
     pub fn fired(&self) -> bool {
         hook::before(Kind::Fired, self.state.object, NAME);
-        self.state.fired.load(SeqCst)
+        let fired = self.state.fired.load(SeqCst);
+        hook::saw(self.state.object, || u64::from(fired));
+        fired
     }
 }
 

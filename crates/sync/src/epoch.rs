@@ -51,15 +51,18 @@ impl Epoch {
             writers: AtomicU32::new(0),
             left: WaitQueue::new(),
             passed: Mutex::new(0),
-            object: ObjectId::next(),
+            object: ObjectId::next(NAME),
         }
     }
 
     /// Enters as a reader. Never blocks; may be nested.
+    #[track_caller]
     pub fn enter(&self) -> EpochGuard<'_> {
         hook::before(Kind::EpochEnter, self.object, NAME);
         let index = self.current.load(SeqCst);
         self.readers[index].0.fetch_add(1, SeqCst);
+        self.tell_state();
+        hook::saw(self.object, || index as u64);
         rank::entered_epoch();
         EpochGuard { epoch: self, index, _on_one_thread: std::marker::PhantomData }
     }
@@ -76,17 +79,35 @@ impl Epoch {
         rank::assert_outside_epochs();
         let mut passed = self.passed.lock();
         self.writers.fetch_add(1, SeqCst);
+        self.tell_state();
         let current = self.current.load(SeqCst);
         self.wait_for(1 - current);
         hook::before(Kind::EpochFlip, self.object, NAME);
         self.current.store(1 - current, SeqCst);
+        self.tell_state();
         self.wait_for(current);
         self.writers.fetch_sub(1, SeqCst);
+        self.tell_state();
         *passed += 1;
     }
 
+    #[track_caller]
     fn wait_for(&self, index: usize) {
-        self.left.wait_until(|| self.readers[index].0.load(SeqCst) == 0);
+        self.left.wait_until(|| {
+            let none = self.readers[index].0.load(SeqCst) == 0;
+            hook::saw(self.object, || u64::from(none));
+            none
+        });
+    }
+
+    fn tell_state(&self) {
+        hook::holds(self.object, || {
+            let readers = self.readers.iter().map(|readers| readers.0.load(SeqCst));
+            let counts = readers.chain([self.writers.load(SeqCst)]);
+            // Few enough of each for twenty bits where interleavings are explored.
+            let current = self.current.load(SeqCst) as u64;
+            counts.fold(current, |word, count| word << 20 | u64::from(count))
+        });
     }
 }
 
@@ -101,9 +122,13 @@ impl Drop for EpochGuard<'_> {
         hook::before(Kind::EpochLeave, self.epoch.object, NAME);
         rank::left_epoch();
         let last = self.epoch.readers[self.index].0.fetch_sub(1, SeqCst) == 1;
+        self.epoch.tell_state();
+        hook::saw(self.epoch.object, || u64::from(last));
         // A writer announces itself before it looks at the count, we look at writers after we
         // lowered it: one of the two sees the other.
-        if last && self.epoch.writers.load(SeqCst) != 0 {
+        let awaited = self.epoch.writers.load(SeqCst) != 0;
+        hook::saw(self.epoch.object, || u64::from(awaited));
+        if last && awaited {
             self.epoch.left.wake_all();
         }
     }

@@ -1,18 +1,25 @@
-//! Who is asked before each operation on shared state.
+//! Who is asked before each operation on shared state, and told what came of it.
 //!
 //! An explorer of interleavings runs every scenario thread as a coroutine on one OS thread and
 //! [`install`]s a [`Hook`] there. [`Hook::before`] suspends the coroutine; it returns when the
-//! operation may take effect without blocking. Threads without a hook pay one thread-local load and
-//! one branch that is always predicted.
+//! operation may take effect without blocking. The other methods tell what the operation did: what a
+//! thread [saw](Hook::saw) and what a primitive [holds](Hook::holds) now. From the two an explorer
+//! knows when two states are the same. Threads without a hook pay one thread-local load and one
+//! branch that is always predicted.
 //!
 //! Takes no lock. Knows nothing of coroutines or schedules.
 
 use std::cell::{Cell, RefCell};
+use std::hash::Hasher;
+use std::panic::Location;
 use std::rc::Rc;
 
-use crate::rank;
+use crate::{Armed, rank};
 
-/// Is told every operation of the thread it is installed on, before it takes effect.
+/// Is told every operation of the thread it is installed on: before it takes effect, and its effect.
+///
+/// Everything that one thread can learn of another's doing passes through [`saw`](Self::saw) or is
+/// the data of a mutex, whose state [`holds`](Self::holds) told when it was last released.
 pub trait Hook {
     /// Returns when `operation` may take effect. May let other coroutines of this OS thread run
     /// meanwhile, if it [is a scheduling point](Operation::is_scheduling_point).
@@ -20,6 +27,33 @@ pub trait Hook {
     /// An [`Acquire`](Kind::Acquire) must not return before the lock is free, nor a
     /// [`Sleep`](Kind::Sleep) before its queue was woken: the thread would block for ever.
     fn before(&self, operation: Operation);
+
+    /// A primitive was made. Followed by [`holds`](Self::holds) where its first state is a number or
+    /// says what it contains; otherwise that state follows from what its maker has seen.
+    fn created(&self, _object: ObjectId, _name: &'static str) {}
+
+    /// The thread has learned `value` from `object`.
+    fn saw(&self, _object: ObjectId, _value: u64) {}
+
+    /// This is what `object` holds from now on.
+    fn holds(&self, _object: ObjectId, _now: Now<'_>) {}
+
+    /// A deadline was armed; whoever keeps `deadline` can fire it.
+    fn armed(&self, _deadline: Armed) {}
+}
+
+/// What a primitive holds.
+#[derive(Clone, Copy)]
+pub enum Now<'a> {
+    /// All of it, as a number.
+    Number(u64),
+    /// What it [contains](crate::Contents), written to the hasher.
+    Contents(&'a dyn Fn(&mut dyn Hasher)),
+    /// Data that may have changed and says nothing of itself: a function of what it was before and
+    /// of all that the thread had seen.
+    Changed,
+    /// The same as before.
+    Unchanged,
 }
 
 /// Makes `hook` the hook of this thread until the result is dropped, and starts the numbering of
@@ -36,6 +70,13 @@ pub fn install(hook: Rc<dyn Hook>) -> Installed {
     NEXT_OBJECT.set(1);
     INSTALLED.set(true);
     Installed { _on_one_thread: std::marker::PhantomData }
+}
+
+/// Numbers the next objects of this thread from `next` and returns where the numbering stood. An
+/// explorer gives each coroutine numbers of its own, so that an object is called the same whoever
+/// ran before its maker.
+pub fn number_objects_from(next: u64) -> u64 {
+    NEXT_OBJECT.replace(next)
 }
 
 /// Keeps a hook installed on the thread that made it.
@@ -61,6 +102,8 @@ pub struct Operation {
     pub object: ObjectId,
     /// What that primitive is called: the rank of a mutex, else its type.
     pub name: &'static str,
+    /// Where in the source it is done; for what is done by dropping, inside this crate.
+    pub at: &'static Location<'static>,
 }
 
 /// What an operation does. The closed set from which an explorer derives what commutes and what is
@@ -80,7 +123,7 @@ pub enum Kind {
     Sleep,
     /// Wakes a wait queue.
     Wake,
-    /// Uses a living object. Told, not a scheduling point.
+    /// Uses a living object.
     Use,
     /// Ends an object's life.
     End,
@@ -120,7 +163,7 @@ pub enum CountOperation {
 impl Operation {
     /// Whether another thread's step just before this one could make a difference.
     pub const fn is_scheduling_point(&self) -> bool {
-        !matches!(self.kind, Kind::Release | Kind::Use)
+        !matches!(self.kind, Kind::Release)
     }
 }
 
@@ -135,18 +178,48 @@ impl ObjectId {
         self.0
     }
 
-    pub(crate) fn next() -> Self {
+    pub(crate) fn next(name: &'static str) -> Self {
         let number = NEXT_OBJECT.get();
         NEXT_OBJECT.set(number + 1);
+        tell(|hook| hook.created(Self(number), name));
         Self(number)
     }
 }
 
 /// Asks this thread's hook, if there is one.
 #[inline]
+#[track_caller]
 pub(crate) fn before(kind: Kind, object: ObjectId, name: &'static str) {
     if INSTALLED.get() {
-        ask(Operation { kind, object, name });
+        ask(Operation { kind, object, name, at: Location::caller() });
+    }
+}
+
+/// Tells the hook, if there is one, what the thread learned.
+#[inline]
+pub(crate) fn saw(object: ObjectId, value: impl FnOnce() -> u64) {
+    tell(|hook| hook.saw(object, value()));
+}
+
+/// Tells the hook, if there is one, what `object` holds.
+#[inline]
+pub(crate) fn holds(object: ObjectId, number: impl FnOnce() -> u64) {
+    tell(|hook| hook.holds(object, Now::Number(number())));
+}
+
+/// Tells the hook, if there is one.
+#[inline]
+pub(crate) fn tell(what: impl FnOnce(&dyn Hook)) {
+    if INSTALLED.get() {
+        with_hook(what);
+    }
+}
+
+#[cold]
+fn with_hook(what: impl FnOnce(&dyn Hook)) {
+    // Cloned out of the cell: what the hook does may come through here.
+    if let Some(hook) = HOOK.with(|slot| slot.borrow().clone()) {
+        what(&*hook);
     }
 }
 

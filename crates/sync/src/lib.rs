@@ -11,6 +11,8 @@
 //! - [`Epoch`]: readers that never block, and a writer that outwaits them.
 //! - [`Timers`] and [`Deadline`]: time as an event somebody fires.
 //!
+//! [`Contents`] lets the data behind a lock say what it contains, for an explorer that compares states.
+//!
 //! # Lock order
 //!
 //! An indented lock is taken inside the one above it; one chain may be entered from a line further
@@ -46,6 +48,7 @@
 
 #![forbid(unsafe_code)]
 
+mod contents;
 mod count;
 mod deadline;
 mod epoch;
@@ -55,8 +58,9 @@ mod mutex;
 pub mod rank;
 mod wait;
 
+pub use contents::Contents;
 pub use count::Refcount;
-pub use deadline::{Deadline, Timers};
+pub use deadline::{Armed, Deadline, Timers};
 pub use epoch::{Epoch, EpochGuard};
 pub use life::Life;
 pub use mutex::{Guard, Mutex};

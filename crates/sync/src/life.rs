@@ -17,7 +17,7 @@ pub struct Life {
 impl Life {
     /// The life of an object that has not ended.
     pub fn new() -> Self {
-        Self { ended: AtomicBool::new(false), object: ObjectId::next() }
+        Self { ended: AtomicBool::new(false), object: ObjectId::next(NAME) }
     }
 
     /// Notes a use of the object.
@@ -38,6 +38,7 @@ impl Life {
     pub fn end(&self) {
         hook::before(Kind::End, self.object, NAME);
         let ended = self.ended.swap(true, SeqCst);
+        hook::holds(self.object, || 1);
         debug_assert!(!ended, "an object ended twice");
     }
 }

@@ -4,11 +4,13 @@
 //! elsewhere and teardown must still work. There is no `try_lock`: see the crate documentation.
 
 use std::fmt;
+use std::hash::Hasher;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 
-use crate::hook::{self, Kind, ObjectId};
+use crate::Contents;
+use crate::hook::{self, Kind, Now, ObjectId};
 use crate::rank::{self, Rank};
 
 #[expect(clippy::disallowed_types, reason = "the ranked mutex is built on the plain one")]
@@ -18,6 +20,8 @@ type Plain<T> = std::sync::Mutex<T>;
 pub struct Mutex<R: Rank, T> {
     value: Plain<T>,
     object: ObjectId,
+    /// How the value says what it contains, if it does.
+    contents: Option<fn(&T, &mut dyn Hasher)>,
     rank: PhantomData<fn() -> R>,
 }
 
@@ -26,12 +30,29 @@ pub struct Mutex<R: Rank, T> {
 pub struct Guard<'a, R: Rank, T> {
     value: std::sync::MutexGuard<'a, T>,
     mutex: &'a Mutex<R, T>,
+    /// Whether the value was borrowed mutably; if not, it is as it was.
+    written: bool,
 }
 
 impl<R: Rank, T> Mutex<R, T> {
     /// A mutex nobody holds.
     pub fn new(value: T) -> Self {
-        Self { value: Plain::new(value), object: ObjectId::next(), rank: PhantomData }
+        let object = ObjectId::next(R::NAME);
+        Self { value: Plain::new(value), object, contents: None, rank: PhantomData }
+    }
+
+    /// A mutex nobody holds, whose value says what it contains: an explorer then knows states for the
+    /// same that came about differently.
+    pub fn with_contents(value: T) -> Self
+    where
+        T: Contents,
+    {
+        let mutex = Self { contents: Some(T::contents), ..Self::new(value) };
+        hook::tell(|hook| {
+            let value = mutex.value.lock().unwrap_or_else(PoisonError::into_inner);
+            hook.holds(mutex.object, Now::Contents(&|hasher| value.contents(hasher)));
+        });
+        mutex
     }
 
     /// Waits until nobody else holds the lock and takes it.
@@ -45,7 +66,7 @@ impl<R: Rank, T> Mutex<R, T> {
         hook::before(Kind::Acquire, self.object, R::NAME);
         let value = self.value.lock().unwrap_or_else(PoisonError::into_inner);
         rank::taken::<R>();
-        Guard { value, mutex: self }
+        Guard { value, mutex: self, written: false }
     }
 }
 
@@ -66,6 +87,22 @@ impl<'a, R: Rank, T> Guard<'a, R, T> {
     pub(crate) fn mutex(&self) -> &'a Mutex<R, T> {
         self.mutex
     }
+
+    /// The value, for one who changes nothing.
+    pub(crate) fn value(&self) -> &T {
+        &self.value
+    }
+
+    fn tell_state(&self, hook: &dyn hook::Hook) {
+        let object = self.mutex.object;
+        match self.mutex.contents {
+            _ if !self.written => hook.holds(object, Now::Unchanged),
+            Some(contents) => {
+                hook.holds(object, Now::Contents(&|into| contents(&self.value, into)))
+            }
+            None => hook.holds(object, Now::Changed),
+        }
+    }
 }
 
 impl<R: Rank, T> Deref for Guard<'_, R, T> {
@@ -78,6 +115,7 @@ impl<R: Rank, T> Deref for Guard<'_, R, T> {
 
 impl<R: Rank, T> DerefMut for Guard<'_, R, T> {
     fn deref_mut(&mut self) -> &mut T {
+        self.written = true;
         &mut self.value
     }
 }
@@ -90,6 +128,7 @@ impl<R: Rank, T: fmt::Debug> fmt::Debug for Guard<'_, R, T> {
 
 impl<R: Rank, T> Drop for Guard<'_, R, T> {
     fn drop(&mut self) {
+        hook::tell(|hook| self.tell_state(hook));
         hook::before(Kind::Release, self.mutex.object, R::NAME);
         rank::released::<R>();
     }

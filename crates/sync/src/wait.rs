@@ -30,10 +30,11 @@ pub struct WaitQueue {
 impl WaitQueue {
     /// A queue without sleepers.
     pub fn new() -> Self {
-        Self { wake_ups: WakeUps::new(0), sleepers: Sleepers::new(), object: ObjectId::next() }
+        Self { wake_ups: WakeUps::new(0), sleepers: Sleepers::new(), object: ObjectId::next(NAME) }
     }
 
     /// Sleeps until `count` is zero. Whoever makes it zero then calls [`wake_all`](Self::wake_all).
+    #[track_caller]
     pub fn wait_zero(&self, count: &Refcount) {
         self.wait_until(|| count.is_zero());
     }
@@ -44,14 +45,15 @@ impl WaitQueue {
     /// Whoever may make `must_wait` false changes the data under the lock and calls
     /// [`wake_all`](Self::wake_all), under the lock or after. Other locks that the caller holds
     /// stay held: there should be none that the waker needs.
+    #[track_caller]
     pub fn wait_while<'a, R: Rank, T>(
         &self,
         mut guard: Guard<'a, R, T>,
-        mut must_wait: impl FnMut(&mut T) -> bool,
+        mut must_wait: impl FnMut(&T) -> bool,
     ) -> Guard<'a, R, T> {
         loop {
             let noted = self.note();
-            if !must_wait(&mut guard) {
+            if !must_wait(guard.value()) {
                 return guard;
             }
             let mutex = guard.mutex();
@@ -63,6 +65,7 @@ impl WaitQueue {
 
     /// Wakes every thread that sleeps here; each evaluates its condition again. Called after the
     /// change that it announces.
+    #[track_caller]
     pub fn wake_all(&self) {
         hook::before(Kind::Wake, self.object, NAME);
         *self.wake_ups.lock().unwrap_or_else(PoisonError::into_inner) += 1;
@@ -70,6 +73,7 @@ impl WaitQueue {
     }
 
     /// Sleeps until `done` holds of state that is not behind a lock.
+    #[track_caller]
     pub(crate) fn wait_until(&self, done: impl Fn() -> bool) {
         loop {
             let noted = self.note();
@@ -81,12 +85,14 @@ impl WaitQueue {
     }
 
     /// The wake-ups so far, to be noted before a condition is evaluated.
+    #[track_caller]
     fn note(&self) -> u64 {
         hook::before(Kind::WaitCheck, self.object, NAME);
         *self.wake_ups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sleeps while there was no wake-up since `noted`.
+    #[track_caller]
     fn sleep(&self, noted: u64) {
         hook::before(Kind::Sleep, self.object, NAME);
         let wake_ups = self.wake_ups.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,12 +1,13 @@
 //! A hook is told every operation of its thread before it takes effect, and nothing else.
 
 use std::cell::RefCell;
+use std::hash::Hasher;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bindery_sync::hook::{self, CountOperation, Hook, Kind, Operation};
+use bindery_sync::hook::{self, CountOperation, Hook, Kind, Now, ObjectId, Operation};
 use bindery_sync::rank::{DeviceSet, Memory};
-use bindery_sync::{Deadline, Epoch, Life, Mutex, Refcount, Timers, WaitQueue};
+use bindery_sync::{Armed, Contents, Deadline, Epoch, Life, Mutex, Refcount, Timers, WaitQueue};
 
 #[test]
 fn every_operation_is_told_in_order() {
@@ -115,7 +116,7 @@ fn only_what_others_can_notice_is_a_scheduling_point() {
     drop(Mutex::<DeviceSet, ()>::new(()).lock());
     Life::new().check();
     let points: Vec<bool> = told.operations().iter().map(Operation::is_scheduling_point).collect();
-    assert_eq!(points, [true, false, false]);
+    assert_eq!(points, [true, false, true]);
 }
 
 /// Remembers what it was told.
@@ -136,5 +137,119 @@ impl Told {
 impl Hook for Told {
     fn before(&self, operation: Operation) {
         self.0.borrow_mut().push(operation);
+    }
+}
+
+#[test]
+fn what_operations_did_is_told() {
+    let effects = Effects::default();
+    let _installed = hook::install(Rc::new(effects.clone()));
+    let count = Refcount::new(1);
+    count.inc();
+    assert!(!count.dec_if_one());
+    let opaque = Mutex::<DeviceSet, u32>::new(5);
+    assert_eq!(*opaque.lock(), 5);
+    *opaque.lock() += 1;
+    let open = Mutex::<Memory, Five>::with_contents(Five(5));
+    open.lock().0 += 1;
+
+    let expected = [
+        "Refcount 1 created",
+        "1 holds 1",
+        "1 holds 2",
+        "1 holds 2",
+        "1 saw 0",
+        "DeviceSet 2 created",
+        "2 unchanged",
+        "2 changed",
+        "Memory 3 created",
+        "3 contains 5",
+        "3 contains 6",
+    ];
+    assert_eq!(effects.0.take(), expected);
+}
+
+#[test]
+fn a_hook_fires_a_deadline_of_its_choice() {
+    let keeper = Keeper::default();
+    let _installed = hook::install(Rc::new(keeper.clone()));
+    let timers = Timers::new(|| {});
+    let wakes = Arc::new(WaitQueue::new());
+    let (sooner, later) = (timers.arm(1, &wakes), timers.arm_at(9_000, &wakes));
+    let armed = keeper.0.take();
+    armed[1].fire();
+    armed[1].fire();
+    assert_eq!((sooner.fired(), later.fired()), (false, true));
+    drop(sooner);
+    armed[0].fire();
+    assert_eq!(timers.next_due(), None);
+}
+
+struct Five(u64);
+
+impl Contents for Five {
+    fn contents(&self, into: &mut dyn Hasher) {
+        into.write_u64(self.0);
+    }
+}
+
+/// Remembers what was told after operations.
+#[derive(Clone, Default)]
+struct Effects(Rc<RefCell<Vec<String>>>);
+
+impl Effects {
+    fn push(&self, effect: String) {
+        self.0.borrow_mut().push(effect);
+    }
+}
+
+impl Hook for Effects {
+    fn before(&self, _: Operation) {}
+
+    fn created(&self, object: ObjectId, name: &'static str) {
+        self.push(format!("{name} {} created", object.number()));
+    }
+
+    fn saw(&self, object: ObjectId, value: u64) {
+        self.push(format!("{} saw {value}", object.number()));
+    }
+
+    fn holds(&self, object: ObjectId, now: Now<'_>) {
+        let object = object.number();
+        self.push(match now {
+            Now::Number(number) => format!("{object} holds {number}"),
+            Now::Contents(contents) => {
+                let mut written = Written::default();
+                contents(&mut written);
+                format!("{object} contains {}", written.0)
+            }
+            Now::Changed => format!("{object} changed"),
+            Now::Unchanged => format!("{object} unchanged"),
+        });
+    }
+}
+
+#[derive(Default)]
+struct Written(u64);
+
+impl Hasher for Written {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 += bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Keeps what was armed.
+#[derive(Clone, Default)]
+struct Keeper(Rc<RefCell<Vec<Armed>>>);
+
+impl Hook for Keeper {
+    fn before(&self, _: Operation) {}
+
+    fn armed(&self, deadline: Armed) {
+        self.0.borrow_mut().push(deadline);
     }
 }
