@@ -41,7 +41,9 @@ impl Device {
                 Ok(pt_id)
             }
             Object::Ioas(ioas) => self.attach_to_ioas(ioas),
-            Object::Device(_) => Err(Refusal::OtherType { id: pt_id }),
+            Object::Device(_) | Object::Vdevice(_) | Object::Viommu(_) => {
+                Err(Refusal::OtherType { id: pt_id })
+            }
         }
     }
 

@@ -8,10 +8,28 @@ use uapi::CommandId;
 use uapi::iommufd::Destroy;
 
 use crate::dispatch::Exchange;
-use crate::{Context, Refusal, hw_info, hwpt, ioas, mapping};
+use crate::{Context, Refusal, hw_info, hwpt, ioas, mapping, vdevice, viommu};
+
+use Handler::Plain;
 
 /// Runs a command whose struct has been read and judged.
-pub(crate) type Handler = fn(&Arc<Context>, &Exchange<'_>) -> Result<(), Refusal>;
+#[derive(Clone, Copy)]
+pub(crate) enum Handler {
+    /// One whose success says nothing more.
+    Plain(fn(&Arc<Context>, &Exchange<'_>) -> Result<(), Refusal>),
+}
+
+impl Handler {
+    /// Runs it and returns what the system call does.
+    ///
+    /// # Errors
+    /// The command's.
+    pub(crate) fn run(self, ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<u32, Refusal> {
+        match self {
+            Self::Plain(run) => run(ctx, exchange).map(|()| 0),
+        }
+    }
+}
 
 /// The function for a command; `None` where we have none.
 pub(crate) fn handler(id: CommandId) -> Option<Handler> {
@@ -19,14 +37,16 @@ pub(crate) fn handler(id: CommandId) -> Option<Handler> {
 }
 
 const HANDLERS: &[(CommandId, Handler)] = &[
-    (CommandId::IoasMap, mapping::map),
-    (CommandId::IoasUnmap, mapping::unmap),
-    (CommandId::IoasMapFile, mapping::map_file),
-    (CommandId::Destroy, destroy),
-    (CommandId::IoasAlloc, ioas::alloc),
-    (CommandId::IoasIovaRanges, ioas::iova_ranges),
-    (CommandId::HwptAlloc, hwpt::alloc),
-    (CommandId::GetHwInfo, hw_info::get),
+    (CommandId::IoasMap, Plain(mapping::map)),
+    (CommandId::IoasUnmap, Plain(mapping::unmap)),
+    (CommandId::IoasMapFile, Plain(mapping::map_file)),
+    (CommandId::Destroy, Plain(destroy)),
+    (CommandId::IoasAlloc, Plain(ioas::alloc)),
+    (CommandId::IoasIovaRanges, Plain(ioas::iova_ranges)),
+    (CommandId::HwptAlloc, Plain(hwpt::alloc)),
+    (CommandId::GetHwInfo, Plain(hw_info::get)),
+    (CommandId::ViommuAlloc, Plain(viommu::alloc)),
+    (CommandId::VdeviceAlloc, Plain(vdevice::alloc)),
 ];
 
 /// Ends an object: `IOMMU_DESTROY`. Its id is free afterwards.

@@ -60,7 +60,7 @@ impl Context {
         argument: u64,
     ) -> Result<u32, Errno> {
         match dispatch::run(self, caller, request, argument) {
-            Ok(()) => Ok(0),
+            Ok(answer) => Ok(answer),
             Err(refusal) => Err(refusal.errno()),
         }
     }
@@ -144,6 +144,8 @@ impl Context {
             match object {
                 Object::Device(_) => counts.devices += 1,
                 Object::Hwpt(_) => counts.hwpts += 1,
+                Object::Vdevice(_) => counts.vdevices += 1,
+                Object::Viommu(_) => counts.viommus += 1,
                 Object::Ioas(ioas) => {
                     let usage = ioas.usage();
                     counts.ioases += 1;

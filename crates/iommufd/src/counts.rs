@@ -15,6 +15,10 @@ pub struct Counts {
     pub ioases: usize,
     /// Page tables, made by a command or for an attachment.
     pub hwpts: usize,
+    /// Guests' views of an IOMMU.
+    pub viommus: usize,
+    /// Devices behind those.
+    pub vdevices: usize,
     /// Ids that are used up.
     pub tombstones: usize,
     /// Mappings in all address spaces.
@@ -30,6 +34,6 @@ pub struct Counts {
 impl Counts {
     /// Objects that a client can see.
     pub const fn objects(&self) -> usize {
-        self.devices + self.ioases + self.hwpts
+        self.devices + self.ioases + self.hwpts + self.viommus + self.vdevices
     }
 }

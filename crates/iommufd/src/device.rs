@@ -96,12 +96,13 @@ impl Device {
         &self.ctx
     }
 
-    /// Begins the end: from here on nothing new is made for the device. It stays attached, so that DMA that
-    /// is running can end. Cannot fail; doing it again changes nothing.
+    /// Begins the end: from here on nothing new is made for the device, and its vdevice has ended when this
+    /// returns. The vdevice's id is not given out again. The device stays attached, so that DMA that is
+    /// running can end. Cannot fail; doing it again changes nothing.
     ///
-    /// Takes GROUP.
+    /// Takes GROUP, OBJECTS; holds none while it waits for a command to let go of the vdevice.
     pub fn begin_end(&self) {
-        self.endpoint.group().begin_end(self);
+        self.end_vdevice();
     }
 
     /// Ends the device: detaches it, removes the object once no command holds it, releases the group and
@@ -157,7 +158,7 @@ impl Kind for Device {
     fn pick(object: &Object) -> Option<Arc<Self>> {
         match object {
             Object::Device(device) => Some(Arc::clone(device)),
-            Object::Hwpt(_) | Object::Ioas(_) => None,
+            Object::Hwpt(_) | Object::Ioas(_) | Object::Vdevice(_) | Object::Viommu(_) => None,
         }
     }
 

@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::{Caller, Context, Refusal, commands};
 
-/// Runs one command.
+/// Runs one command and returns what its system call does: 0, or what the command has left over.
 ///
 /// # Errors
 /// In this order:
@@ -27,7 +27,7 @@ pub(crate) fn run(
     caller: &dyn Caller,
     request: u32,
     address: u64,
-) -> Result<(), Refusal> {
+) -> Result<u32, Refusal> {
     let unknown = Refusal::UnknownCommand { request };
     let command = uapi::lookup(FileKind::Iommufd, ctx.profile(), request);
     if command.is_none() && !in_table(ctx.profile(), number(request)) {
@@ -44,7 +44,7 @@ pub(crate) fn run(
         return Err(unknown);
     };
     let exchange = Exchange::new(caller, command, address, body, got)?;
-    handler(ctx, &exchange)
+    handler.run(ctx, &exchange)
 }
 
 /// The number of a request: what selects a row, whatever the other bits.

@@ -1,7 +1,7 @@
 //! An iommu_group: devices that the platform cannot tell apart by their DMA, and so share one owner and one
 //! page table.
 //!
-//! The group lock guards both. Attaching reserves the devices' spans in the address space under it
+//! The group lock guards both, and which vdevice a device has ([`link`]). Attaching reserves the devices' spans in the address space under it
 //! (GROUP, then IOPT_IOVA). Whoever replaces or removes a page table gets it back as [`Released`], to be
 //! settled after the lock is given back and DMA in flight has ended.
 //!
@@ -9,7 +9,7 @@
 
 use std::sync::{Arc, Weak};
 
-use sync::{Mutex, rank};
+use sync::{Mutex, WaitQueue, rank};
 
 use crate::hwpt::Hwpt;
 use crate::ioas::Ioas;
@@ -18,10 +18,16 @@ use crate::registry::Headed;
 use crate::reservations::Owner;
 use crate::{Context, Device, Refusal};
 
+mod link;
+
+pub(crate) use link::Ending;
+
 /// An iommu_group.
 pub struct Group {
     number: u32,
     state: Mutex<rank::Group, State>,
+    /// Woken whenever a device has lost its vdevice.
+    vacated: WaitQueue,
 }
 
 #[derive(Default)]
@@ -40,6 +46,8 @@ struct Bound {
     device: Arc<Device>,
     /// From here on nothing new is made for it.
     ending: bool,
+    /// Its vdevice, from reservation to end.
+    vdevice: Option<link::Link>,
 }
 
 /// What the group's devices translate through.
@@ -60,7 +68,8 @@ pub(crate) struct Released {
 impl Group {
     /// The iommu_group with this number.
     pub fn new(number: u32) -> Arc<Self> {
-        Arc::new(Self { number, state: Mutex::new(State::default()) })
+        let state = Mutex::new(State::default());
+        Arc::new(Self { number, state, vacated: WaitQueue::new() })
     }
 
     /// The group's number: the name of its directory in sysfs.
@@ -96,7 +105,7 @@ impl Group {
         if !owner.is(ctx) {
             return Err(Refusal::OwnedElsewhere { group: self.number });
         }
-        owner.bound.push(Bound { device: Arc::clone(device), ending: false });
+        owner.bound.push(Bound { device: Arc::clone(device), ending: false, vdevice: None });
         Ok(())
     }
 
@@ -109,13 +118,6 @@ impl Group {
             if owner.bound.is_empty() {
                 state.owner = None;
             }
-        }
-    }
-
-    /// Lets nothing new be made for `device` from here on.
-    pub(crate) fn begin_end(&self, device: &Device) {
-        if let Some(bound) = self.state.lock().bound_mut(device) {
-            bound.ending = true;
         }
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct Hwpt {
     iommu: Arc<Iommu>,
     dirty_tracking: bool,
     automatic: bool,
+    /// Whether it may be what a guest's own page tables are nested in.
+    nest_parent: bool,
 }
 
 /// What a page table is made for.
@@ -49,7 +51,8 @@ pub(crate) enum Purpose {
 /// - [`Refusal::ParentMissing`] (`EINVAL`): what to build on.
 /// - on an IOAS: [`Refusal::UnknownFlags`], [`Refusal::Unsupported`] (`EOPNOTSUPP`), then as
 ///   [`Ioas::add_table`] (`EINVAL`, `EADDRINUSE`, `EFAULT`, `ENOMEM`).
-/// - on a page table: [`Refusal::Unsupported`] (`EOPNOTSUPP`); on anything else [`Refusal::OtherType`]
+/// - on a page table: [`Refusal::Unsupported`] (`EOPNOTSUPP`); on a vIOMMU [`Refusal::OtherIommu`]
+///   (`EINVAL`), then [`Refusal::Unsupported`] (`EOPNOTSUPP`); on anything else [`Refusal::OtherType`]
 ///   (`EINVAL`).
 /// - [`Refusal::NoObject`] (`ENOENT`): the fault queue, where one is asked for: there are none.
 /// - [`Refusal::Unreachable`] (`EFAULT`): the answer cannot be written; there is no page table then.
@@ -66,7 +69,13 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
     let ioas = match &*parent {
         Object::Ioas(ioas) => ioas,
         Object::Hwpt(_) => return Err(Refusal::Unsupported { feature: "nested page tables" }),
-        Object::Device(_) => return Err(Refusal::OtherType { id: pt_id }),
+        Object::Viommu(viommu) => {
+            viommu.check_same_iommu(&iommu)?;
+            return Err(Refusal::Unsupported { feature: "page tables of vIOMMUs" });
+        }
+        Object::Device(_) | Object::Vdevice(_) => {
+            return Err(Refusal::OtherType { id: pt_id });
+        }
     };
     check_flags(exchange, iommu.geometry(), flags)?;
     if data_type != 0 {
@@ -130,6 +139,7 @@ impl Hwpt {
                 iommu: Arc::clone(iommu),
                 dirty_tracking: flags & hwpt_flags::DIRTY_TRACKING != 0,
                 automatic,
+                nest_parent: flags & hwpt_flags::NEST_PARENT != 0,
             })
         })
     }
@@ -142,6 +152,11 @@ impl Hwpt {
     /// Whether it goes with its last attachment.
     pub(crate) const fn is_automatic(&self) -> bool {
         self.automatic
+    }
+
+    /// Whether a vIOMMU can be made over it.
+    pub(crate) const fn is_nest_parent(&self) -> bool {
+        self.nest_parent
     }
 
     /// Whether the hardware of a device can walk it.
@@ -171,7 +186,7 @@ impl Kind for Hwpt {
     fn pick(object: &Object) -> Option<Arc<Self>> {
         match object {
             Object::Hwpt(hwpt) => Some(Arc::clone(hwpt)),
-            Object::Device(_) | Object::Ioas(_) => None,
+            Object::Device(_) | Object::Ioas(_) | Object::Vdevice(_) | Object::Viommu(_) => None,
         }
     }
 

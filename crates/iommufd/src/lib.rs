@@ -63,6 +63,8 @@ mod placement;
 mod refusal;
 pub mod registry;
 mod reservations;
+mod vdevice;
+mod viommu;
 
 pub use caller::{
     Caller, FileFault, MemoryGone, PinAccess, PinFault, Pinned, Signal, Source, Unreachable,

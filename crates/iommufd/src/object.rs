@@ -10,6 +10,8 @@ use crate::device::Device;
 use crate::hwpt::Hwpt;
 use crate::ioas::Ioas;
 use crate::registry::{Headed, Header, Held, ReservedId};
+use crate::vdevice::Vdevice;
+use crate::viommu::Viommu;
 use crate::{Context, Refusal};
 
 /// Any object.
@@ -18,6 +20,8 @@ pub(crate) enum Object {
     Device(Arc<Device>),
     Hwpt(Arc<Hwpt>),
     Ioas(Arc<Ioas>),
+    Vdevice(Arc<Vdevice>),
+    Viommu(Arc<Viommu>),
 }
 
 impl Headed for Object {
@@ -26,6 +30,8 @@ impl Headed for Object {
             Self::Device(device) => device.header(),
             Self::Hwpt(hwpt) => hwpt.header(),
             Self::Ioas(ioas) => ioas.header(),
+            Self::Vdevice(vdevice) => vdevice.header(),
+            Self::Viommu(viommu) => viommu.header(),
         }
     }
 }
@@ -37,6 +43,8 @@ impl Object {
             Self::Device(device) => device.destroy(ctx),
             Self::Hwpt(hwpt) => hwpt.destroy(ctx),
             Self::Ioas(ioas) => ioas.destroy(ctx),
+            Self::Vdevice(vdevice) => vdevice.destroy(ctx),
+            Self::Viommu(viommu) => viommu.destroy(ctx),
         }
     }
 }

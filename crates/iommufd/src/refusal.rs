@@ -85,9 +85,21 @@ pub enum Refusal {
     /// The platform does not isolate MSIs (`EPERM`).
     #[error("interrupts of the device's IOMMU are not isolated")]
     MsiNotIsolated,
+    /// The device is bound without a VM, and what is asked for needs one (`EINVAL`).
+    #[error("a vIOMMU of type {viommu_type} needs a VM")]
+    NeedsVm {
+        /// The type.
+        viommu_type: u32,
+    },
     /// Neither reading nor writing was asked for (`EINVAL`).
     #[error("neither readable nor writeable")]
     NoAccess,
+    /// The page table was not made to nest others in it (`EINVAL`).
+    #[error("page table {hwpt} is no nest parent")]
+    NoNestParent {
+        /// The page table.
+        hwpt: u32,
+    },
     /// There is no such object of the type asked for (`ENOENT`).
     #[error("no object {id} of that type")]
     NoObject {
@@ -113,6 +125,12 @@ pub enum Refusal {
         asked: Span,
         /// The area.
         mapped: Span,
+    },
+    /// The device is behind another IOMMU than the vIOMMU is over (`EINVAL`).
+    #[error("the device is not behind the IOMMU of vIOMMU {viommu}")]
+    OtherIommu {
+        /// The vIOMMU.
+        viommu: u32,
     },
     /// The object is of a type that does not serve here (`EINVAL`).
     #[error("object {id} is of another type")]
@@ -222,6 +240,28 @@ pub enum Refusal {
         /// What it lacks.
         feature: &'static str,
     },
+    /// The device has a vdevice already (`EEXIST`).
+    #[error("device {device} has vdevice {vdevice}")]
+    VdeviceExists {
+        /// The device.
+        device: u32,
+        /// What it has.
+        vdevice: u32,
+    },
+    /// Data where the type of vIOMMU has none (`EINVAL`).
+    #[error("{data_len} bytes of data for a vIOMMU that takes none")]
+    ViommuData {
+        /// As asked, in bytes.
+        data_len: u32,
+    },
+    /// The vIOMMU has a device under that number already (`EEXIST`).
+    #[error("vIOMMU {viommu} has a device {virt_id:#x}")]
+    VirtIdTaken {
+        /// The vIOMMU.
+        viommu: u32,
+        /// What the guest was to know the device by.
+        virt_id: u64,
+    },
 }
 
 impl Refusal {
@@ -237,14 +277,18 @@ impl Refusal {
             | Self::Empty
             | Self::Incompatible { .. }
             | Self::Misaligned { .. }
+            | Self::NeedsVm { .. }
             | Self::NoAccess
+            | Self::NoNestParent { .. }
+            | Self::OtherIommu { .. }
             | Self::OtherType { .. }
             | Self::PageSize { .. }
             | Self::ParentMissing { .. }
             | Self::Pin(PinFault::FileRange)
             | Self::Reserved { .. }
             | Self::ShortArgument { .. }
-            | Self::TooLong { .. } => Errno::EINVAL,
+            | Self::TooLong { .. }
+            | Self::ViommuData { .. } => Errno::EINVAL,
             Self::MisalignedArea { .. } | Self::ReservedMapped { .. } => Errno::EADDRINUSE,
             Self::MsiNotIsolated | Self::OwnedElsewhere { .. } => Errno::EPERM,
             Self::NoObject { .. } | Self::NothingMapped { .. } | Self::NotWhole { .. } => {
@@ -252,7 +296,9 @@ impl Refusal {
             }
             Self::NoRoom { .. } => Errno::ENOSPC,
             Self::OutOfIds | Self::Pin(PinFault::Limit) => Errno::ENOMEM,
-            Self::Overlap { .. } => Errno::EEXIST,
+            Self::Overlap { .. } | Self::VdeviceExists { .. } | Self::VirtIdTaken { .. } => {
+                Errno::EEXIST
+            }
             Self::PastTop { .. } => Errno::EOVERFLOW,
             Self::Pin(PinFault::Unmapped | PinFault::DeviceMemory) | Self::Unreachable => {
                 Errno::EFAULT

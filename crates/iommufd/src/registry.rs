@@ -69,6 +69,12 @@ impl Header {
         self.users.inc();
     }
 
+    /// Adds a user unless the object has left the table. The caller keeps the object's memory by other
+    /// means.
+    pub fn try_add_user(&self) -> bool {
+        self.users.inc_not_zero()
+    }
+
     /// Drops a user that is not the last: the last is the table's.
     pub fn drop_user(&self) {
         let was_last = self.users.dec_and_test();
@@ -119,6 +125,21 @@ impl<T: Headed> Held<T> {
     pub fn try_new(object: T) -> Option<Self> {
         if object.header().try_hold() { Some(Self { object }) } else { None }
     }
+
+    /// Turns the hold into one that lasts until [`release_kept`]: whoever keeps it is an object itself.
+    pub fn keep(self) -> T
+    where
+        T: Clone,
+    {
+        let object = self.object.clone();
+        std::mem::forget(self);
+        object
+    }
+}
+
+/// Gives back what [`Held::keep`] took. Called once for each.
+pub fn release_kept(object: &impl Headed) {
+    object.header().release();
 }
 
 impl<T: Headed> Deref for Held<T> {

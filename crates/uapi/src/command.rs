@@ -233,10 +233,10 @@ commands! {
             Extensible(FaultAlloc ..= out_fault_fd);
         0x8f IOMMU_IOAS_MAP_FILE IoasMapFile quick served ALL
             Extensible(IoasMapFile ..= iova);
-        0x90 IOMMU_VIOMMU_ALLOC ViommuAlloc waits hole ALL
+        0x90 IOMMU_VIOMMU_ALLOC ViommuAlloc waits served ALL
             Extensible(ViommuAlloc ..= out_viommu_id);
         /// Where the profile binds here, waits for the device.
-        0x91 IOMMU_VDEVICE_ALLOC VdeviceAlloc waits hole ALL
+        0x91 IOMMU_VDEVICE_ALLOC VdeviceAlloc waits served ALL
             Extensible(VdeviceAlloc ..= virt_id);
         /// Takes every address space of the context.
         0x92 IOMMU_IOAS_CHANGE_PROCESS IoasChangeProcess waits hole ALL

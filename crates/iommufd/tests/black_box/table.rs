@@ -71,6 +71,8 @@ fn the_commands_of_this_crate_are_served() {
         CommandId::HwptAlloc,
         CommandId::GetHwInfo,
         CommandId::IoasMapFile,
+        CommandId::ViommuAlloc,
+        CommandId::VdeviceAlloc,
     ];
     assert_eq!(ids, expected);
 }

@@ -1,0 +1,150 @@
+//! The VIOMMU object: a guest's view of an IOMMU, and `IOMMU_VIOMMU_ALLOC`.
+//!
+//! It is made over a page table that others can be nested in, and holds the VM whose guest looks at it: the
+//! one that the device it was made for is linked with. What a type adds, nested page tables and events, is
+//! deliberately absent: a vIOMMU is what vdevices are made behind.
+//!
+//! Takes OBJECTS, a leaf, for the guest's numbers. Source: [uapi/iommufd.h]; the type of confidential guests
+//! [tsm-rfc-v5], [tsm-rfc-v7].
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use sync::{Mutex, rank};
+use uapi::Profile;
+use uapi::iommufd::{ViommuAlloc, viommu_type};
+
+use crate::device::Device;
+use crate::dispatch::Exchange;
+use crate::hwpt::Hwpt;
+use crate::object::{Kind, Object, Pending};
+use crate::registry::{Headed, Header};
+use crate::{Context, Iommu, Refusal};
+
+/// A guest's view of an IOMMU.
+pub(crate) struct Viommu {
+    header: Header,
+    /// What it is over. The vIOMMU is a user of it until destroyed.
+    hwpt: Arc<Hwpt>,
+    iommu: Arc<Iommu>,
+    /// What the guest knows the devices behind it by. Each of their vdevices is a user of the vIOMMU.
+    virt_ids: Mutex<rank::Objects, BTreeSet<u64>>,
+}
+
+/// Makes a vIOMMU over a page table: `IOMMU_VIOMMU_ALLOC`. The reserved field is not looked at.
+///
+/// # Errors
+/// In this order:
+/// - [`Refusal::UnknownFlags`] (`EOPNOTSUPP`): any flag.
+/// - [`Refusal::Unsupported`] (`EOPNOTSUPP`): type 0.
+/// - [`Refusal::NoObject`] (`ENOENT`): the device.
+/// - [`Refusal::Unsupported`] (`EOPNOTSUPP`): a type that this IOMMU does not have in this profile.
+/// - [`Refusal::NoObject`] (`ENOENT`): the page table.
+/// - [`Refusal::NoNestParent`] (`EINVAL`)
+/// - [`Refusal::Incompatible`] (`EINVAL`): the page table is not for this device's IOMMU.
+/// - [`Refusal::ViommuData`] (`EINVAL`): no type here has data.
+/// - [`Refusal::OutOfIds`] (`ENOMEM`)
+/// - [`Refusal::Unreachable`] (`EFAULT`): the answer cannot be written; there is no vIOMMU then.
+pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Refusal> {
+    let mut argument: ViommuAlloc = exchange.argument();
+    exchange.refuse_flags(argument.flags, 0)?;
+    let unsupported = Err(Refusal::Unsupported { feature: "vIOMMUs of that type" });
+    if argument.r#type == viommu_type::DEFAULT {
+        return unsupported;
+    }
+    // The device itself is let go at once: its end must not wait for the client's memory.
+    let iommu = Arc::clone(ctx.get::<Device>(argument.dev_id)?.endpoint().iommu());
+    if !is_supported(ctx.profile(), argument.r#type) {
+        return unsupported;
+    }
+    let hwpt = ctx.get::<Hwpt>(argument.hwpt_id)?;
+    if !hwpt.is_nest_parent() {
+        return Err(Refusal::NoNestParent { hwpt: argument.hwpt_id });
+    }
+    hwpt.check_suits(&iommu)?;
+    if argument.data_len != 0 {
+        return Err(Refusal::ViommuData { data_len: argument.data_len });
+    }
+    let pending = Viommu::build(ctx, &hwpt, iommu)?;
+    argument.out_viommu_id = pending.header().id();
+    exchange.respond(&argument)?;
+    pending.publish();
+    Ok(())
+}
+
+/// Whether the IOMMU has vIOMMUs of a type, as programs of `profile` know it.
+fn is_supported(profile: Profile, viommu_type: u32) -> bool {
+    match viommu_type {
+        viommu_type::ARM_SMMUV3 => true,
+        viommu_type::ARM_REALM_SMMUV3 => profile != Profile::Linux73,
+        _ => false,
+    }
+}
+
+impl Viommu {
+    fn build<'c>(
+        ctx: &'c Context,
+        hwpt: &Arc<Hwpt>,
+        iommu: Arc<Iommu>,
+    ) -> Result<Pending<'c, Self>, Refusal> {
+        Pending::build(ctx, |header| {
+            hwpt.header().add_user();
+            let virt_ids = Mutex::new(BTreeSet::new());
+            Ok(Self { header, hwpt: Arc::clone(hwpt), iommu, virt_ids })
+        })
+    }
+
+    /// Whether a device behind `iommu` can be behind it.
+    ///
+    /// # Errors
+    /// [`Refusal::OtherIommu`] (`EINVAL`).
+    pub(crate) fn check_same_iommu(&self, iommu: &Arc<Iommu>) -> Result<(), Refusal> {
+        if Arc::ptr_eq(&self.iommu, iommu) {
+            Ok(())
+        } else {
+            Err(Refusal::OtherIommu { viommu: self.header.id() })
+        }
+    }
+
+    /// Gives a device the number that the guest will know it by. Called under GROUP.
+    ///
+    /// # Errors
+    /// [`Refusal::VirtIdTaken`] (`EEXIST`).
+    pub(crate) fn take_virt_id(&self, virt_id: u64) -> Result<(), Refusal> {
+        if self.virt_ids.lock().insert(virt_id) {
+            Ok(())
+        } else {
+            Err(Refusal::VirtIdTaken { viommu: self.header.id(), virt_id })
+        }
+    }
+
+    /// Undoes [`take_virt_id`](Self::take_virt_id).
+    pub(crate) fn free_virt_id(&self, virt_id: u64) {
+        self.virt_ids.lock().remove(&virt_id);
+    }
+}
+
+impl Headed for Viommu {
+    fn header(&self) -> &Header {
+        &self.header
+    }
+}
+
+impl Kind for Viommu {
+    fn wrap(this: Arc<Self>) -> Object {
+        Object::Viommu(this)
+    }
+
+    fn pick(object: &Object) -> Option<Arc<Self>> {
+        match object {
+            Object::Viommu(viommu) => Some(Arc::clone(viommu)),
+            Object::Device(_) | Object::Hwpt(_) | Object::Ioas(_) | Object::Vdevice(_) => None,
+        }
+    }
+
+    /// Leaves the page table.
+    fn destroy(&self, _: &Context) {
+        self.hwpt.header().drop_user();
+        self.header.end();
+    }
+}
