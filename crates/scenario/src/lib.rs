@@ -1,0 +1,17 @@
+//! Scenarios: a few threads that make calls on device files, told in words, and what may come out.
+//!
+//! [`words`] is the one table of calls; [`script`] is the form on one line, [`file`](mod@file) the form in
+//! TOML; [`call_memory`] is what a client of this process brings to a call. Mistakes carry line and column.
+
+#![forbid(unsafe_code)]
+
+pub mod call_memory;
+pub mod file;
+mod mistake;
+pub mod script;
+pub mod words;
+
+pub use file::{Scenario, Verdict};
+pub use mistake::Mistake;
+pub use script::{Outcome, Step, Threads};
+pub use words::{Call, Object, Verb, WordError};
