@@ -203,6 +203,10 @@ impl Ownership {
 }
 
 impl State {
+    fn bound(&self, device: &Device) -> Option<&Bound> {
+        self.owner.as_ref()?.bound.iter().find(|bound| std::ptr::eq(&*bound.device, device))
+    }
+
     fn bound_mut(&mut self, device: &Device) -> Option<&mut Bound> {
         let bound = &mut self.owner.as_mut()?.bound;
         bound.iter_mut().find(|bound| std::ptr::eq(&*bound.device, device))

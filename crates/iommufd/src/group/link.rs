@@ -105,9 +105,8 @@ impl Group {
 
     /// Returns when `device` has no vdevice.
     pub(crate) fn wait_without_vdevice(&self, device: &Device) {
-        let has_one = |state: &mut State| {
-            state.bound_mut(device).is_some_and(|bound| bound.vdevice.is_some())
-        };
+        let has_one =
+            |state: &State| state.bound(device).is_some_and(|bound| bound.vdevice.is_some());
         drop(self.vacated.wait_while(self.state.lock(), has_one));
     }
 
