@@ -32,6 +32,7 @@
 //!                     Pages      one pinned range
 //! TsmRegistry                tsm: function to connection; under no vfio or iommufd lock
 //!   Dsm                      tsm: who owns a device's exchange slot
+//!     TsmFaults              tsm: the faults on demand of one function
 //! Function                   a device model's registers; inside any of the above
 //!   Objects                  id to object: a leaf, nothing is taken inside it
 //!     Grace                  inside `Epoch`: who is waiting for readers

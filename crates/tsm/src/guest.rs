@@ -1,0 +1,124 @@
+//! What a VMM asks of a TSM on behalf of its guest.
+//!
+//! Takes no lock. Sources: IOMMU_VDEVICE_TSM_REQ as posted in June 2026 (operations, architectures),
+//! the arm64 uAPI `rmi-da.h` of the same tree (payloads), the RFC's v5 (scopes).
+
+use std::fmt;
+
+/// A request, as it came.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestRequest<'a> {
+    /// Whose payloads these are.
+    pub arch: Arch,
+    /// What is asked.
+    pub op: Op,
+    /// The payload.
+    pub request: &'a [u8],
+    /// Bytes of room for the answer.
+    pub response_room: u32,
+}
+
+/// What a request got.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GuestResponse {
+    /// The answer, at most as long as there was room.
+    pub bytes: Vec<u8>,
+    /// Bytes of the request that were used.
+    pub consumed: u32,
+    /// The TSM's own code: zero where it has nothing to add.
+    pub code: u64,
+}
+
+/// A confidential-computing architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Arch {
+    /// Arm CCA.
+    Cca,
+    /// AMD SEV-TIO.
+    Sev,
+    /// Intel TDX Connect.
+    Tdx,
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// VALIDATE_MMIO: maps device memory as the guest's own.
+    ValidateMmio,
+    /// SET_TDI_STATE: locks, runs or unlocks the TDI.
+    SetTdiState,
+    /// SEV_ENABLE_DMA: lets the TDI reach the guest's private memory.
+    SevEnableDma,
+    /// SEV_DISABLE_DMA: ends that.
+    SevDisableDma,
+    /// READ_OBJECT: a part of an evidence object.
+    ReadObject,
+    /// REGEN_OBJECT: makes an evidence object afresh.
+    RegenObject,
+    /// OBJECT_INFO: bytes of an evidence object.
+    ObjectInfo,
+    /// The TDI's state, asked of the device: TDX's host request GET_STATE.
+    GetState,
+    /// A request by scope, as in the RFC's v5.
+    Scope(u32),
+}
+
+impl Op {
+    /// SCOPE_INFO: what the TDI is.
+    pub const SCOPE_INFO: u32 = 0;
+    /// SCOPE_STATE_CHANGE.
+    pub const SCOPE_STATE_CHANGE: u32 = 1;
+}
+
+/// A kind of evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum ObjectKind {
+    /// SPDM version, capabilities and algorithms.
+    Vca = 0,
+    /// The certificate chain.
+    Certificate = 1,
+    /// Measurements.
+    Measurement = 2,
+    /// The interface report.
+    InterfaceReport = 3,
+}
+
+impl ObjectKind {
+    /// All, by number.
+    pub const ALL: [Self; 4] =
+        [Self::Vca, Self::Certificate, Self::Measurement, Self::InterfaceReport];
+
+    /// The kind of a number.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u32 == number)
+    }
+}
+
+impl fmt::Display for ObjectKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vca => "VCA",
+            Self::Certificate => "CERT",
+            Self::Measurement => "MEASUREMENT",
+            Self::InterfaceReport => "INTERFACE_REPORT",
+        })
+    }
+}
+
+/// A virtual machine, told from every other that ever was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VmId(pub u64);
+
+/// The memory of the client that asks.
+pub trait Memory {
+    /// Copies from it, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Unreachable`] (`EFAULT`) where a byte cannot be read.
+    fn read(&self, at: u64, into: &mut [u8]) -> Result<(), Unreachable>;
+}
+
+/// The client's memory could not be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreachable;
