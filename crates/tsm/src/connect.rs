@@ -15,7 +15,6 @@ use std::sync::Arc;
 use pci::Address;
 
 use crate::bind::{Told, Unbound, unbind_now};
-use crate::fault::Board;
 use crate::line::{Call, Claimed, Line, Place, Record, Turn};
 use crate::registry::Found;
 use crate::{Counters, Failure, FunctionFacts, Notice, Refusal, Registry};
@@ -37,7 +36,7 @@ impl Registry {
     /// - [`Refusal::Cancelled`] – it was disconnected or removed meanwhile (`EINTR`).
     /// - What the device answers; the function is then as it was.
     pub fn connect(&self, function: Address, written: &[u8]) -> Result<(), Refusal> {
-        let (line, facts, faults) = self.reserve(function, written)?;
+        let Found { line, facts, faults } = self.reserve(function, written)?;
         let opened = line.backend.open(&facts);
         let Ok(opened) = opened else {
             self.withdraw(&line);
@@ -187,11 +186,7 @@ impl Registry {
     }
 
     /// The checks of connect, and the connection that is to be made, published.
-    fn reserve(
-        &self,
-        function: Address,
-        written: &[u8],
-    ) -> Result<(Arc<Line>, FunctionFacts, Option<Arc<Board>>), Refusal> {
+    fn reserve(&self, function: Address, written: &[u8]) -> Result<Found, Refusal> {
         let mut table = self.table();
         table.connectable(function)?;
         let tsm = number(written).ok_or(Refusal::BadName)?;
@@ -206,7 +201,7 @@ impl Registry {
         }
         let line = self.new_line(tsm, entry.facts, backend);
         entry.line = Some(Arc::clone(&line));
-        Ok((line, entry.facts, entry.faults.clone()))
+        Ok(Found { line, facts: entry.facts, faults: entry.faults.clone() })
     }
 
     /// Takes back what connect did, as far as it came.

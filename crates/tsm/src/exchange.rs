@@ -5,13 +5,13 @@
 //! call up; the latter two abort the transport. An answer that comes after that is dropped: a
 //! [`Reply`] knows the claim of the slot and the message that it belongs to.
 //!
-//! Takes [`rank::Dsm`](sync::rank::Dsm) to leave and to find an answer; holds nothing while the
+//! Takes [`rank::Dsm`] to leave and to find an answer; holds nothing while the
 //! transport is called.
 
 use std::fmt;
 use std::sync::Arc;
 
-use sync::Deadline;
+use sync::{Deadline, Guard, rank};
 use tdisp::exchange::ErrorResponse;
 use tdisp::payload::{self, ProtocolId};
 use tdisp::{ErrorCode, Header};
@@ -127,7 +127,7 @@ impl<'a> Exchange<'a> {
     /// [`Refusal::TimedOut`], [`Refusal::Cancelled`], of unknown effect.
     pub fn pause(&mut self, ms: u64) -> Result<(), Failure> {
         let due = self.line.timers().arm(ms, self.line.changed());
-        self.sleep(|_| due.fired())
+        self.sleep(|_| due.fired()).map(drop)
     }
 
     /// What strikes a bind as a whole.
@@ -183,21 +183,22 @@ impl<'a> Exchange<'a> {
     }
 
     fn wait(&mut self, message: u64) -> Result<Vec<u8>, Failure> {
-        let mut found = None;
-        self.sleep(|record| {
-            found = record.take_answer(message);
-            found.is_some()
-        })?;
+        let mut record = self.sleep(|record| record.has_answer(message))?;
+        let answer = record.take_answer();
+        drop(record);
         self.stalled = false;
-        found.ok_or(Failure::unknown(Refusal::TimedOut))
+        answer.ok_or(Failure::unknown(Refusal::TimedOut))
     }
 
     /// Sleeps until `done`, the deadline, or until the call is given up.
-    fn sleep(&mut self, mut done: impl FnMut(&mut Record) -> bool) -> Result<(), Failure> {
+    fn sleep(
+        &mut self,
+        done: impl Fn(&Record) -> bool,
+    ) -> Result<Guard<'a, rank::Dsm, Record>, Failure> {
         self.patience.arm(self.line);
         let mut outcome = Ok(());
         let (patience, may_give_up) = (&self.patience, self.may_give_up);
-        let must_wait = |record: &mut Record| {
+        let must_wait = |record: &Record| {
             if done(record) {
                 return false;
             }
@@ -208,9 +209,14 @@ impl<'a> Exchange<'a> {
             }
             outcome.is_ok()
         };
-        let record = self.line.lock();
-        drop(self.line.changed().wait_while(record, must_wait));
-        outcome.map_err(|refusal| self.give_up(refusal))
+        let record = self.line.changed().wait_while(self.line.lock(), must_wait);
+        match outcome {
+            Ok(()) => Ok(record),
+            Err(refusal) => {
+                drop(record);
+                Err(self.give_up(refusal))
+            }
+        }
     }
 
     fn give_up(&mut self, refusal: Refusal) -> Failure {

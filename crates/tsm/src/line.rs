@@ -213,7 +213,7 @@ impl Line {
             record.count_waiting(call.urgent, false);
         }
         let taken = if verdict.is_none() { record.take(call) } else { None };
-        let Some((claim, session, transport)) = taken else {
+        let Some((claim, Opened { session, transport })) = taken else {
             // An urgent call held others back that nobody else will wake.
             let wake = call.urgent && record.waiting > 0;
             drop(record);
@@ -341,12 +341,14 @@ impl Record {
         self.owner.as_ref().is_some_and(|owner| owner.given_up)
     }
 
-    /// Takes the answer to a message, once it has arrived.
-    pub(crate) fn take_answer(&mut self, message: u64) -> Option<Vec<u8>> {
-        let answer = self.answer.as_ref().filter(|answer| answer.message == message)?;
-        if answer.due.as_ref().is_some_and(|due| !due.fired()) {
-            return None;
-        }
+    /// Whether the answer to a message has arrived.
+    pub(crate) fn has_answer(&self, message: u64) -> bool {
+        let answer = self.answer.as_ref().filter(|answer| answer.message == message);
+        answer.is_some_and(|answer| answer.due.as_ref().is_none_or(Deadline::fired))
+    }
+
+    /// Takes the answer that has arrived.
+    pub(crate) fn take_answer(&mut self) -> Option<Vec<u8>> {
         self.answer.take().map(|answer| answer.bytes)
     }
 
@@ -390,7 +392,7 @@ impl Record {
         }
     }
 
-    fn take(&mut self, call: &Call<'_>) -> Option<(u64, Box<dyn Session>, Arc<dyn Transport>)> {
+    fn take(&mut self, call: &Call<'_>) -> Option<(u64, Opened)> {
         if self.ended {
             return None;
         }
@@ -405,7 +407,7 @@ impl Record {
             urgent: call.urgent,
             given_up: false,
         });
-        Some((self.claims, session, transport))
+        Some((self.claims, Opened { session, transport }))
     }
 }
 
