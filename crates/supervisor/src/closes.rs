@@ -2,12 +2,14 @@
 //!
 //! The kernel queues an inotify event before the `close`, `munmap`, exec or exit returns that gave up the
 //! last reference to the program's open description. Whoever serves a request first takes what is
-//! queued and completes those releases, so that nothing a program does after a close can overtake it.
+//! queued and sees to it that those releases complete, so that nothing a program does after a close can
+//! overtake it. A release that may wait for a device is left to threads of its own, and only calls that
+//! could tell wait for it ([`reach`](crate::reach)).
 //!
 //! A program can open the same memfd again through `/proc/PID/fd`; then a close may not be the last,
 //! and the files of all processes are searched. The same search serves where the kernel had to drop
-//! events, which it says. One lock, `state`, held while releases run: a second server waits for those
-//! begun by a first. No command runs under it.
+//! events, which it says. One lock, `state`, held while a [`Release`] is asked for its reach; releases run
+//! outside it.
 //!
 //! Source: inotify(7).
 
@@ -17,21 +19,46 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 
 use crate::process::Identity;
+use crate::reach::{Reach, Touch};
 
 /// Room for a hundred events.
 const EVENT_BYTES: usize = 4096;
+/// How long a call that itself waits for a device is held up by a release: long enough for the
+/// release to have begun, so that what it takes down is no longer found.
+const BEGINNING: Duration = Duration::from_millis(5);
 
 /// Watches files for their last close.
 #[derive(Debug)]
 pub(crate) struct Closes {
     inotify: OwnedFd,
-    state: Mutex<HashMap<i32, Watch>>,
+    /// Readable where slow releases wait for somebody to begin them.
+    left: OwnedFd,
+    state: Mutex<State>,
+    /// A release has ended.
+    settled: Condvar,
+}
+
+/// Releases files.
+pub(crate) trait Release {
+    /// What the release of a file will change. Called under the lock of [`Closes`].
+    fn reach(&self, identity: Identity) -> Reach;
+
+    /// Releases it.
+    fn release(&self, identity: Identity);
+}
+
+#[derive(Debug, Default)]
+struct State {
+    watches: HashMap<i32, Watch>,
+    /// Those that have not ended, in the order of the closes.
+    releases: Vec<Pending>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +68,13 @@ struct Watch {
     opened_again: bool,
 }
 
+#[derive(Debug)]
+struct Pending {
+    identity: Identity,
+    reach: Reach,
+    begun: bool,
+}
+
 impl Closes {
     /// A watcher of nothing yet.
     ///
@@ -48,7 +82,8 @@ impl Closes {
     /// `EMFILE` – the user has as many inotify instances as `fs.inotify.max_user_instances` allows.
     pub(crate) fn new() -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        Ok(Self { inotify, state: Mutex::default() })
+        let left = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { inotify, left, state: Mutex::default(), settled: Condvar::new() })
     }
 
     /// Watches a file of ours. Opens before this are not seen.
@@ -60,45 +95,107 @@ impl Closes {
         let events = WatchFlags::CLOSE | WatchFlags::OPEN;
         let mut state = self.lock();
         let number = inotify::add_watch(&self.inotify, path, events)?;
-        state.insert(number, Watch { identity, opened_again: false });
+        state.watches.insert(number, Watch { identity, opened_again: false });
         Ok(())
     }
 
-    /// Calls `release` for each file that has been closed, and returns when those releases, and all
-    /// that others began before, are complete. Calls `before_waiting` before it waits for others.
+    /// Releases what has been closed, and returns when every release that a call about `touch` could
+    /// miss has ended, whoever began it. Calls `before_waiting` before it waits for others.
     pub(crate) fn complete(
         &self,
+        releaser: &impl Release,
+        touch: Touch,
         before_waiting: impl FnOnce(),
-        mut release: impl FnMut(Identity),
     ) {
-        let mut state = match self.state.try_lock() {
-            Ok(state) => state,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                before_waiting();
-                self.lock()
-            }
-        };
+        let mut state = self.lock();
+        self.take(&mut state, releaser);
+        if state.releases.is_empty() {
+            return;
+        }
+        let here = |pending: &Pending| !pending.reach.slow || pending.reach.meets(touch);
+        let mut before_waiting = Some(before_waiting);
+        let mut given_up = None;
         loop {
-            let taken = self.take(&mut state);
-            for &identity in &taken.closed {
-                release(identity);
+            let may_begin = |pending: &Pending| match touch {
+                Touch::Waiting(_) => !pending.reach.slow,
+                _ => here(pending),
+            };
+            if let Some(identity) = begin(&mut state, may_begin) {
+                drop(state);
+                releaser.release(identity);
+                state = self.end(identity);
+                continue;
             }
+            self.announce(&state);
+            if !state.releases.iter().any(here) {
+                return;
+            }
+            if let Some(before_waiting) = before_waiting.take() {
+                drop(state);
+                before_waiting();
+                state = self.lock();
+                continue;
+            }
+            let wait = match touch {
+                Touch::Waiting(_) => {
+                    let until = *given_up.get_or_insert_with(|| Instant::now() + BEGINNING);
+                    until.saturating_duration_since(Instant::now())
+                }
+                _ => Duration::MAX,
+            };
+            if wait.is_zero() {
+                return;
+            }
+            state = self.wait_settled(state, wait);
+        }
+    }
+
+    /// Releases whatever is closed from now on, for as long as this process lives. `help` is asked for
+    /// another thread that calls [`release_left`](Self::release_left), where one release may hold up
+    /// another.
+    pub(crate) fn serve(&self, releaser: &impl Release, help: &dyn Fn()) -> ! {
+        loop {
+            let mut sources =
+                [PollFd::new(&self.inotify, PollFlags::IN), PollFd::new(&self.left, PollFlags::IN)];
+            // Interrupted is as good as queued.
+            let _ = poll(&mut sources, None);
+            let _ = rustix::io::read(&self.left, &mut [0; 8]);
+            self.take(&mut self.lock(), releaser);
+            self.release_left(releaser, help);
+        }
+    }
+
+    /// Begins releases that nobody has begun, until there are none, and completes them.
+    pub(crate) fn release_left(&self, releaser: &impl Release, help: &dyn Fn()) {
+        let mut state = self.lock();
+        while let Some(identity) = begin(&mut state, |_| true) {
+            let more = state.releases.iter().any(|pending| !pending.begun);
+            drop(state);
+            if more {
+                help();
+            }
+            releaser.release(identity);
+            state = self.end(identity);
+        }
+    }
+
+    /// Takes every event that is queued.
+    fn take(&self, state: &mut State, releaser: &impl Release) {
+        loop {
+            let taken = self.take_buffer(&mut state.watches);
+            state.releases.extend(taken.closed.into_iter().map(|identity| Pending {
+                identity,
+                reach: releaser.reach(identity),
+                begun: false,
+            }));
             if !taken.more {
                 return;
             }
         }
     }
 
-    /// Returns when something is queued.
-    pub(crate) fn wait(&self) {
-        let mut source = [PollFd::new(&self.inotify, PollFlags::IN)];
-        // Interrupted is as good as queued.
-        let _ = poll(&mut source, None);
-    }
-
     /// Takes one buffer of events.
-    fn take(&self, watches: &mut HashMap<i32, Watch>) -> Taken {
+    fn take_buffer(&self, watches: &mut HashMap<i32, Watch>) -> Taken {
         let mut buffer = [MaybeUninit::uninit(); EVENT_BYTES];
         let mut reader = Reader::new(&self.inotify, &mut buffer);
         let mut taken = Taken::default();
@@ -112,9 +209,40 @@ impl Closes {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<i32, Watch>> {
+    /// Wakes the thread that serves, if something is left to it.
+    fn announce(&self, state: &State) {
+        if state.releases.iter().any(|pending| !pending.begun) {
+            // Full, it has been told.
+            let _ = rustix::io::write(&self.left, &1_u64.to_ne_bytes());
+        }
+    }
+
+    fn end(&self, identity: Identity) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        state.releases.retain(|pending| pending.identity != identity);
+        self.settled.notify_all();
+        state
+    }
+
+    fn wait_settled<'s>(
+        &self,
+        state: MutexGuard<'s, State>,
+        longest: Duration,
+    ) -> MutexGuard<'s, State> {
+        let woken = self.settled.wait_timeout(state, longest);
+        woken.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Marks the first release that fits as begun.
+fn begin(state: &mut State, fits: impl Fn(&Pending) -> bool) -> Option<Identity> {
+    let pending = state.releases.iter_mut().find(|pending| !pending.begun && fits(pending))?;
+    pending.begun = true;
+    Some(pending.identity)
 }
 
 /// What a buffer of events said.
@@ -212,10 +340,78 @@ mod tests {
         (memfd, theirs, identity)
     }
 
+    /// Notes what is released; those of `slow` count as slow ones about device 1.
+    #[derive(Default)]
+    struct Log {
+        released: Mutex<Vec<Identity>>,
+        slow: Vec<Identity>,
+    }
+
+    impl Release for Log {
+        fn reach(&self, identity: Identity) -> Reach {
+            Reach::of_itself(self.slow.contains(&identity))
+        }
+
+        fn release(&self, identity: Identity) {
+            self.released.lock().unwrap().push(identity);
+        }
+    }
+
     fn completed(closes: &Closes) -> Vec<Identity> {
-        let mut all = vec![];
-        closes.complete(|| (), |identity| all.push(identity));
-        all
+        let log = Log::default();
+        closes.complete(&log, Touch::Nothing, || ());
+        log.released.into_inner().unwrap()
+    }
+
+    #[test]
+    fn a_slow_release_is_left_to_others_by_calls_that_it_does_not_concern() {
+        let closes = Closes::new().unwrap();
+        let (_memfd, theirs, identity) = watched(&closes);
+        let (_other_memfd, others, other) = watched(&closes);
+        let log = Log { slow: vec![identity], ..Log::default() };
+        drop((theirs, others));
+        closes.complete(&log, Touch::Nothing, || ());
+        assert_eq!(*log.released.lock().unwrap(), [other]);
+        let mut left = [0; 8];
+        assert_eq!(rustix::io::read(&closes.left, &mut left), Ok(8), "somebody is told");
+        closes.complete(&log, Touch::All, || ());
+        assert_eq!(*log.released.lock().unwrap(), [other, identity]);
+        closes.release_left(&log, &|| ());
+        assert_eq!(log.released.lock().unwrap().len(), 2, "once");
+    }
+
+    #[test]
+    fn a_call_waits_for_a_release_that_concerns_it_and_others_do_not() {
+        struct Gate(Identity, std::sync::Barrier, std::sync::Barrier);
+        impl Release for Gate {
+            fn reach(&self, _: Identity) -> Reach {
+                Reach::of_itself(true)
+            }
+            fn release(&self, identity: Identity) {
+                assert_eq!(identity, self.0);
+                self.1.wait();
+                self.2.wait();
+            }
+        }
+        let closes = Closes::new().unwrap();
+        let (_memfd, theirs, identity) = watched(&closes);
+        let gate = Gate(identity, std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+        drop(theirs);
+        closes.take(&mut closes.lock(), &gate);
+        std::thread::scope(|scope| {
+            scope.spawn(|| closes.release_left(&gate, &|| ()));
+            gate.1.wait();
+            closes.complete(&gate, Touch::Nothing, || panic!("waits for nobody"));
+            let concerned = scope.spawn(|| {
+                let mut passed = false;
+                closes.complete(&gate, Touch::All, || passed = true);
+                assert!(passed, "told before it waits");
+            });
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(!concerned.is_finished());
+            gate.2.wait();
+        });
+        assert!(closes.lock().releases.is_empty());
     }
 
     #[test]
@@ -267,7 +463,7 @@ mod tests {
         let (_memfd, theirs, identity) = watched(&closes);
         drop(theirs);
         let mut taken = Taken::default();
-        taken.note(&mut closes.lock(), -1, ReadFlags::QUEUE_OVERFLOW);
+        taken.note(&mut closes.lock().watches, -1, ReadFlags::QUEUE_OVERFLOW);
         assert_eq!(taken.closed, [identity]);
     }
 }

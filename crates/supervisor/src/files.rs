@@ -1,18 +1,19 @@
 //! The open files we serve, found by what they are and not by number.
 //!
 //! Each has a memfd of its own. The program holds a second open description of it, and when that is
-//! gone (`closes`) the file is released: from then on no command starts on it, those running are waited
-//! for, and only then is the object behind it let go.
+//! gone (`closes`) the file is released: from then on no command starts on it, those running are
+//! cancelled and waited for, and only then is the object behind it let go.
 //!
-//! Two locks, leaves: the table, and each file's gate.
+//! One lock, a leaf: the table. Waiting goes through `sync`, which tells it to the listeners.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use iommufd::Context;
 use rustix::fs::OFlags;
+use sync::{Refcount, WaitQueue};
 use vfio::DeviceFile;
 
 use crate::observer::OpenFile;
@@ -98,14 +99,14 @@ impl Files {
         table.get(&identity).cloned()
     }
 
-    /// Takes a file out, and returns once no command runs on it or can start.
+    /// Takes a file out, and lets no command start on it any more.
     pub(crate) fn remove(&self, identity: Identity) -> Option<Arc<File>> {
         let removed = {
             let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
             table.remove(&identity)
         };
         if let Some(file) = &removed {
-            file.gate.close();
+            file.gate.shut();
         }
         removed
     }
@@ -135,54 +136,62 @@ impl File {
     pub(crate) fn begin(&self) -> Option<Running<'_>> {
         self.gate.enter()
     }
+
+    /// Whether a command runs on it.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.gate.is_busy()
+    }
+
+    /// Returns once no command runs on a file that was taken out.
+    pub(crate) fn outwait_commands(&self) {
+        self.gate.wait_empty();
+    }
 }
 
-/// Counts the commands that run on a file.
-#[derive(Default)]
+/// Counts the commands that run on a file, and one for the file itself while it is open.
 struct Gate {
-    state: Mutex<GateState>,
-    empty: Condvar,
-}
-
-#[derive(Default)]
-struct GateState {
-    running: usize,
-    closed: bool,
+    running: Refcount,
+    empty: WaitQueue,
 }
 
 /// A command runs on a file for as long as this lives.
 pub(crate) struct Running<'f>(&'f Gate);
 
+impl Default for Gate {
+    fn default() -> Self {
+        Self { running: Refcount::new(1), empty: WaitQueue::new() }
+    }
+}
+
 impl Gate {
     fn enter(&self) -> Option<Running<'_>> {
-        let mut state = self.lock();
-        if state.closed {
-            return None;
-        }
-        state.running += 1;
-        Some(Running(self))
+        self.running.inc_not_zero().then(|| Running(self))
     }
 
-    fn close(&self) {
-        let mut state = self.lock();
-        state.closed = true;
-        while state.running > 0 {
-            state = self.empty.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+    fn is_busy(&self) -> bool {
+        self.running.read() > 1
     }
 
-    fn lock(&self) -> MutexGuard<'_, GateState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Called once. What enters while something still runs inside is waited for too; nobody finds the
+    /// file any more, so that it cannot go on for ever.
+    fn shut(&self) {
+        self.leave();
+    }
+
+    fn wait_empty(&self) {
+        self.empty.wait_zero(&self.running);
+    }
+
+    fn leave(&self) {
+        if self.running.dec_and_test() {
+            self.empty.wake_all();
+        }
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.running -= 1;
-        if state.running == 0 && state.closed {
-            self.0.empty.notify_all();
-        }
+        self.0.leave();
     }
 }
 
@@ -190,20 +199,23 @@ impl Drop for Running<'_> {
 mod tests {
     use super::*;
     use std::thread;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     #[test]
-    fn closing_waits_for_what_runs_and_lets_nothing_begin() {
+    fn what_runs_is_waited_for_and_then_nothing_begins() {
         let gate = Gate::default();
         let running = gate.enter().unwrap();
+        assert!(gate.is_busy());
+        gate.shut();
         thread::scope(|scope| {
-            let closing = scope.spawn(|| gate.close());
-            while !gate.lock().closed {
-                thread::sleep(Duration::from_millis(1));
-            }
-            assert!(gate.enter().is_none());
-            assert!(!closing.is_finished());
+            let waiting = scope.spawn(|| {
+                gate.wait_empty();
+                Instant::now()
+            });
+            thread::sleep(Duration::from_millis(20));
+            let left = Instant::now();
             drop(running);
+            assert!(waiting.join().unwrap() >= left);
         });
         assert!(gate.enter().is_none());
     }

@@ -5,13 +5,15 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use host::notify::Listener;
 use iommufd::Counts;
 use rustix::process::Pid;
 use uapi::Profile;
+use vfio::DeviceFile;
 
-use crate::closes::Closes;
+use crate::closes::{Closes, Release};
 use crate::descendants;
 use crate::eventfds::Eventfds;
 use crate::files::{File, Files, Object};
@@ -19,6 +21,7 @@ use crate::machine::Machine;
 use crate::observer::{Left, Observer};
 use crate::overlay::Overlay;
 use crate::process::{Identity, Tasks};
+use crate::reach::{Place, Reach, Touch};
 
 /// The front end of one run.
 pub(crate) struct FrontEnd {
@@ -38,26 +41,37 @@ pub(crate) struct FrontEnd {
 }
 
 impl FrontEnd {
-    /// Completes the release of every file that has been closed. Calls `before_waiting` where
-    /// releases that another thread has begun are still running.
-    pub(crate) fn complete_closes(&self, before_waiting: impl FnOnce()) {
-        self.closes.complete(before_waiting, |identity| self.release(identity));
+    /// Completes the release of every closed file that a call about `touch` could miss. Calls
+    /// `before_waiting` where releases that another thread has begun are still running.
+    pub(crate) fn complete_closes(&self, touch: Touch, before_waiting: impl FnOnce()) {
+        self.closes.complete(self, touch, before_waiting);
     }
 
     /// Completes releases as closes happen, for as long as this process lives.
-    pub(crate) fn watch_closes(&self) -> ! {
-        loop {
-            self.closes.wait();
-            self.complete_closes(|| ());
-        }
+    pub(crate) fn watch_closes(self: &Arc<Self>) -> ! {
+        self.closes.serve(&**self, &|| self.help_releasing())
     }
 
     /// Releases every file there is: the tree has ended.
     pub(crate) fn release_all(&self) {
-        self.complete_closes(|| ());
+        self.complete_closes(Touch::All, || ());
         for (identity, _) in self.files.all() {
             self.release(identity);
         }
+    }
+
+    fn help_releasing(self: &Arc<Self>) {
+        let front = Arc::clone(self);
+        let helper = move || front.closes.release_left(&*front, &|| front.help_releasing());
+        // Without another thread one release waits for the other, no more.
+        let _ = thread::Builder::new().name("release".to_owned()).spawn(helper);
+    }
+
+    fn device_reach(&self, number: usize, file: &DeviceFile, busy: bool) -> Reach {
+        let Some(device) = self.machine.devices.get(number) else { return Reach::of_itself(busy) };
+        let bound = file.iommufd();
+        let context = bound.as_ref().map(|bound| bound.context());
+        Reach::of_device(Place::of(device), context, busy)
     }
 
     /// Where device files are looked up that may not be mapped for DMA.
@@ -69,20 +83,33 @@ impl FrontEnd {
     pub(crate) fn hand_out_directory(&self) {
         self.directories_out.store(true, Ordering::Relaxed);
     }
+}
 
-    /// Releases one file, if it is there.
-    pub(crate) fn release(&self, identity: Identity) {
+impl Release for FrontEnd {
+    fn reach(&self, identity: Identity) -> Reach {
+        let Some(file) = self.files.find(identity) else { return Reach::default() };
+        let busy = file.is_busy();
+        match &file.object {
+            Object::Vfio { number, file } => self.device_reach(*number, file, busy),
+            Object::Iommufd(_) | Object::Attribute(_) => Reach::of_itself(busy),
+        }
+    }
+
+    /// Releases one file, if it is there. What runs on it is cancelled, and waited for.
+    fn release(&self, identity: Identity) {
         let Some(file) = self.files.remove(identity) else { return };
         let left = match &file.object {
             Object::Iommufd(context) => {
+                file.outwait_commands();
                 let left = left(&context.counts(), &file);
                 context.put_file();
                 left
             }
             Object::Vfio { file: device, .. } => {
-                let left = left(&Counts::default(), &file);
+                // Cancels what waits on the file itself, so it comes before the waiting here.
                 device.release();
-                left
+                file.outwait_commands();
+                left(&Counts::default(), &file)
             }
             Object::Attribute(_) => return,
         };

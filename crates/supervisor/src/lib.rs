@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `run`, `guard`, `serve`, `start`, `link`, `descendants` | three processes: guard, supervisor, program |
 //! | `filter`, `listener`, `requests` | which calls come to us, who receives them, what they mean |
-//! | `front_end`, `files`, `closes` | what is open, and when it is released |
+//! | `front_end`, `files`, `closes`, `reach` | what is open, when it is released, and who waits for that |
 //! | `process`, `caller`, `memory`, `file_memory`, `eventfds`, `watch` | the program's side of a command |
 //! | `platform`, `machine`, `workers`, `clock` | the devices, described, built and running |
 //! | `overlay` | the paths under which they are found |
@@ -13,8 +13,8 @@
 //!
 //! # Locks
 //!
-//! `closes` is held while files are released, and so around every lock of `vfio` and `iommufd`; it is
-//! never taken while a command runs. All others here are leaves.
+//! `closes` is held while it is asked what a release will change, and so around locks of `vfio`, `iommufd` and
+//! `tsm`. All others are leaves. None is held while a file is released or a command runs.
 
 #![forbid(unsafe_code)]
 
@@ -38,6 +38,7 @@ mod observer;
 pub mod overlay;
 pub mod platform;
 mod process;
+mod reach;
 mod requests;
 mod run;
 mod serve;

@@ -26,6 +26,7 @@ use crate::front_end::FrontEnd;
 use crate::listener::Turn;
 use crate::observer::Thread;
 use crate::process::Task;
+use crate::reach::Touch;
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,9 +137,9 @@ impl<'r> Request<'r> {
         Reply::Continue
     }
 
-    /// Completes the releases of what was closed before this call.
-    fn complete_closes(&self) {
-        self.front.complete_closes(|| self.turn.pass());
+    /// Completes the releases of what was closed before this call, as far as they can concern it.
+    fn complete_closes(&self, touch: Touch) {
+        self.front.complete_closes(touch, || self.turn.pass());
     }
 
     /// The file of ours behind descriptor `fd`, if it is one.

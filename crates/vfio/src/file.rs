@@ -142,6 +142,11 @@ impl DeviceFile {
         device.set().close(address);
     }
 
+    /// What the file is bound with, if it is. Takes `DEVICE_SET`.
+    pub fn iommufd(&self) -> Option<Arc<iommufd::Device>> {
+        self.bound().ok()
+    }
+
     pub(crate) fn id(&self) -> FileId {
         self.id
     }

@@ -7,6 +7,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::{Reply, Request, Target, recorded};
 use crate::files::Object;
 use crate::observer::Call;
+use crate::reach::Touch;
 
 /// Most pieces of a vector: `IOV_MAX`.
 const PIECES_MOST: u64 = 1024;
@@ -74,17 +75,17 @@ fn transfer(
         Direction::Read => target.file.access.read,
         Direction::Write => target.file.access.write,
     };
-    match target.file.object {
+    let number = match target.file.object {
         Object::Attribute(_) => return Reply::Continue,
         _ if !allowed => return Reply::Error(Errno::EBADF),
         Object::Iommufd(_) => return Reply::Error(Errno::EINVAL),
-        Object::Vfio { .. } => {}
-    }
+        Object::Vfio { number, .. } => number,
+    };
     let pieces = match pieces() {
         Ok(pieces) => pieces,
         Err(errno) => return Reply::Error(errno),
     };
-    request.complete_closes();
+    request.complete_closes(Touch::Device(number));
     let mut moved = 0;
     for piece in pieces {
         let length = piece.length.min(BYTES_MOST - moved);

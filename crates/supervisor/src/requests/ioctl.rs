@@ -5,6 +5,7 @@ use uapi::{Errno, lookup};
 use super::{Reply, Request, kvm, recorded};
 use crate::files::Object;
 use crate::observer::Call;
+use crate::reach::{Place, Touch};
 
 pub(super) fn ioctl(request: &Request<'_>, fd: i32, number: u32, argument: u64) -> Reply {
     if number == uapi::kvm::request::SET_DEVICE_ATTR {
@@ -12,14 +13,19 @@ pub(super) fn ioctl(request: &Request<'_>, fd: i32, number: u32, argument: u64) 
     }
     let Some(target) = request.target(fd) else { return Reply::Continue };
     let front = request.front;
-    if matches!(target.file.object, Object::Attribute(_)) {
-        return Reply::Continue;
-    }
+    let touch = match &target.file.object {
+        Object::Iommufd(context) => Touch::of_context(context, front.profile, number),
+        Object::Vfio { number: device, .. } => match front.machine.devices.get(*device) {
+            Some(device) => Touch::of_device(Place::of(device), front.profile, number),
+            None => Touch::Nothing,
+        },
+        Object::Attribute(_) => return Reply::Continue,
+    };
     let kind = target.file.told.kind;
     if lookup(kind, front.profile, number).is_some_and(|row| row.may_wait) {
         request.turn.pass_unless_alone();
     }
-    request.complete_closes();
+    request.complete_closes(touch);
     // Closed between the call and now: the number meant nothing by the time it would be looked up.
     let Some(running) = target.file.begin() else { return Reply::Error(Errno::EBADF) };
     let client = request.client(&target.task, argument);

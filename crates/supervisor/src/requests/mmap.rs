@@ -7,6 +7,7 @@ use vfio::MapRequest;
 use super::{Reply, Request};
 use crate::files::Object;
 use crate::observer::Call;
+use crate::reach::Touch;
 
 /// Smallest page of every supported architecture.
 const PAGE_BYTES: u64 = 4096;
@@ -28,8 +29,8 @@ pub(super) fn mmap(
     }
     let Some(target) = request.target(fd) else { return Reply::Continue };
     let front = request.front;
-    let device = match &target.file.object {
-        Object::Vfio { file, .. } => file,
+    let (number, device) = match &target.file.object {
+        Object::Vfio { number, file } => (*number, file),
         Object::Iommufd(_) => return Reply::Error(Errno::ENXIO),
         Object::Attribute(_) => return Reply::Continue,
     };
@@ -38,7 +39,7 @@ pub(super) fn mmap(
     else {
         return Reply::Continue;
     };
-    request.complete_closes();
+    request.complete_closes(Touch::Device(number));
     let Some(_running) = target.file.begin() else { return Reply::Error(Errno::EBADF) };
     let asks = |bit: i32| protection & bit.cast_unsigned() != 0;
     let wanted = MapRequest {

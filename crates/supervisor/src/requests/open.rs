@@ -12,11 +12,13 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::path::{goes_down, overlay_path};
 use super::{Reply, Request};
+use crate::closes::Release;
 use crate::files::{Access, Object};
 use crate::front_end::errno;
 use crate::observer::{Call, OpenFile, Thread};
 use crate::overlay::{Attribute, Node, Opened};
 use crate::process::Identity;
+use crate::reach::Touch;
 
 /// Regions that fit in a device file: its length follows.
 const REGIONS_MOST: u64 = 16;
@@ -100,7 +102,10 @@ fn make_node(
     opener: i32,
 ) -> Result<(OpenFile, u64), Errno> {
     let front = request.front;
-    request.complete_closes();
+    request.complete_closes(match node {
+        Node::Iommu => Touch::Nothing,
+        Node::Vfio(number) => Touch::Device(number),
+    });
     let (kind, name, length) = match node {
         Node::Iommu => (FileKind::Iommufd, "iommufd", 0),
         Node::Vfio(_) => (FileKind::VfioDevice, "vfio", DEVICE_FILE_BYTES),

@@ -5,6 +5,7 @@ use uapi::Errno;
 use super::{Reply, Request};
 use crate::files::Object;
 use crate::filter::ATTRIBUTE_WRITE_BYTES;
+use crate::reach::Touch;
 
 pub(super) fn write(request: &Request<'_>, fd: i32, from: u64, count: u64) -> Reply {
     let Some(target) = request.target(fd) else { return Reply::Continue };
@@ -19,7 +20,7 @@ pub(super) fn write(request: &Request<'_>, fd: i32, from: u64, count: u64) -> Re
         return Reply::Error(Errno::EFAULT);
     }
     request.turn.pass();
-    request.complete_closes();
+    request.complete_closes(Touch::All);
     let Some(_running) = target.file.begin() else { return Reply::Error(Errno::EBADF) };
     attribute.write(bytes).map(|count| count as u64).into()
 }
