@@ -309,6 +309,9 @@ impl Builder<'_> {
         let settings = vfio::Settings {
             profile: self.platform.settings.uapi,
             close_order: self.platform.settings.close_order,
+            reset_while_bound: self.platform.settings.reset_while_bound,
+            client_clears_bme: self.platform.settings.client_clears_bme,
+            doe: self.platform.settings.doe,
             virtual_function: made_by,
             watch: self.watch.clone(),
             ..vfio::Settings::default()

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bindery_supervisor::machine::Machine;
 use bindery_supervisor::platform::{
-    ClientClearsBme, DEFAULT_TOML, FlrWhileLocked, GroupName, Model, P2pMap, Platform,
-    PlatformError, ResetWhileBound, Settings, TdiErrorEvent, TsmDialect, Tvm, device_help,
+    DEFAULT_TOML, FlrWhileLocked, GroupName, Model, P2pMap, Platform, PlatformError, Settings,
+    TsmDialect, Tvm, device_help,
 };
 use pci::{Address, DmaFault, Interrupt, Notices};
 use uapi::Profile;
-use vfio::CloseOrder;
+use vfio::{ClientClearsBme, CloseOrder, Doe, ResetWhileBound, TdiErrorEvent};
 
 struct Silent;
 
@@ -79,6 +79,7 @@ reset_while_bound = "unbind"
 client_clears_bme = "refuse"
 flr_while_locked = "error"
 tvm = "kvm"
+doe = "exposed"
 exchange_timeout_ms = 250
 tsm_dialect = "sev"
 lock_msix = true
@@ -91,6 +92,7 @@ tdi_error_event = "req"
         client_clears_bme: ClientClearsBme::Refuse,
         flr_while_locked: FlrWhileLocked::Error,
         tvm: Tvm::Kvm,
+        doe: Doe::Exposed,
         exchange_timeout_ms: 250,
         tsm_dialect: TsmDialect::Sev,
         lock_msix: true,
@@ -153,19 +155,19 @@ p.toml:1:2: unknown key `setings` in the file; keys: settings, iommu, function
         "[settings]\nclose_ordr = 1\n",
         "\
 p.toml:2:1: unknown key `close_ordr` in [settings]; keys: uapi, iommu, close_order, \
-         reset_while_bound, client_clears_bme, flr_while_locked, tvm, p2p_map, \
+         reset_while_bound, client_clears_bme, flr_while_locked, tvm, p2p_map, doe, \
          exchange_timeout_ms, tsm_dialect, lock_msix, tdi_error_event
      2 | close_ordr = 1
        | ^^^^^^^^^^",
     ),
     (
-        "[settings]\ndoe = \"hidden\"\n",
+        "[settings]\ncapabilities = \"held\"\n",
         "\
-p.toml:2:1: `doe` is not available in this version; keys: uapi, iommu, close_order, \
-         reset_while_bound, client_clears_bme, flr_while_locked, tvm, p2p_map, \
+p.toml:2:1: `capabilities` is not available in this version; keys: uapi, iommu, close_order, \
+         reset_while_bound, client_clears_bme, flr_while_locked, tvm, p2p_map, doe, \
          exchange_timeout_ms, tsm_dialect, lock_msix, tdi_error_event
-     2 | doe = \"hidden\"
-       | ^^^",
+     2 | capabilities = \"held\"
+       | ^^^^^^^^^^^^",
     ),
     (
         "[settings]\ntvm = \"xen\"\n",

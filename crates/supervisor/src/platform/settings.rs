@@ -3,7 +3,7 @@
 //! Takes no lock. What a setting does lives where it acts; here stands only how it is spelled.
 
 use uapi::Profile;
-use vfio::CloseOrder;
+use vfio::{ClientClearsBme, CloseOrder, Doe, ResetWhileBound, TdiErrorEvent};
 
 use super::fields::{Fields, Read};
 
@@ -24,6 +24,8 @@ pub struct Settings {
     pub tvm: Tvm,
     /// What `IOMMU_IOAS_MAP` of a mapped BAR answers.
     pub p2p_map: P2pMap,
+    /// Whether clients see DOE mailboxes in config space.
+    pub doe: Doe,
     /// How long one exchange with a device's security manager may take, in milliseconds.
     pub exchange_timeout_ms: u64,
     /// Whose guest requests the TSM understands.
@@ -32,26 +34,6 @@ pub struct Settings {
     pub lock_msix: bool,
     /// What a client hears when its TDI goes to ERROR.
     pub tdi_error_event: TdiErrorEvent,
-}
-
-/// What a reset of a function with a bound TDI does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResetWhileBound {
-    /// `EBUSY`; a function-level reset written to config space is ignored.
-    Refuse,
-    /// The TDI is unbound first.
-    Unbind,
-    /// The function is reset, and the TDI finds out as hardware would.
-    Error,
-}
-
-/// What clearing bus master enable does while the TDI is LOCKED or in RUN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientClearsBme {
-    /// It reaches the device, whose TDI goes to ERROR.
-    Error,
-    /// It is ignored.
-    Refuse,
 }
 
 /// What a TDI becomes when a function-level reset reaches it while LOCKED or in RUN.
@@ -94,17 +76,6 @@ pub enum TsmDialect {
     Tdx,
 }
 
-/// What a client hears when its TDI goes to ERROR.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TdiErrorEvent {
-    /// The ERR interrupt.
-    Err,
-    /// The REQ interrupt.
-    Req,
-    /// Nothing.
-    None,
-}
-
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -115,6 +86,7 @@ impl Default for Settings {
             flr_while_locked: FlrWhileLocked::Unlocked,
             tvm: Tvm::Implicit,
             p2p_map: P2pMap::Accept,
+            doe: Doe::Hidden,
             exchange_timeout_ms: 1000,
             tsm_dialect: TsmDialect::Any,
             lock_msix: false,
@@ -132,13 +104,14 @@ const KEYS: &[&str] = &[
     "flr_while_locked",
     "tvm",
     "p2p_map",
+    "doe",
     "exchange_timeout_ms",
     "tsm_dialect",
     "lock_msix",
     "tdi_error_event",
 ];
 /// Settings of the design whose behaviour this version does not have.
-const KEYS_LATER: &[&str] = &["doe", "capabilities"];
+const KEYS_LATER: &[&str] = &["capabilities"];
 
 const CLOSE_ORDERS: &[(&str, CloseOrder)] =
     &[("unbind-first", CloseOrder::UnbindFirst), ("linux-7.3", CloseOrder::Linux73)];
@@ -153,6 +126,7 @@ const FLR_WHILE_LOCKED: &[(&str, FlrWhileLocked)] =
     &[("unlocked", FlrWhileLocked::Unlocked), ("error", FlrWhileLocked::Error)];
 const TVMS: &[(&str, Tvm)] = &[("implicit", Tvm::Implicit), ("kvm", Tvm::Kvm)];
 const P2P_MAPS: &[(&str, P2pMap)] = &[("accept", P2pMap::Accept), ("linux-7.3", P2pMap::Linux73)];
+const DOES: &[(&str, Doe)] = &[("hidden", Doe::Hidden), ("exposed", Doe::Exposed)];
 const TSM_DIALECTS: &[(&str, TsmDialect)] = &[
     ("any", TsmDialect::Any),
     ("cca", TsmDialect::Cca),
@@ -193,6 +167,7 @@ pub(super) fn read(mut fields: Fields<'_>) -> Read<Settings> {
         )?,
         tvm: choice(&mut fields, "tvm", TVMS, default.tvm)?,
         p2p_map: choice(&mut fields, "p2p_map", P2P_MAPS, default.p2p_map)?,
+        doe: choice(&mut fields, "doe", DOES, default.doe)?,
         exchange_timeout_ms: fields
             .number("exchange_timeout_ms", 1..=EXCHANGE_TIMEOUT_MS_MOST, "1 to 60000")?
             .unwrap_or(default.exchange_timeout_ms),
