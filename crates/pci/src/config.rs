@@ -56,6 +56,7 @@ struct CapabilityOffsets {
     msi: Option<u16>,
     msix: Option<u16>,
     express: Option<u16>,
+    sriov: Option<u16>,
 }
 
 /// How the MSI capability stands.
@@ -116,6 +117,11 @@ impl ConfigSpace {
             let cleared = written & self.masks.clear_on_one[at];
             self.values[at] = (old & !writable | written & writable) & !cleared;
         }
+    }
+
+    /// Where the SR-IOV capability begins.
+    pub(crate) fn sriov_offset(&self) -> Option<u16> {
+        self.capabilities.sriov
     }
 
     /// Changes bits from the hardware's side, whoever may write them. For status bits.
@@ -240,16 +246,27 @@ impl ConfigSpace {
         })
     }
 
+    /// Message Control of MSI-X as it is read; `None` where the function has no MSI-X.
+    pub fn msix_control(&self) -> Option<u16> {
+        Some(self.word(self.capabilities.msix? + msix::CONTROL))
+    }
+
     /// The address that BAR `index` holds; `None` for the upper half of a 64-bit BAR and beyond the
     /// header's BARs. Whether it is decoded is for [`memory_enabled`](Self::memory_enabled) to say.
     pub fn bar_address(&self, index: usize) -> Option<u64> {
+        let count = match self.byte(header::HEADER_TYPE) & header::TYPE_LAYOUT {
+            header::TYPE_ENDPOINT => regs::BAR_COUNT,
+            header::TYPE_BRIDGE => 2,
+            _ => 0,
+        };
+        self.address_in(header::BAR0, count, index)
+    }
+
+    /// The address that register `index` of `count` BAR registers from `first` on holds; `None` for
+    /// the upper half of a 64-bit BAR.
+    pub(crate) fn address_in(&self, first: u16, count: usize, index: usize) -> Option<u64> {
         let register = |index: usize| {
-            let count = match self.byte(header::HEADER_TYPE) & header::TYPE_LAYOUT {
-                header::TYPE_ENDPOINT => regs::BAR_COUNT,
-                header::TYPE_BRIDGE => 2,
-                _ => 0,
-            };
-            let offset = header::BAR0 + 4 * u16::try_from(index).ok()?;
+            let offset = first + 4 * u16::try_from(index).ok()?;
             (index < count).then(|| self.dword(offset))
         };
         let is_wide =
@@ -278,6 +295,9 @@ impl CapabilityOffsets {
             };
             *slot = Some(capability.offset);
         }
+        let extended = walk::extended_capabilities(|offset, into| space.read(offset, into));
+        let sriov = extended.iter().find(|capability| capability.id == regs::ext_id::SRIOV);
+        found.sriov = sriov.map(|capability| capability.offset);
         found
     }
 }

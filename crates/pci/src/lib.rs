@@ -16,6 +16,7 @@ mod config;
 pub mod extended;
 mod function;
 pub mod regs;
+mod virtualization;
 pub mod walk;
 
 pub use address::{Address, BadAddress};
@@ -26,3 +27,4 @@ pub use function::{
     Bar, BarKind, Dma, DmaAccess, DmaFault, DmaFaultReason, Function, HostSide, Interrupt,
     Interrupts, Notices, Progress, Reset,
 };
+pub use virtualization::Virtualization;

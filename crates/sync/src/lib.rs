@@ -33,6 +33,7 @@
 //! TsmRegistry                tsm: function to connection; under no vfio or iommufd lock
 //!   Dsm                      tsm: who owns a device's exchange slot
 //!     TsmFaults              tsm: the faults on demand of one function
+//! DeviceSecurity             a device's security manager: who has the turn; inside any of the above
 //! Function                   a device model's registers; inside any of the above
 //!   Objects                  id to object: a leaf, nothing is taken inside it
 //!     Grace                  inside `Epoch`: who is waiting for readers

@@ -64,6 +64,7 @@ ranks! {
     120 TsmRegistry in Tsm: "The table from function to TSM connection.";
     125 Dsm in Tsm: "Who owns a device security manager's exchange slot.";
     127 TsmFaults in Tsm: "The faults on demand of one function: a leaf of its chain.";
+    128 DeviceSecurity in Host: "Who has the turn of an emulated device's security manager.";
     130 Function in Host: "A device model's registers.";
     140 Objects in Host: "A context's table from id to object: a leaf.";
     150 Grace in Host: "Who waits for an epoch's readers: inside `Epoch` only.";

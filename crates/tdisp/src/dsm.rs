@@ -250,6 +250,12 @@ impl<const TDIS: usize> Dsm<TDIS> {
         self.slot(requester_id)?.change(|tdi| tdi.reset_function(policy))
     }
 
+    /// Tells a function's interface that a reset unlocked it, whatever the policy for resets of the
+    /// function alone.
+    pub fn unlocked(&mut self, requester_id: u16) -> Option<Change> {
+        self.slot(requester_id)?.change(Tdi::reset_conventional)
+    }
+
     /// Tells every interface of a reset of the bus or the whole device.
     pub fn reset_conventional(&mut self, told: impl FnMut(Change)) {
         self.change_all(told, Tdi::reset_conventional);

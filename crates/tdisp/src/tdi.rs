@@ -48,19 +48,23 @@ pub(crate) struct Report {
 
 /// How the configuration of an interface came not to hold.
 ///
-/// BARs, the command register and resets count always, the rest as LOCK asked.
+/// BARs, the command register, the power state and resets count always, the rest as LOCK asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Breach {
     /// A BAR was written.
     BarWritten,
     /// Bus master enable was cleared.
     BusMasterCleared,
+    /// The virtual function is enabled no more.
+    Disabled,
     /// The firmware was updated. Counts where LOCK said `NO_FW_UPDATE`.
     FirmwareUpdated,
     /// The function was reset.
     FunctionReset,
     /// The IDE stream of this number is secure no more. Counts where it is the default stream.
     StreamInsecure(u8),
+    /// Power state D0 was left.
+    LeftD0,
     /// Memory space enable was cleared.
     MemoryCleared,
     /// The MSI-X capability, table or pending bits were written. Counts where LOCK said
@@ -71,16 +75,18 @@ pub enum Breach {
 }
 
 impl Breach {
-    fn counts(self, locked: &Locked) -> bool {
-        let flags = locked.parameters.flags;
+    /// Whether it counts for an interface that LOCK locked in `session` with `parameters`.
+    pub fn counts(self, session: SessionId, parameters: &LockInterface) -> bool {
         match self {
-            Self::FirmwareUpdated => flags.contains(LockFlags::NO_FW_UPDATE),
-            Self::MsixWritten => flags.contains(LockFlags::LOCK_MSIX),
-            Self::SessionEnded(session) => session == locked.session,
-            Self::StreamInsecure(stream) => stream == locked.parameters.default_stream,
+            Self::FirmwareUpdated => parameters.flags.contains(LockFlags::NO_FW_UPDATE),
+            Self::MsixWritten => parameters.flags.contains(LockFlags::LOCK_MSIX),
+            Self::SessionEnded(ended) => ended == session,
+            Self::StreamInsecure(stream) => stream == parameters.default_stream,
             Self::BarWritten
             | Self::BusMasterCleared
+            | Self::Disabled
             | Self::FunctionReset
+            | Self::LeftD0
             | Self::MemoryCleared => true,
         }
     }
@@ -91,9 +97,11 @@ impl fmt::Display for Breach {
         match self {
             Self::BarWritten => f.write_str("BAR written"),
             Self::BusMasterCleared => f.write_str("bus master enable cleared"),
+            Self::Disabled => f.write_str("virtual function disabled"),
             Self::FirmwareUpdated => f.write_str("firmware updated"),
             Self::FunctionReset => f.write_str("function reset"),
             Self::StreamInsecure(stream) => write!(f, "IDE stream {stream} not secure"),
+            Self::LeftD0 => f.write_str("power state D0 left"),
             Self::MemoryCleared => f.write_str("memory space enable cleared"),
             Self::MsixWritten => f.write_str("MSI-X written"),
             Self::SessionEnded(SessionId(session)) => write!(f, "SPDM session {session:#x} ended"),
@@ -152,7 +160,8 @@ impl Tdi {
     /// Tells the interface that its configuration did not hold; whether that counts is its to say.
     /// True where it is in `ERROR` because of it.
     pub fn breach(&mut self, breach: Breach) -> bool {
-        let counts = self.locked().is_some_and(|locked| breach.counts(locked));
+        let counts =
+            self.locked().is_some_and(|locked| breach.counts(locked.session, &locked.parameters));
         if counts {
             self.enter(Event::Breach, Phase::Error(breach));
         }
@@ -370,6 +379,8 @@ mod tests {
             (Breach::BarWritten, LockFlags(0), true),
             (Breach::BusMasterCleared, LockFlags(0), true),
             (Breach::MemoryCleared, LockFlags(0), true),
+            (Breach::LeftD0, LockFlags(0), true),
+            (Breach::Disabled, LockFlags(0), true),
             (Breach::FirmwareUpdated, LockFlags(0), false),
             (Breach::FirmwareUpdated, LockFlags::NO_FW_UPDATE, true),
             (Breach::MsixWritten, LockFlags::NO_FW_UPDATE, false),

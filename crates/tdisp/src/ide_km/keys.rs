@@ -145,6 +145,12 @@ impl<const STREAMS: usize> KeyTable<STREAMS> {
         self.streams = [None; STREAMS];
     }
 
+    /// How many keys are programmed.
+    pub fn keys(&self) -> usize {
+        let programmed = |stream: &Stream| stream.programmed.iter().filter(|one| **one).count();
+        self.streams.iter().flatten().map(programmed).sum()
+    }
+
     /// Whether each direction and sub-stream of the stream has a key in use.
     pub fn is_secure(&self, port: u8, stream: u8) -> bool {
         let mut streams = self.streams.iter().flatten();
@@ -330,6 +336,7 @@ mod tests {
             assert_eq!(Response::decode(&answer), Ok(Response::GoStopAck(key)));
         }
         assert!(table.is_secure(0, 2));
+        assert_eq!(table.keys(), 6);
         assert!(!table.is_secure(0, 1));
         for key in keys(2, true) {
             program(&mut table, key, 1);
@@ -380,6 +387,7 @@ mod tests {
         assert_eq!(program(&mut table, key, 1), KeyStatus::SUCCESS);
         assert!(ask(&mut table, Request::SetGo(key)).is_ok());
         table.clear();
+        assert_eq!(table.keys(), 0);
         assert_eq!(ask(&mut table, Request::SetGo(key)), refused);
     }
 
