@@ -9,15 +9,17 @@
 //! One lock of rank [`sync::rank::Function`] guards all state. It is held neither while [`pci::Dma`],
 //! [`pci::Interrupts`] nor the waker is called. Interrupts are delivered by `step` only, never from a
 //! config or BAR access, so a host may access the function under locks that its interrupt path
-//! takes. `stop`, `disconnect`, `reset`, a config write that begins a function-level reset, and a
-//! register write that aborts or resets wait until no DMA is running: at most one step. They must not
-//! be called from within [`pci::Dma`].
+//! takes. `stop`, `disconnect`, `reset`, a config write that begins a function-level reset, a register
+//! write that aborts or resets, and a write that breaks what TDISP has locked wait until no DMA is
+//! running: at most one step. They must not be called from within [`pci::Dma`].
 //!
 //! # Deliberately absent
 //! The engine does not know whether its BARs are decoded: who routes accesses to it does.
 
 mod descriptor;
+mod gate;
 mod identity;
+mod interface;
 mod memory;
 mod options;
 mod registers;
@@ -31,13 +33,16 @@ use std::sync::Arc;
 use mem::Pages;
 use pci::{Address, Bar, Function, HostSide, Progress, Reset};
 use sync::{Guard, Mutex, WaitQueue, rank};
+use tdisp::Breach;
 
 use self::descriptor::DESCRIPTOR_SIZE;
+use self::gate::Fixed;
 use self::registers::{Request, dwords, read_bytes};
 use self::regs::{bar0, bar2};
 use self::signals::Signal;
-use self::state::{Cut, State, Waker};
+use self::state::{Cut, Judgement, Refused, State, Waker};
 use self::transfer::Step;
+use crate::security::{Interface, Raised};
 
 pub use self::options::{BadOption, KEYS};
 
@@ -105,6 +110,7 @@ impl Config {
 pub struct DmaEngine {
     address: Address,
     bars: [Option<Bar>; 6],
+    is_virtual: bool,
     state: Mutex<rank::Function, State>,
     /// Woken when a step ends.
     step_ended: WaitQueue,
@@ -118,21 +124,23 @@ impl DmaEngine {
         Arc::new(Self {
             address: config.address,
             bars,
-            state: Mutex::new(State::new(space)),
+            is_virtual: config.vf,
+            state: Mutex::new(State::new(space, config.tee)),
             step_ended: WaitQueue::new(),
         })
     }
 
     /// Voids what is running, waits until it has stopped, then changes the state.
-    fn interrupt(&self, change: impl FnOnce(&mut State)) {
+    fn interrupt<R>(&self, change: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.state.lock();
         state.draining += 1;
         state.generation += 1;
         let mut state = self.no_step_runs(state);
-        change(&mut state);
+        let result = change(&mut state);
         state.draining -= 1;
         drop(state);
         self.wake();
+        result
     }
 
     fn no_step_runs<'a>(
@@ -154,7 +162,13 @@ impl DmaEngine {
     }
 
     fn write_register(&self, offset: u64, value: u32) {
-        let request = self.state.lock().write_register(offset, value);
+        let request = {
+            let mut state = self.state.lock();
+            if state.security.is_broken() {
+                return;
+            }
+            state.write_register(offset, value)
+        };
         match request {
             Request::None | Request::Ring(_) => {}
             Request::Abort => self.interrupt(State::abort),
@@ -165,11 +179,52 @@ impl DmaEngine {
 
     /// Runs a step without the lock and returns its bytes.
     fn run(&self, mut step: Step) -> usize {
-        let outcome = step.run();
+        let outcome = step.run(|generation| self.state.lock().generation == generation);
         let length = step.bytes.len();
         self.state.lock().finish_step(step, outcome);
         self.step_ended.wake_all();
         length
+    }
+
+    /// Writes to the MSI-X table, which may be locked.
+    fn write_table(&self, offset: u64, from: &[u8]) {
+        let broke = {
+            let mut state = self.state.lock();
+            if state.security.is_broken() {
+                return;
+            }
+            let mut changed = false;
+            for (offset, value) in dwords(offset, from) {
+                changed |= state.signals.write(offset, value);
+            }
+            changed && state.security.breach(Breach::MsixWritten)
+        };
+        self.act_on(Judgement { broke, virtual_functions: Vec::new() });
+    }
+
+    /// Does what a write that broke something leads to. Returns when no DMA runs that it forbids.
+    fn act_on(&self, judgement: Judgement) {
+        if judgement.broke {
+            self.fall_silent();
+        }
+        let Judgement { broke: events, virtual_functions } = judgement;
+        if events || !virtual_functions.is_empty() {
+            let virtual_functions = self.by_requester_id(virtual_functions);
+            self.raise(Raised { events, virtual_functions, reset: None });
+        }
+    }
+
+    /// Ends all work once the interface is in `ERROR`.
+    fn fall_silent(&self) {
+        tell(self.interrupt(State::fall_silent));
+    }
+
+    /// Tells the security manager what happened, if there is one.
+    fn raise(&self, raised: Raised) {
+        let alarm = self.state.lock().security.alarm.clone();
+        if let Some(alarm) = alarm.and_then(|alarm| alarm.upgrade()) {
+            alarm.raised(self.requester_id(), raised);
+        }
     }
 
     /// Delivers what there is to tell.
@@ -201,13 +256,16 @@ impl Function for DmaEngine {
     }
 
     fn config_write(&self, offset: u16, from: &[u8]) {
-        let resets = {
+        let (resets, judgement) = {
             let mut state = self.state.lock();
             let resets = state.config.initiates_flr(offset, from);
+            let before = Fixed::of(&state.config);
             state.config.write(offset, from);
+            let judgement = state.judge(&before, &self.bars);
             state.refresh();
-            resets
+            (resets, judgement)
         };
+        self.act_on(judgement);
         if resets {
             self.reset(Reset::Function);
         } else {
@@ -221,6 +279,10 @@ impl Function for DmaEngine {
 
     fn bar_read(&self, index: usize, offset: u64, into: &mut [u8]) {
         let state = self.state.lock();
+        if state.security.is_broken() {
+            into.fill(u8::MAX);
+            return;
+        }
         match index {
             bar0::INDEX if offset < bar0::REGISTERS_LENGTH => {
                 read_bytes(offset, into, |offset| state.read_register(offset));
@@ -238,13 +300,13 @@ impl Function for DmaEngine {
                     self.write_register(offset, value);
                 }
             }
-            bar0::INDEX => self.state.lock().memory.write(offset, from),
-            bar2::INDEX => {
-                let mut state = self.state.lock();
-                for (offset, value) in dwords(offset, from) {
-                    state.signals.write(offset, value);
+            bar0::INDEX => {
+                let state = self.state.lock();
+                if !state.security.is_broken() {
+                    state.memory.write(offset, from);
                 }
             }
+            bar2::INDEX => self.write_table(offset, from),
             _ => {}
         }
         self.wake();
@@ -252,7 +314,11 @@ impl Function for DmaEngine {
 
     fn back_bar(&self, index: usize, pages: Arc<Pages>) {
         if index == bar0::INDEX {
-            self.state.lock().memory.back(pages);
+            let mut state = self.state.lock();
+            state.memory.back(pages);
+            if state.security.is_broken() {
+                state.memory.fill(u8::MAX);
+            }
         }
     }
 
@@ -282,7 +348,12 @@ impl Function for DmaEngine {
     }
 
     fn reset(&self, kind: Reset) {
-        self.interrupt(|state| state.reset(Some(kind)));
+        let events = self.interrupt(|state| {
+            let events = state.security.reset(kind);
+            state.reset(Some(kind));
+            events
+        });
+        self.raise(Raised { events, reset: Some(kind), ..Raised::default() });
     }
 
     fn step(&self, budget_bytes: usize) -> Progress {
@@ -292,7 +363,10 @@ impl Function for DmaEngine {
             let cut = self.state.lock().cut_step(left);
             let cost = match cut {
                 Cut::Nothing => break,
-                Cut::Ended => 0,
+                Cut::Ended(refused) => {
+                    tell(refused);
+                    0
+                }
                 Cut::Step(step) => self.run(step),
             };
             left = left.saturating_sub(cost.max(DESCRIPTOR_COST));
@@ -304,6 +378,13 @@ impl Function for DmaEngine {
     fn set_waker(&self, waker: Arc<dyn Fn() + Send + Sync>) {
         self.state.lock().waker = Some(waker);
         self.wake();
+    }
+}
+
+/// Lets the host hear of an access that never left the engine.
+fn tell(refused: Option<Refused>) {
+    if let Some((dma, fault)) = refused {
+        dma.refused(&fault);
     }
 }
 

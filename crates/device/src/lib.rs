@@ -1,7 +1,8 @@
 //! Emulated PCI functions.
 //!
 //! [`dma_engine`] is an endpoint that moves memory; [`root_port`] is the bridge that endpoints sit
-//! behind. [`models`] lists what can be asked for by name.
+//! behind; [`security`] is what makes functions of a device interfaces of TDISP. [`models`] lists what
+//! can be asked for by name.
 //!
 //! A function is a state machine that a worker steps; it starts no thread, reads no clock and does no
 //! IO. It reaches memory and raises interrupts through what its host lends it ([`pci::HostSide`]),
@@ -11,6 +12,7 @@
 
 pub mod dma_engine;
 pub mod root_port;
+pub mod security;
 
 /// A device that can be asked for by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,6 +18,8 @@ pub(super) struct Job {
     pub(super) cookie: u64,
     /// The vector to raise at its end.
     pub(super) vector: Option<u16>,
+    /// Its DMA has the T bit.
+    pub(super) trusted: bool,
     /// What to do, or the reason why that cannot be understood.
     pub(super) work: Result<Work, u32>,
     /// Bytes moved so far.
@@ -35,21 +37,22 @@ pub(super) enum Work {
 }
 
 impl Job {
-    /// Understands the descriptor of a slot.
-    pub(super) fn parse(slot: u32, bytes: &[u8; DESCRIPTOR_SIZE]) -> Self {
+    /// Understands the descriptor of a slot, of which the engine knows `flags`.
+    pub(super) fn parse(slot: u32, bytes: &[u8; DESCRIPTOR_SIZE], flags: u32) -> Self {
         let fields = Fields(bytes);
         let interrupt = fields.dword(descriptor::FLAGS) & flag::INTERRUPT != 0;
         let vector = u16::try_from(fields.dword(descriptor::VECTOR)).ok();
         let vector = vector.filter(|vector| *vector < regs::MSIX_VECTORS);
         let work = match vector {
             None if interrupt => Err(reason::VECTOR),
-            _ => fields.work(),
+            _ => fields.work(flags),
         };
         Self {
             slot,
             cookie: fields.qword(descriptor::COOKIE),
             // A vector that does not exist is reported on vector 0.
             vector: interrupt.then(|| vector.unwrap_or(0)),
+            trusted: fields.dword(descriptor::FLAGS) & flags & flag::TRUSTED != 0,
             work,
             done: 0,
         }
@@ -77,8 +80,8 @@ impl Work {
 struct Fields<'a>(&'a [u8; DESCRIPTOR_SIZE]);
 
 impl Fields<'_> {
-    fn work(&self) -> Result<Work, u32> {
-        if self.dword(descriptor::FLAGS) & !flag::ALL != 0
+    fn work(&self, flags: u32) -> Result<Work, u32> {
+        if self.dword(descriptor::FLAGS) & !flags != 0
             || self.dword(descriptor::RESERVED_0) != 0
             || self.qword(descriptor::RESERVED_1) != 0
         {

@@ -34,11 +34,16 @@ impl BarMemory {
 
     /// Zeroes everything.
     pub(super) fn clear(&self) {
+        self.fill(0);
+    }
+
+    /// Sets every byte.
+    pub(super) fn fill(&self, byte: u8) {
         let Some(pages) = &self.pages else { return };
         let start = to_usize(bar0::DESCRIPTORS);
         let length = pages.len().min(to_usize(bar0::SIZE)).saturating_sub(start);
         // Pages that are too short or read-only keep what they hold.
-        let _ = pages.checked_fill(start, length, 0);
+        let _ = pages.checked_fill(start, length, byte);
     }
 
     /// Reads bytes at an offset in BAR 0.
@@ -57,11 +62,11 @@ impl BarMemory {
         }
     }
 
-    /// Copies the descriptor of a slot and understands the copy.
-    pub(super) fn job(&self, slot: u32) -> Job {
+    /// Copies the descriptor of a slot and understands the copy, with the flags that the engine knows.
+    pub(super) fn job(&self, slot: u32, flags: u32) -> Job {
         let mut bytes = [0; DESCRIPTOR_SIZE];
         self.read(bar0::DESCRIPTORS + u64::from(slot) * regs::descriptor::SIZE, &mut bytes);
-        Job::parse(slot, &bytes)
+        Job::parse(slot, &bytes, flags)
     }
 
     /// Shows that a job waits or runs.

@@ -62,7 +62,8 @@ pub mod register {
     pub const ID: u64 = 0x000;
     /// Version of this interface: major in bits 31:16, minor in bits 15:0.
     pub const VERSION: u64 = 0x004;
-    /// Slots in bits 7:0, MSI-X vectors in bits 15:8, MSI vectors in bits 23:16.
+    /// Slots in bits 7:0, MSI-X vectors in bits 15:8, MSI vectors in bits 23:16, and
+    /// [`CAPABILITY_TRUSTED`](super::CAPABILITY_TRUSTED).
     pub const CAPABILITIES: u64 = 0x008;
     /// Operations the engine knows: bit n for operation n.
     pub const OPERATIONS: u64 = 0x00c;
@@ -98,8 +99,10 @@ pub mod register {
 
 /// What the ID register reads: "BIND" in memory order.
 pub const ID_VALUE: u32 = 0x444e_4942;
-/// What the VERSION register reads: 1.0.
-pub const VERSION_VALUE: u32 = 0x0001_0000;
+/// What the VERSION register reads: 1.1.
+pub const VERSION_VALUE: u32 = 0x0001_0001;
+/// A bit of CAPABILITIES: the engine knows the flag [`TRUSTED`](flag::TRUSTED).
+pub const CAPABILITY_TRUSTED: u32 = 1 << 24;
 
 /// Bits of the CONTROL register.
 pub mod control {
@@ -185,8 +188,10 @@ pub mod operation {
 pub mod flag {
     /// Raise the interrupt when the descriptor ends.
     pub const INTERRUPT: u32 = 1 << 0;
+    /// Do the descriptor's DMA with the T bit, as a confidential guest's device does in RUN.
+    pub const TRUSTED: u32 = 1 << 1;
     /// All flags.
-    pub const ALL: u32 = INTERRUPT;
+    pub const ALL: u32 = INTERRUPT | TRUSTED;
 }
 
 /// A status block.

@@ -141,18 +141,20 @@ impl Signals {
         self.table.get(entry).and_then(|entry| entry.0.get(field)).copied().unwrap_or(0)
     }
 
-    /// Writes a register of BAR 2.
-    pub(super) fn write(&mut self, offset: u64, value: u32) {
+    /// Writes a register of BAR 2; says whether that changed it.
+    pub(super) fn write(&mut self, offset: u64, value: u32) -> bool {
         let (entry, field) = locate(offset);
         let Some(register) = self.table.get_mut(entry).and_then(|entry| entry.0.get_mut(field))
         else {
-            return;
+            return false;
         };
+        let before = *register;
         *register = match field {
             0 => value & !MESSAGE_ADDRESS_LOW,
             CONTROL_FIELD => value & msix::ENTRY_MASKED,
             _ => value,
         };
+        *register != before
     }
 
     fn pin_level(&self, config: &ConfigSpace) -> bool {

@@ -7,12 +7,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use pci::{ConfigSpace, Dma, DmaAccess, DmaFault, DmaFaultReason, HostSide, PowerState, Reset};
+use pci::{
+    Bar, ConfigSpace, Dma, DmaAccess, DmaFault, DmaFaultReason, HostSide, PowerState, Reset,
+};
+use tdisp::Breach;
 
 use super::descriptor::{Job, Work};
+use super::gate::{Fixed, Security};
 use super::memory::{BarMemory, End};
 use super::registers::{QueueView, Registers, Request};
-use super::regs::{self, bar0, cause, status_state};
+use super::regs::{self, bar0, cause, flag, register, status_state};
 use super::signals::{self, Signals};
 use super::transfer::Step;
 
@@ -25,6 +29,9 @@ pub(super) struct State {
     pub(super) registers: Registers,
     pub(super) memory: BarMemory,
     pub(super) signals: Signals,
+    pub(super) security: Security,
+    /// Whether the engine can do trusted DMA.
+    tee: bool,
     pub(super) host: Option<HostSide>,
     pub(super) waker: Option<Waker>,
     /// No step begins: the host said stop.
@@ -43,23 +50,36 @@ pub(super) struct State {
     buffer: Vec<u8>,
 }
 
+/// What a write to config space broke.
+pub(super) struct Judgement {
+    /// The engine's own configuration.
+    pub(super) broke: bool,
+    /// The places of virtual functions, by index.
+    pub(super) virtual_functions: Vec<(u16, Breach)>,
+}
+
 /// What [`State::cut_step`] found to do.
 pub(super) enum Cut {
     /// To be run outside the lock and given back.
     Step(Step),
     /// A descriptor ended without one.
-    Ended,
+    Ended(Option<Refused>),
     /// Nothing may begin now.
     Nothing,
 }
 
+/// An access that the engine's security refused, and who is to hear of it.
+pub(super) type Refused = (Arc<dyn Dma>, DmaFault);
+
 impl State {
-    pub(super) fn new(config: ConfigSpace) -> Self {
+    pub(super) fn new(config: ConfigSpace, tee: bool) -> Self {
         Self {
             config,
             registers: Registers::default(),
             memory: BarMemory::default(),
             signals: Signals::new(),
+            security: Security::default(),
+            tee,
             host: None,
             waker: None,
             stopped: false,
@@ -78,7 +98,8 @@ impl State {
         if slot >= regs::SLOTS || self.queue.iter().any(|job| job.slot == slot) {
             self.registers.refuse();
         } else {
-            let job = self.memory.job(slot);
+            let flags = if self.tee { flag::ALL } else { flag::ALL & !flag::TRUSTED };
+            let job = self.memory.job(slot, flags);
             self.memory.show_progress(&job, status_state::PENDING);
             self.queue.push_back(job);
         }
@@ -96,6 +117,47 @@ impl State {
         request
     }
 
+    /// Judges a write to config space that was as `before`: closes the gate if it broke what is fixed
+    /// there. Returns whether it did, and which virtual functions, by index, it took away or moved.
+    pub(super) fn judge(&mut self, before: &Fixed, bars: &[Option<Bar>]) -> Judgement {
+        let after = Fixed::of(&self.config);
+        let broke = before.broken_by(&after).any(|breach| self.security.breach(breach));
+        if before.virtualization == after.virtualization {
+            return Judgement { broke, virtual_functions: Vec::new() };
+        }
+        self.security.vf_changes += 1;
+        let sizes: Vec<_> = bars
+            .iter()
+            .enumerate()
+            .filter_map(|(index, bar)| Some((index, bar.as_ref()?.size)))
+            .collect();
+        let virtual_functions = before.virtual_functions_broken_by(&after, &sizes);
+        Judgement { broke, virtual_functions }
+    }
+
+    /// Ends everything queued and shows all ones, where the interface is in `ERROR`. Returns what the
+    /// running descriptor is told.
+    pub(super) fn fall_silent(&mut self) -> Option<Refused> {
+        if !self.security.is_broken() {
+            return None;
+        }
+        let told = self.queue.front().filter(|_| self.running).and_then(|job| {
+            let fault = refused(job.work.ok()?, job.done, DmaFaultReason::TdiInError);
+            Some((self.host.as_ref()?.dma.clone(), fault))
+        });
+        while let Some(job) = self.queue.pop_front() {
+            let work = job.work.unwrap_or(Work::Nop);
+            let fault = refused(work, job.done, DmaFaultReason::TdiInError);
+            self.memory.show_end(&job, End::Fault(fault));
+        }
+        self.running = false;
+        self.registers.cause = 0;
+        self.signals.reset(None);
+        self.refresh();
+        self.memory.fill(u8::MAX);
+        told
+    }
+
     /// A register of BAR 0.
     pub(super) fn read_register(&self, offset: u64) -> u32 {
         let first = self.queue.front().filter(|_| self.running);
@@ -104,7 +166,9 @@ impl State {
             queued: u32::try_from(self.queue.len()).unwrap_or(regs::SLOTS),
             running: first.map(|job| job.slot),
         };
-        self.registers.read(offset, queue)
+        let value = self.registers.read(offset, queue);
+        let trusted = self.tee && offset == register::CAPABILITIES;
+        value | if trusted { regs::CAPABILITY_TRUSTED } else { 0 }
     }
 
     /// Brings the signals in line with the registers and config space after either changed.
@@ -130,6 +194,9 @@ impl State {
         let (done, remaining) = (job.done, job.remaining());
         let work = match job.work {
             Err(reason) => return self.end_now(End::Invalid(reason)),
+            Ok(work) if job.trusted && !self.security.runs() => {
+                return self.refuse(refused(work, done, DmaFaultReason::TdiNotInRun));
+            }
             Ok(_) if remaining == 0 => return self.end_now(End::Done),
             Ok(work) => work,
         };
@@ -137,6 +204,7 @@ impl State {
             Err(reason) => return self.end_now(End::Fault(refused(work, done, reason))),
             Ok(dma) => dma,
         };
+        let trusted = job.trusted;
         let length = bytes_max.min(regs::STEP_MAX).min(to_usize(remaining));
         let mut bytes = std::mem::take(&mut self.buffer);
         bytes.resize(length, 0);
@@ -144,7 +212,7 @@ impl State {
             self.memory.read(window_offset(window, done), &mut bytes);
         }
         self.in_flight = true;
-        Cut::Step(Step { dma, work, done, bytes, generation: self.generation })
+        Cut::Step(Step { dma, work, trusted, done, bytes, generation: self.generation })
     }
 
     /// Takes a step back with what came of it.
@@ -176,6 +244,10 @@ impl State {
         self.signals.reset(kind);
         if let Some(kind) = kind {
             self.config.reset(kind);
+            self.security.vf_changes += 1;
+        }
+        if self.security.is_broken() {
+            self.memory.fill(u8::MAX);
         }
         self.refresh();
     }
@@ -183,6 +255,7 @@ impl State {
     fn may_work(&self) -> bool {
         !self.stopped
             && self.draining == 0
+            && !self.security.is_broken()
             && self.registers.enabled
             && self.config.power_state() == PowerState::D0
     }
@@ -211,7 +284,13 @@ impl State {
 
     fn end_now(&mut self, end: End) -> Cut {
         self.end_first(end);
-        Cut::Ended
+        Cut::Ended(None)
+    }
+
+    /// Ends the first descriptor by a fault of which the host hears too.
+    fn refuse(&mut self, fault: DmaFault) -> Cut {
+        self.end_first(End::Fault(fault));
+        Cut::Ended(self.host.as_ref().map(|host| (host.dma.clone(), fault)))
     }
 
     /// Takes the first descriptor off the queue, shows its end, and only then raises its interrupt.

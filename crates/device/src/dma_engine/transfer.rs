@@ -12,6 +12,8 @@ pub(super) struct Step {
     pub(super) dma: Arc<dyn Dma>,
     /// The operation it is part of.
     pub(super) work: Work,
+    /// Its accesses have the T bit.
+    pub(super) trusted: bool,
     /// Bytes of the operation before this part.
     pub(super) done: u32,
     /// The bytes of this part: filled beforehand for a write from the window, afterwards holding what
@@ -22,27 +24,46 @@ pub(super) struct Step {
 }
 
 impl Step {
-    /// Moves the bytes.
+    /// Moves the bytes. Where that takes two accesses, the second is left out unless `stands` says
+    /// that what the part belongs to still stands.
     ///
     /// # Errors
     /// The first byte refused. Bytes before it may have been moved.
-    pub(super) fn run(&mut self) -> Result<(), DmaFault> {
+    pub(super) fn run(&mut self, stands: impl FnOnce(u64) -> bool) -> Result<(), DmaFault> {
         // The sums stay below 2^64: a descriptor is checked for that when it is rung.
         let done = u64::from(self.done);
         match self.work {
             Work::Nop => Ok(()),
             Work::Copy { source, destination, .. } => {
-                self.dma.read(source.wrapping_add(done), &mut self.bytes)?;
-                self.dma.write(destination.wrapping_add(done), &self.bytes)
+                self.read(source.wrapping_add(done))?;
+                if stands(self.generation) {
+                    self.write(destination.wrapping_add(done))
+                } else {
+                    Ok(())
+                }
             }
             Work::Fill { destination, pattern, .. } => {
                 self.fill(pattern);
-                self.dma.write(destination.wrapping_add(done), &self.bytes)
+                self.write(destination.wrapping_add(done))
             }
-            Work::Read { source, .. } => self.dma.read(source.wrapping_add(done), &mut self.bytes),
-            Work::Write { destination, .. } => {
-                self.dma.write(destination.wrapping_add(done), &self.bytes)
-            }
+            Work::Read { source, .. } => self.read(source.wrapping_add(done)),
+            Work::Write { destination, .. } => self.write(destination.wrapping_add(done)),
+        }
+    }
+
+    fn read(&mut self, iova: u64) -> Result<(), DmaFault> {
+        if self.trusted {
+            self.dma.read_trusted(iova, &mut self.bytes)
+        } else {
+            self.dma.read(iova, &mut self.bytes)
+        }
+    }
+
+    fn write(&self, iova: u64) -> Result<(), DmaFault> {
+        if self.trusted {
+            self.dma.write_trusted(iova, &self.bytes)
+        } else {
+            self.dma.write(iova, &self.bytes)
         }
     }
 
