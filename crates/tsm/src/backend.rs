@@ -123,6 +123,8 @@ pub struct TdiRecord {
     pub state: Option<State>,
     /// Private mappings of its memory.
     pub mappings: usize,
+    /// Whether the guest had its trusted DMA enabled, where that is a step of its own.
+    pub trusted_dma: bool,
     /// Evidence.
     pub objects: Vec<ObjectView>,
 }
@@ -149,6 +151,11 @@ impl Failure {
     /// A step that was not done.
     pub const fn refused(refusal: Refusal) -> Self {
         Self { refusal, effect: Effect::None }
+    }
+
+    /// Whether the step may have been done.
+    pub fn is_unknown(self) -> bool {
+        self.effect == Effect::Unknown
     }
 
     /// A step that may have been done.

@@ -41,6 +41,7 @@ pub struct Exchange<'a> {
     faults: Option<Arc<Board>>,
     /// The operation that goes on, and what is left of what strikes it.
     striking: Option<(Operation, Option<Kind>)>,
+    struck: bool,
 }
 
 /// How long a call waits: until one of its deadlines has fired.
@@ -79,6 +80,7 @@ impl<'a> Exchange<'a> {
             timed_out: false,
             faults: None,
             striking: None,
+            struck: false,
         }
     }
 
@@ -89,7 +91,9 @@ impl<'a> Exchange<'a> {
     /// A [`Failure`] of unknown effect: [`Refusal::TimedOut`], [`Refusal::Cancelled`], and
     /// what a fault on demand says.
     pub fn ask(&mut self, operation: Operation, request: &[u8]) -> Result<Vec<u8>, Failure> {
-        match self.strike(operation) {
+        let strikes = self.strike(operation);
+        self.struck = strikes.is_some();
+        match strikes {
             None | Some(Kind::NullBind) => self.send(request),
             Some(Kind::Slow { ms }) => {
                 let answer = self.send(request)?;
@@ -137,6 +141,11 @@ impl<'a> Exchange<'a> {
             self.striking = Some((Operation::Bind, kind));
         }
         kind == Some(Kind::NullBind)
+    }
+
+    /// Whether a fault struck the last message that was asked.
+    pub(crate) const fn was_struck(&self) -> bool {
+        self.struck
     }
 
     /// Whether a message was sent or meant to be.

@@ -83,6 +83,8 @@ pub struct TdiView {
     pub guest_id: Option<u64>,
     /// Private mappings of its memory.
     pub mappings: usize,
+    /// Whether the guest had its trusted DMA enabled, where that is a step of its own.
+    pub trusted_dma: bool,
     /// The evidence that is held.
     pub objects: Vec<ObjectView>,
 }

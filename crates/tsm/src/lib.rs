@@ -8,7 +8,7 @@
 //! | type | is |
 //! |---|---|
 //! | [`Registry`] | the functions of a machine, its TSMs, the connections between them |
-//! | [`Backend`], [`Session`] | a TSM, and one device as it has it |
+//! | [`Backend`], [`Session`] | a TSM, and one device as it has it; [`software`] is one |
 //! | [`Exchange`] | what one call says to a device, with one deadline |
 //! | [`Transport`], [`Reply`] | how payloads reach a device and come back |
 //! | [`Cancel`] | a request to give a command up |
@@ -55,6 +55,7 @@ mod line;
 mod notices;
 mod refusal;
 mod registry;
+pub mod software;
 
 pub use tdisp::State;
 

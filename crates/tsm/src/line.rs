@@ -436,6 +436,7 @@ impl Place {
             vm: self.vm,
             guest_id: self.guest_id,
             mappings: self.tdi.mappings,
+            trusted_dma: self.tdi.trusted_dma,
             objects: self.tdi.objects.clone(),
         }
     }

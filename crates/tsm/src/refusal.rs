@@ -177,7 +177,7 @@ pub enum Refusal {
         /// Bytes that it has.
         length: usize,
     },
-    /// The TSM does not know in which state the TDI is; only unlocking it helps (`EIO`).
+    /// The TSM does not know in which state the TDI is; asking for it helps, or unlocking (`EIO`).
     #[error("the state of the TDI is unknown")]
     StateUnknown,
     /// The device did not answer in time (`ETIMEDOUT`).
