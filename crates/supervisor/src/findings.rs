@@ -15,8 +15,10 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pci::{Address, DmaAccess, DmaFault, Interrupt, Notices};
+use tdisp::{Breach, State};
 use thiserror::Error;
 use uapi::{Errno, Profile};
+use vfio::PolicyEvent;
 
 use crate::observer::{Call, Left, Observer, OpenFile, Thread};
 
@@ -152,6 +154,38 @@ impl Observer for Reports {
         if let Some(trace) = &self.trace {
             trace.interrupt(function, interrupt);
         }
+    }
+
+    fn trusted_dma(&self, function: Address, access: DmaAccess, iova: u64, length_bytes: u64) {
+        self.findings().dma(length_bytes);
+        if let Some(trace) = &self.trace {
+            trace.trusted_dma(function, access, iova, length_bytes);
+        }
+    }
+
+    fn tsm(&self, function: Address, notice: &tsm::Notice) {
+        if let Some(trace) = &self.trace {
+            trace.tsm(function, notice);
+        }
+    }
+
+    fn tdi(&self, function: Address, from: State, to: State, cause: Option<Breach>) {
+        if to == State::Error && from != to {
+            self.findings().tdi_error(function, cause);
+        }
+        if let Some(trace) = &self.trace {
+            trace.tdi(function, from, to, cause);
+        }
+    }
+
+    fn policy(&self, function: Address, event: PolicyEvent) {
+        if let Some(trace) = &self.trace {
+            trace.policy(function, event);
+        }
+    }
+
+    fn tdis_ended(&self, counters: &tsm::Counters, left: &[(Address, tsm::Binding)]) {
+        self.findings().tdis_ended(counters, left);
     }
 
     fn dma(&self, _function: Address, _access: DmaAccess, _iova: u64, length_bytes: u64) {

@@ -6,7 +6,9 @@
 //! Absent on purpose: any way for an observer to change an answer.
 
 use pci::{Address, DmaAccess, Interrupt, Notices};
+use tdisp::{Breach, State};
 use uapi::{Errno, FileKind};
+use vfio::PolicyEvent;
 
 /// Someone who watches. Called from many threads at once; must not block for long, for the program
 /// waits meanwhile. Every method but [`call`](Self::call) and [`released`](Self::released) has a
@@ -29,9 +31,36 @@ pub trait Observer: Notices {
         let _ = (function, access, iova, length_bytes);
     }
 
+    /// A function moved `length_bytes` bytes of a confidential guest's memory: DMA with the T bit.
+    fn trusted_dma(&self, function: Address, access: DmaAccess, iova: u64, length_bytes: u64) {
+        self.dma(function, access, iova, length_bytes);
+    }
+
+    /// The TSM did something about a function, or gave it up.
+    fn tsm(&self, function: Address, notice: &tsm::Notice) {
+        let _ = (function, notice);
+    }
+
+    /// A function's interface (TDI) changed its state, as the device has it. `cause` is the breach
+    /// that took it to `ERROR`.
+    fn tdi(&self, function: Address, from: State, to: State, cause: Option<Breach>) {
+        let _ = (function, from, to, cause);
+    }
+
+    /// A policy came between a client and a TDI.
+    fn policy(&self, function: Address, event: PolicyEvent) {
+        let _ = (function, event);
+    }
+
     /// A function raised an interrupt, heard or not.
     fn interrupt(&self, function: Address, interrupt: Interrupt) {
         let _ = (function, interrupt);
+    }
+
+    /// How TEE devices were used: told once, when every file was released, before
+    /// [`finished`](Self::finished). `left` are TDIs that are bound or quarantined even now.
+    fn tdis_ended(&self, counters: &tsm::Counters, left: &[(Address, tsm::Binding)]) {
+        let _ = (counters, left);
     }
 
     /// The whole tree has ended and every file was released. Told once, last, in the process that

@@ -1,13 +1,14 @@
 //! The machine that a client is shown, as a file says it.
 //!
 //! A platform is settings (how the host behaves), the geometry of the IOMMU, and the functions on the
-//! buses. It comes from a TOML file or from the one compiled in; `--device` options add functions.
+//! buses, with what goes wrong with them on demand. It comes from a TOML file or from the one compiled in; `--device` options add functions.
 //! `docs/platform.md` describes every key. A key or value whose behaviour does not exist is refused
 //! with what does, never accepted in silence.
 //!
 //! Takes no lock. Deliberately absent: anything that runs; [`Machine`](crate::machine::Machine) is
 //! built from what is said here.
 
+mod faults;
 mod fields;
 mod functions;
 mod mistake;
@@ -21,12 +22,13 @@ use std::path::Path;
 use iommufd::{Geometry, Reserved, ReservedKind};
 use span::Span;
 
+pub use faults::FaultEntry;
 use fields::{Fields, Read};
 pub use functions::{Driver, FunctionEntry, GroupName, Model};
 use mistake::Source;
 pub use mistake::{Fault, Mistake, PlatformError};
 pub use option::device_help;
-pub use settings::{FlrWhileLocked, P2pMap, Settings, TsmDialect, Tvm};
+pub use settings::{P2pMap, Settings, TsmDialect, Tvm};
 
 /// What `bindery platform` prints: the platform there is when none is named.
 pub const DEFAULT_TOML: &str = include_str!("../../../platforms/default.toml");
@@ -40,6 +42,8 @@ pub struct Platform {
     pub iommu: Geometry,
     /// Every function but virtual ones (those follow from their physical function), by address.
     pub functions: Vec<FunctionEntry>,
+    /// What goes wrong on demand.
+    pub faults: Vec<FaultEntry>,
 }
 
 impl Default for Platform {
@@ -89,7 +93,7 @@ impl Platform {
     }
 
     fn of_fields(mut file: Fields<'_>) -> Read<Self> {
-        file.allow(&["settings", "iommu", "function"], &["tsm"])?;
+        file.allow(&["settings", "iommu", "function", "fault"], &["tsm"])?;
         let settings = file.table("settings", "[settings]")?.map(settings::read).transpose()?;
         let iommu = file.table("iommu", "[iommu]")?.map(geometry).transpose()?;
         let mut functions = functions::Checked::default();
@@ -97,10 +101,14 @@ impl Platform {
             functions.add(functions::read(fields)?)?;
         }
         functions.check_topology()?;
+        let functions = functions.entries();
+        let faults = file.tables("fault", "[[fault]]")?;
+        let faults = faults.into_iter().map(|fields| faults::read(fields, &functions));
         Ok(Self {
             settings: settings.unwrap_or_default(),
             iommu: iommu.unwrap_or_else(plain),
-            functions: functions.entries(),
+            faults: faults.collect::<Read<_>>()?,
+            functions,
         })
     }
 }

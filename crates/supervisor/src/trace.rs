@@ -4,6 +4,8 @@
 //! [pid 4711] IOMMU_IOAS_ALLOC(3</dev/iommu>, flags=0) = 0 {out_ioas_id=1}
 //! [pid 4711] pwrite(4</dev/vfio/devices/vfio0>, config+0x4, 2, 0x0006) = 2
 //! --- DMA fault: b1d0:01:00.0 read iova 0x1000: not mapped
+//! --- TSM: b1d0:01:00.1 unbound
+//! --- TDI: b1d0:01:00.1 RUN -> ERROR: bus master enable cleared
 //! +++ /dev/iommu closed (opened by 4711)
 //! ```
 //!
@@ -18,8 +20,10 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 
-use pci::{Address, DmaFault, Interrupt};
+use pci::{Address, DmaAccess, DmaFault, Interrupt};
+use tdisp::{Breach, State};
 use uapi::{Errno, Profile};
+use vfio::PolicyEvent;
 
 use crate::findings::interrupt_name;
 use crate::observer::{Call, Left, OpenFile, Thread};
@@ -56,6 +60,33 @@ impl Trace {
     pub(crate) fn interrupt_unheard(&self, function: Address, interrupt: Interrupt) {
         let name = interrupt_name(interrupt);
         self.line(format_args!("--- interrupt with no handler: {function} {name}"));
+    }
+
+    pub(crate) fn trusted_dma(
+        &self,
+        function: Address,
+        access: DmaAccess,
+        iova: u64,
+        length_bytes: u64,
+    ) {
+        self.line(format_args!(
+            "--- DMA T=1: {function} {access} iova {iova:#x}, {length_bytes} bytes"
+        ));
+    }
+
+    pub(crate) fn tsm(&self, function: Address, notice: &tsm::Notice) {
+        self.line(format_args!("--- TSM: {function} {notice}"));
+    }
+
+    pub(crate) fn tdi(&self, function: Address, from: State, to: State, cause: Option<Breach>) {
+        match cause {
+            Some(cause) => self.line(format_args!("--- TDI: {function} {from} -> {to}: {cause}")),
+            None => self.line(format_args!("--- TDI: {function} {from} -> {to}")),
+        }
+    }
+
+    pub(crate) fn policy(&self, function: Address, event: PolicyEvent) {
+        self.line(format_args!("--- policy: {function} {event}"));
     }
 
     pub(crate) fn released(&self, file: &OpenFile, left: &Left) {
@@ -97,7 +128,7 @@ impl fmt::Display for LeftIn<'_> {
 mod tests {
     use std::sync::Arc;
 
-    use pci::{DmaAccess, DmaFaultReason};
+    use pci::DmaFaultReason;
     use uapi::FileKind;
 
     use super::*;
@@ -134,6 +165,11 @@ mod tests {
         let reason = DmaFaultReason::NotMapped;
         trace.dma_fault(function(), &DmaFault { iova: 0x1000, access: DmaAccess::Read, reason });
         trace.interrupt(function(), Interrupt::Msix(1));
+        trace.trusted_dma(function(), DmaAccess::Write, 0x2000, 64);
+        trace.tsm(function(), &tsm::Notice::Unbound);
+        trace.tdi(function(), State::Run, State::Error, Some(Breach::BusMasterCleared));
+        trace.tdi(function(), State::Error, State::Unlocked, None);
+        trace.policy(function(), PolicyEvent::ResetRefused(vfio::ResetCause::Command));
         let path = "/dev/iommu".to_owned();
         let file = OpenFile { serial: 1, kind: FileKind::Iommufd, path, opener: 41 };
         let left =
@@ -143,6 +179,11 @@ mod tests {
         let expected = "\
 --- DMA fault: b1d0:01:00.0 read iova 0x1000: not mapped
 --- interrupt: b1d0:01:00.0 MSI-X vector 1
+--- DMA T=1: b1d0:01:00.0 write iova 0x2000, 64 bytes
+--- TSM: b1d0:01:00.0 unbound
+--- TDI: b1d0:01:00.0 RUN -> ERROR: bus master enable cleared
+--- TDI: b1d0:01:00.0 ERROR -> CONFIG_UNLOCKED
+--- policy: b1d0:01:00.0 RESET refused: the TDI is bound
 +++ /dev/iommu closed by exit (opened by 41), left: ioas=1, maps=2 mapped_bytes=0x2000
 +++ /dev/iommu closed (opened by 41)
 ";

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use bindery_supervisor::machine::Machine;
 use bindery_supervisor::platform::{
-    DEFAULT_TOML, FlrWhileLocked, GroupName, Model, P2pMap, Platform, PlatformError, Settings,
-    TsmDialect, Tvm, device_help,
+    DEFAULT_TOML, GroupName, Model, P2pMap, Platform, PlatformError, Settings, TsmDialect, Tvm,
+    device_help,
 };
 use pci::{Address, DmaFault, Interrupt, Notices};
+use tdisp::FunctionReset;
 use uapi::Profile;
 use vfio::{ClientClearsBme, CloseOrder, Doe, ResetWhileBound, TdiErrorEvent};
 
@@ -90,7 +91,7 @@ tdi_error_event = "req"
     let expected = Settings {
         reset_while_bound: ResetWhileBound::Unbind,
         client_clears_bme: ClientClearsBme::Refuse,
-        flr_while_locked: FlrWhileLocked::Error,
+        flr_while_locked: FunctionReset::Breaches,
         tvm: Tvm::Kvm,
         doe: Doe::Exposed,
         exchange_timeout_ms: 250,
@@ -147,7 +148,7 @@ p.toml:2:8: string values must be quoted, expected literal string
     (
         "[setings]\n",
         "\
-p.toml:1:2: unknown key `setings` in the file; keys: settings, iommu, function
+p.toml:1:2: unknown key `setings` in the file; keys: settings, iommu, function, fault
      1 | [setings]
        |  ^^^^^^^",
     ),
@@ -315,6 +316,20 @@ p.toml:7:11: a root port stands on a root bus; bus 01 is behind b1d0:00:01.0
        |           ^^^^^^^^^^^^^^",
     ),
     (
+        "[[fault]]\nfunction = \"b1d0:01:00.0\"\nfault = \"bind=silent\"\n",
+        "\
+p.toml:2:12: the platform has no function b1d0:01:00.0
+     2 | function = \"b1d0:01:00.0\"
+       |            ^^^^^^^^^^^^^^",
+    ),
+    (
+        "[[fault]]\nfault = \"bind=silent\"\n",
+        "\
+p.toml:1:1: `function` is missing in [[fault]]
+     1 | [[fault]]
+       | ^^^^^^^^^",
+    ),
+    (
         "function = 3\n",
         "\
 p.toml:1:12: `function` is a list, not a number
@@ -329,6 +344,27 @@ fn a_bad_file_is_told_with_place_and_remedy() {
         let error = Platform::parse("p.toml", text).expect_err(text);
         assert_eq!(error.to_string(), *told, "of:\n{text}");
     }
+}
+
+#[test]
+fn faults_are_of_functions_that_are_there() {
+    let text = r#"
+[[function]]
+address = "b1d0:01:00.0"
+model = "dma-engine"
+tee = true
+vfs = 1
+[[fault]]
+function = "b1d0:01:00.1"
+fault = "bind=slow:500"
+"#;
+    let platform = Platform::parse("p.toml", text).unwrap();
+    let [fault] = &platform.faults[..] else { panic!("{:?}", platform.faults) };
+    assert_eq!(fault.function.to_string(), "b1d0:01:00.1");
+    assert_eq!(fault.fault.to_string(), "bind=slow:500");
+    let bad = text.replace("slow:500", "sometimes");
+    let error = Platform::parse("p.toml", &bad).unwrap_err().to_string();
+    assert!(error.starts_with("p.toml:9:9: \"bind=sometimes\" is no fault"), "{error}");
 }
 
 #[test]

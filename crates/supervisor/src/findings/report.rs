@@ -22,6 +22,12 @@ pub(crate) struct Report {
     pub calls: Vec<CallRow>,
     /// Bytes that devices moved.
     pub dma_bytes: u64,
+    /// What the TSM did.
+    pub tsm: TsmCounts,
+    /// TDIs that went to ERROR.
+    pub tdi_errors: Vec<TdiErrorRow>,
+    /// TDIs that were bound or quarantined when all files were released.
+    pub tdis_left: Vec<TdiLeftRow>,
     /// DMA accesses refused.
     pub dma_faults: Vec<FaultRow>,
     /// Interrupts that nobody had asked for.
@@ -47,6 +53,32 @@ pub(crate) struct CallRow {
 pub(crate) struct FailureRow {
     pub errno: &'static str,
     pub count: u64,
+}
+
+/// Calls of the TSM that reached its backend, and how some of them ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct TsmCounts {
+    pub binds: u64,
+    pub unbinds: u64,
+    pub binds_refused: u64,
+    pub cancelled: u64,
+    pub timed_out: u64,
+    pub quarantined: u64,
+}
+
+/// How often a function's TDI went to ERROR for one cause.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct TdiErrorRow {
+    pub function: String,
+    pub cause: String,
+    pub count: u64,
+}
+
+/// A TDI that somebody left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct TdiLeftRow {
+    pub function: String,
+    pub binding: String,
 }
 
 /// DMA faults of one function for one reason.
@@ -110,6 +142,19 @@ impl Report {
     pub(crate) fn summary(&self) -> String {
         let mut lines = vec![self.headline()];
         lines.extend(self.dma_faults.iter().map(fault_line));
+        lines.extend(self.tdi_errors.iter().map(|row| {
+            let TdiErrorRow { function, cause, count } = row;
+            format!("  {function}: TDI went to ERROR {} ({cause})", times(*count))
+        }));
+        lines.extend(self.tdis_left.iter().map(|row| {
+            let TdiLeftRow { function, binding } = row;
+            format!("  {function}: TDI left {binding}")
+        }));
+        if self.tsm.binds != self.tsm.unbinds {
+            let TsmCounts { binds, unbinds, .. } = self.tsm;
+            let (binds, unbinds) = (plural(binds, "bind"), plural(unbinds, "unbind"));
+            lines.push(format!("  TSM: {binds}, {unbinds}"));
+        }
         lines.extend(self.interrupts_unheard.iter().map(|row| {
             let UnheardRow { function, interrupt, count } = row;
             format!("  {function}: {interrupt} fired {} with no handler", times(*count))
@@ -178,6 +223,16 @@ mod tests {
                 failed: vec![FailureRow { errno: "EINVAL", count: 1 }],
             }],
             dma_bytes: 4096,
+            tsm: TsmCounts { binds: 2, unbinds: 1, timed_out: 1, ..TsmCounts::default() },
+            tdi_errors: vec![TdiErrorRow {
+                function: "b1d0:01:00.1".to_owned(),
+                cause: "bus master enable cleared".to_owned(),
+                count: 1,
+            }],
+            tdis_left: vec![TdiLeftRow {
+                function: "b1d0:01:00.1".to_owned(),
+                binding: "quarantined".to_owned(),
+            }],
             dma_faults: vec![FaultRow {
                 function: "b1d0:01:00.0".to_owned(),
                 reason: "not mapped".to_owned(),
@@ -207,6 +262,9 @@ mod tests {
         let expected = "\
 bindery: findings (3 calls served, 1 of them refused):
 bindery:   b1d0:01:00.0: 9 DMA faults (not mapped): read 0x1000, …
+bindery:   b1d0:01:00.1: TDI went to ERROR once (bus master enable cleared)
+bindery:   b1d0:01:00.1: TDI left quarantined
+bindery:   TSM: 2 binds, 1 unbind
 bindery:   b1d0:01:00.0: MSI-X vector 1 fired once with no handler
 bindery:   /dev/iommu (opened by 41): left at close: 1 ioas, 2 maps (0x3000 bytes)
 ";
@@ -227,6 +285,20 @@ bindery:   /dev/iommu (opened by 41): left at close: 1 ioas, 2 maps (0x3000 byte
                 "failed": [{"errno": "EINVAL", "count": 1}],
             }],
             "dma_bytes": 4096,
+            "tsm": {
+                "binds": 2,
+                "unbinds": 1,
+                "binds_refused": 0,
+                "cancelled": 0,
+                "timed_out": 1,
+                "quarantined": 0,
+            },
+            "tdi_errors": [{
+                "function": "b1d0:01:00.1",
+                "cause": "bus master enable cleared",
+                "count": 1,
+            }],
+            "tdis_left": [{"function": "b1d0:01:00.1", "binding": "quarantined"}],
             "dma_faults": [{
                 "function": "b1d0:01:00.0",
                 "reason": "not mapped",

@@ -6,10 +6,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use pci::{Address, DmaFault, DmaFaultReason, Interrupt};
+use tdisp::Breach;
+use tsm::{Binding, Counters};
 use uapi::{Errno, Profile};
 
 use super::report::{
-    CallRow, FailureRow, FaultAt, FaultRow, LeftRow, ObjectRow, Report, UnheardRow, Unlisted,
+    CallRow, FailureRow, FaultAt, FaultRow, LeftRow, ObjectRow, Report, TdiErrorRow, TdiLeftRow,
+    TsmCounts, UnheardRow, Unlisted,
 };
 use crate::observer::{Call, Left, OpenFile};
 
@@ -36,6 +39,10 @@ pub(crate) struct Findings {
     leaked: bool,
     open_at_exit: BTreeMap<String, u64>,
     dma_bytes: u64,
+    /// By function and cause, of which there are few.
+    tdi_errors: BTreeMap<(Address, String), u64>,
+    tdis_left: Vec<TdiLeftRow>,
+    tsm: TsmCounts,
     unlisted: Unlisted,
 }
 
@@ -62,6 +69,9 @@ impl Findings {
             leaked: false,
             open_at_exit: BTreeMap::new(),
             dma_bytes: 0,
+            tdi_errors: BTreeMap::new(),
+            tdis_left: Vec::new(),
+            tsm: TsmCounts::default(),
             unlisted: Unlisted::default(),
         }
     }
@@ -98,6 +108,29 @@ impl Findings {
             return;
         }
         *self.unheard.entry(key).or_default() += 1;
+    }
+
+    pub(crate) fn tdi_error(&mut self, function: Address, cause: Option<Breach>) {
+        // A session has a number of its own each time.
+        let cause = match cause {
+            Some(Breach::SessionEnded(_)) => "SPDM session ended".to_owned(),
+            Some(cause) => cause.to_string(),
+            None => "no cause told".to_owned(),
+        };
+        *self.tdi_errors.entry((function, cause)).or_default() += 1;
+    }
+
+    pub(crate) fn tdis_ended(&mut self, counters: &Counters, left: &[(Address, Binding)]) {
+        let Counters { binds, unbinds, binds_refused, cancelled, timed_out, quarantined } =
+            *counters;
+        self.tsm = TsmCounts { binds, unbinds, binds_refused, cancelled, timed_out, quarantined };
+        self.tdis_left = left
+            .iter()
+            .map(|(function, binding)| TdiLeftRow {
+                function: function.to_string(),
+                binding: binding.to_string(),
+            })
+            .collect();
     }
 
     pub(crate) fn released(&mut self, file: &OpenFile, left: &Left) {
@@ -137,15 +170,27 @@ impl Findings {
             schema: Report::SCHEMA,
             program: program.to_vec(),
             exit_status,
-            clean: self.faults.is_empty() && self.unheard.is_empty() && !self.leaked,
+            clean: self.is_clean(),
             calls: self.calls.iter().map(call_row).collect(),
             dma_bytes: self.dma_bytes,
+            tsm: self.tsm.clone(),
+            tdi_errors: self.tdi_errors.iter().map(tdi_error_row).collect(),
+            tdis_left: self.tdis_left.clone(),
             dma_faults: self.faults.iter().map(fault_row).collect(),
             interrupts_unheard: unheard.collect(),
             left: self.left.clone(),
             open_at_exit: self.open_at_exit.clone(),
             unlisted: self.unlisted.clone(),
         }
+    }
+
+    fn is_clean(&self) -> bool {
+        self.faults.is_empty()
+            && self.unheard.is_empty()
+            && !self.leaked
+            && self.tdi_errors.is_empty()
+            && self.tdis_left.is_empty()
+            && self.tsm.binds == self.tsm.unbinds
     }
 }
 
@@ -181,6 +226,10 @@ fn call_row((name, tally): (&Cow<'static, str>, &CallTally)) -> CallRow {
             .map(|(errno, count)| FailureRow { errno: errno.name(), count: *count })
             .collect(),
     }
+}
+
+fn tdi_error_row(((function, cause), count): (&(Address, String), &u64)) -> TdiErrorRow {
+    TdiErrorRow { function: function.to_string(), cause: cause.clone(), count: *count }
 }
 
 fn fault_row(((function, reason), tally): (&(Address, DmaFaultReason), &FaultTally)) -> FaultRow {
@@ -236,6 +285,25 @@ mod tests {
         assert_eq!(report.unlisted.calls, 10_000 - CALLS_MAX as u64);
         assert_eq!(report.left.len(), LEFT_MAX);
         assert_eq!(report.unlisted.left, 1000 - LEFT_MAX as u64);
+    }
+
+    #[test]
+    fn a_tdi_in_error_or_left_bound_is_a_finding() {
+        let mut findings = Findings::new(Profile::Rfc);
+        let counters = Counters { binds: 2, unbinds: 2, ..Counters::default() };
+        findings.tdis_ended(&counters, &[]);
+        assert!(findings.report(&[], 0).clean);
+        findings.tdis_ended(&counters, &[(function(), Binding::Quarantined)]);
+        assert!(!findings.report(&[], 0).clean, "quarantined");
+        findings.tdis_ended(&Counters { unbinds: 1, ..counters }, &[]);
+        assert!(!findings.report(&[], 0).clean, "a bind without its unbind");
+        findings.tdis_ended(&counters, &[]);
+        findings.tdi_error(function(), Some(Breach::MemoryCleared));
+        findings.tdi_error(function(), Some(Breach::MemoryCleared));
+        let report = findings.report(&[], 0);
+        assert!(!report.clean);
+        assert_eq!(report.tdi_errors.len(), 1);
+        assert_eq!((report.tdi_errors[0].count, report.tsm.binds), (2, 2));
     }
 
     #[test]

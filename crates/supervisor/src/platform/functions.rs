@@ -311,6 +311,11 @@ impl Placed<'_> {
     }
 }
 
+/// Whether an entry stands for the function at `address`, itself or as one of its virtual ones.
+pub(super) fn covers(entry: &FunctionEntry, address: Address) -> bool {
+    entry.address == address || entry.vf_addresses().any(|vf| vf == address)
+}
+
 /// The function with this devfn on a bus.
 pub(crate) fn at_devfn(domain: u16, bus: u8, devfn: u8) -> Option<Address> {
     Address::new(domain, bus, devfn >> 3, devfn & 7)

@@ -132,6 +132,15 @@ pub enum Fault {
         /// The text as written.
         text: String,
     },
+    /// A fault of a function that is not there.
+    #[error("the platform has no function {address}")]
+    NoSuchFunction {
+        /// The address.
+        address: pci::Address,
+    },
+    /// A text that is no fault.
+    #[error(transparent)]
+    NotAFault(tsm::fault::BadFault),
     /// Two functions at one address.
     #[error("{address} is taken by another function; each needs an address of its own")]
     AddressTaken {

@@ -2,6 +2,7 @@
 //!
 //! Takes no lock. What a setting does lives where it acts; here stands only how it is spelled.
 
+use tdisp::FunctionReset;
 use uapi::Profile;
 use vfio::{ClientClearsBme, CloseOrder, Doe, ResetWhileBound, TdiErrorEvent};
 
@@ -19,7 +20,7 @@ pub struct Settings {
     /// What clearing bus master enable does while the TDI is LOCKED or in RUN.
     pub client_clears_bme: ClientClearsBme,
     /// What a TDI becomes when a function-level reset reaches it while LOCKED or in RUN.
-    pub flr_while_locked: FlrWhileLocked,
+    pub flr_while_locked: FunctionReset,
     /// Whether a TDI can be bound for a client that named no virtual machine.
     pub tvm: Tvm,
     /// What `IOMMU_IOAS_MAP` of a mapped BAR answers.
@@ -34,15 +35,6 @@ pub struct Settings {
     pub lock_msix: bool,
     /// What a client hears when its TDI goes to ERROR.
     pub tdi_error_event: TdiErrorEvent,
-}
-
-/// What a TDI becomes when a function-level reset reaches it while LOCKED or in RUN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FlrWhileLocked {
-    /// CONFIG_UNLOCKED.
-    Unlocked,
-    /// ERROR.
-    Error,
 }
 
 /// Whether a TDI can be bound for a client that named no virtual machine.
@@ -83,7 +75,7 @@ impl Default for Settings {
             close_order: CloseOrder::UnbindFirst,
             reset_while_bound: ResetWhileBound::Refuse,
             client_clears_bme: ClientClearsBme::Error,
-            flr_while_locked: FlrWhileLocked::Unlocked,
+            flr_while_locked: FunctionReset::Unlocks,
             tvm: Tvm::Implicit,
             p2p_map: P2pMap::Accept,
             doe: Doe::Hidden,
@@ -122,8 +114,8 @@ const RESETS_WHILE_BOUND: &[(&str, ResetWhileBound)] = &[
 ];
 const CLIENT_CLEARS_BME: &[(&str, ClientClearsBme)] =
     &[("error", ClientClearsBme::Error), ("refuse", ClientClearsBme::Refuse)];
-const FLR_WHILE_LOCKED: &[(&str, FlrWhileLocked)] =
-    &[("unlocked", FlrWhileLocked::Unlocked), ("error", FlrWhileLocked::Error)];
+const FLR_WHILE_LOCKED: &[(&str, FunctionReset)] =
+    &[("unlocked", FunctionReset::Unlocks), ("error", FunctionReset::Breaches)];
 const TVMS: &[(&str, Tvm)] = &[("implicit", Tvm::Implicit), ("kvm", Tvm::Kvm)];
 const P2P_MAPS: &[(&str, P2pMap)] = &[("accept", P2pMap::Accept), ("linux-7.3", P2pMap::Linux73)];
 const DOES: &[(&str, Doe)] = &[("hidden", Doe::Hidden), ("exposed", Doe::Exposed)];

@@ -111,13 +111,13 @@ impl Dma for Wire {
 
     fn read_trusted(&self, iova: u64, into: &mut [u8]) -> Result<(), DmaFault> {
         self.host.dma.read_trusted(iova, into)?;
-        self.observer.dma(self.address, DmaAccess::Read, iova, into.len() as u64);
+        self.observer.trusted_dma(self.address, DmaAccess::Read, iova, into.len() as u64);
         Ok(())
     }
 
     fn write_trusted(&self, iova: u64, from: &[u8]) -> Result<(), DmaFault> {
         self.host.dma.write_trusted(iova, from)?;
-        self.observer.dma(self.address, DmaAccess::Write, iova, from.len() as u64);
+        self.observer.trusted_dma(self.address, DmaAccess::Write, iova, from.len() as u64);
         Ok(())
     }
 
