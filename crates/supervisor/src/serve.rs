@@ -1,8 +1,9 @@
 //! The supervisor's process: builds the machine, starts the program, serves it, and waits for the tree
 //! to end.
 //!
-//! Threads: listeners, a worker for each function, one that watches closes, one that watches the
-//! guard, one that answers `bindery ls`; the first thread reaps. Takes no lock.
+//! Threads: listeners, a worker for each function, the clock, one that watches closes (with helpers where
+//! a release is slow), one that watches the guard, one that answers `bindery ls`; the first thread
+//! reaps. Takes no lock.
 
 use std::backtrace::Backtrace;
 use std::ffi::OsString;
@@ -118,11 +119,14 @@ impl Supervisor {
         }
         self.front.release_all();
         self.front.overlay.close();
+        let machine = &self.front.machine;
+        self.front.observer.tdis_ended(&machine.tsm.counters(), &machine.tdis_in_use());
         ExitStatus(self.front.observer.finished(status.0))
     }
 }
 
 fn start_threads(front: &Arc<FrontEnd>, link: &Arc<Link>) -> io::Result<()> {
+    front.machine.clock.start()?;
     for device in &front.machine.devices {
         workers::start(Arc::clone(&device.function))?;
     }
