@@ -1,8 +1,8 @@
 //! The program on the other side of a command, as much of it as commands need.
 //!
 //! A handler gets a [`Caller`] for the length of one command. What it keeps longer it keeps as
-//! [`Source`] (memory that can be pinned), [`Pinned`] (memory that is), [`Signal`] (an eventfd) or
-//! [`Context`]. The front end implements these over a real process; tests over a byte array.
+//! [`Source`] (memory that can be pinned), [`Pinned`] (memory that is), [`Signal`] (an eventfd),
+//! [`Vm`] (a virtual machine) or [`Context`]. The front end implements these over a real process; tests over a byte array.
 
 use std::sync::Arc;
 
@@ -80,6 +80,12 @@ pub trait Pinned: Send + Sync {
 pub trait Signal: Send + Sync {
     /// Adds one to its count. Cannot fail and does not block.
     fn signal(&self);
+}
+
+/// An open file of a virtual machine, kept for as long as this value lives.
+pub trait Vm: Send + Sync {
+    /// Which VM: two files of one have the same.
+    fn id(&self) -> tsm::VmId;
 }
 
 /// What DMA will do with pinned pages.

@@ -8,15 +8,17 @@ use uapi::CommandId;
 use uapi::iommufd::Destroy;
 
 use crate::dispatch::Exchange;
-use crate::{Context, Refusal, hw_info, hwpt, ioas, mapping, vdevice, viommu};
+use crate::{Context, Refusal, hw_info, hwpt, ioas, mapping, tsm_command, vdevice, viommu};
 
-use Handler::Plain;
+use Handler::{Counting, Plain};
 
 /// Runs a command whose struct has been read and judged.
 #[derive(Clone, Copy)]
 pub(crate) enum Handler {
     /// One whose success says nothing more.
     Plain(fn(&Arc<Context>, &Exchange<'_>) -> Result<(), Refusal>),
+    /// One that says how many bytes were left over.
+    Counting(fn(&Arc<Context>, &Exchange<'_>) -> Result<u32, Refusal>),
 }
 
 impl Handler {
@@ -27,6 +29,7 @@ impl Handler {
     pub(crate) fn run(self, ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<u32, Refusal> {
         match self {
             Self::Plain(run) => run(ctx, exchange).map(|()| 0),
+            Self::Counting(run) => run(ctx, exchange),
         }
     }
 }
@@ -47,6 +50,10 @@ const HANDLERS: &[(CommandId, Handler)] = &[
     (CommandId::GetHwInfo, Plain(hw_info::get)),
     (CommandId::ViommuAlloc, Plain(viommu::alloc)),
     (CommandId::VdeviceAlloc, Plain(vdevice::alloc)),
+    (CommandId::VdeviceTsmOp, Plain(tsm_command::op)),
+    (CommandId::VdeviceTsmReq, Counting(tsm_command::request)),
+    (CommandId::VdeviceTsmReqV5, Counting(tsm_command::request_v5)),
+    (CommandId::VdeviceTsmGuestRequest, Plain(tsm_command::guest_request)),
 ];
 
 /// Ends an object: `IOMMU_DESTROY`. Its id is free afterwards.

@@ -11,15 +11,35 @@ use std::sync::Arc;
 
 use pci::DmaFaultReason;
 use sync::{Epoch, EpochGuard, Mutex, Refcount, rank};
+use tsm::VmId;
 use uapi::{Errno, Profile};
 
 use crate::object::Object;
 use crate::registry::{Headed, Registry};
 use crate::{Caller, Counts, Pinned, dispatch};
 
+/// What a context is opened with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContextSettings {
+    /// Which commands there are.
+    pub profile: Profile,
+    /// Whose TDIs are bound where no VM is linked.
+    pub tvm: Tvm,
+}
+
+/// What stands for the VM where a device's file is linked with none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tvm {
+    /// The context itself: each is a VM of its own.
+    #[default]
+    Implicit,
+    /// Nothing: what needs a VM is refused.
+    Kvm,
+}
+
 /// One open `/dev/iommu`.
 pub struct Context {
-    profile: Profile,
+    settings: ContextSettings,
     files: Refcount,
     registry: Registry<Object>,
     /// Entered by each DMA access for as long as it uses a translation.
@@ -31,13 +51,20 @@ pub struct Context {
 struct Ledger {
     dma_faults: BTreeMap<DmaFaultReason, u64>,
     left_at_close: Option<Counts>,
+    /// The VM that stands for the context, once it is needed.
+    implicit_vm: Option<VmId>,
 }
 
 impl Context {
     /// Opens `/dev/iommu` with the commands of `profile`. The caller holds one file reference.
     pub fn open(profile: Profile) -> Arc<Self> {
+        Self::open_with(ContextSettings { profile, tvm: Tvm::Implicit })
+    }
+
+    /// Opens `/dev/iommu`. The caller holds one file reference.
+    pub fn open_with(settings: ContextSettings) -> Arc<Self> {
         Arc::new(Self {
-            profile,
+            settings,
             files: Refcount::new(1),
             registry: Registry::new(),
             dma: Epoch::new(),
@@ -79,6 +106,19 @@ impl Context {
         }
     }
 
+    /// Gives up the TSM commands that run on the context, and refuses those that begin later (`EINTR`): no
+    /// descriptor of its file is open any more, or its program is gone. What a device's own file asks for is
+    /// given up too if it runs now, and not refused later. Returns at once, and waits for nobody.
+    ///
+    /// Takes OBJECTS; called with no lock held.
+    pub fn cancel_commands(&self) {
+        for object in self.registry.published() {
+            if let Object::Device(device) = object {
+                device.close_gate();
+            }
+        }
+    }
+
     /// What the context holds. Once it is closed: what it held when it was.
     pub fn counts(&self) -> Counts {
         let left = self.ledger.lock().left_at_close.clone();
@@ -87,7 +127,21 @@ impl Context {
 
     /// Which commands there are.
     pub(crate) const fn profile(&self) -> Profile {
-        self.profile
+        self.settings.profile
+    }
+
+    /// What stands for the VM where none is linked.
+    pub(crate) const fn tvm(&self) -> Tvm {
+        self.settings.tvm
+    }
+
+    /// The VM that stands for the context.
+    pub(crate) fn implicit_vm(&self, tsm: &tsm::Registry) -> VmId {
+        let known = self.ledger.lock().implicit_vm;
+        known.unwrap_or_else(|| {
+            let fresh = tsm.new_vm();
+            *self.ledger.lock().implicit_vm.get_or_insert(fresh)
+        })
     }
 
     pub(crate) const fn registry(&self) -> &Registry<Object> {

@@ -6,7 +6,7 @@
 //! Its end has two steps, because VFIO stops the function in between: `begin_end` ends what was made for the
 //! device and lets nothing new be made, `end` takes it off its page table and gives its group back.
 //!
-//! Locks: `table` is PAGES, a leaf. Source: [uapi/iommufd.h], [uapi/vfio.h].
+//! Locks: `table` is PAGES, a leaf; `gate` is OBJECTS, see [`crate::tdi`]. Source: [uapi/iommufd.h], [uapi/vfio.h].
 
 use std::sync::Arc;
 
@@ -15,7 +15,8 @@ use sync::{Mutex, rank};
 use crate::hwpt::Hwpt;
 use crate::object::{Kind, Object, Pending};
 use crate::registry::{Afterwards, Headed, Header};
-use crate::{Context, Endpoint, Refusal};
+use crate::tdi::Gate;
+use crate::{Context, Endpoint, Refusal, Vm};
 
 /// A function bound to a context, and the way of its DMA (`impl pci::Dma`).
 pub struct Device {
@@ -24,6 +25,9 @@ pub struct Device {
     endpoint: Arc<Endpoint>,
     /// What its DMA translates through: the IOMMU's entry for it. Written under GROUP.
     table: Mutex<rank::Pages, Option<Arc<Hwpt>>>,
+    /// The VM that its file is linked with: whom vIOMMUs that are made for it serve.
+    vm: Option<Arc<dyn Vm>>,
+    gate: Gate,
 }
 
 /// Whether another function can be reset together with a bound one, as seen by the one who asks.
@@ -53,6 +57,19 @@ impl Device {
     ///
     /// Takes GROUP, OBJECTS. [uapi/vfio.h]
     pub fn bind(ctx: &Arc<Context>, endpoint: &Arc<Endpoint>) -> Result<Arc<Self>, Refusal> {
+        Self::bind_for(ctx, endpoint, None)
+    }
+
+    /// As [`bind`](Self::bind), for a device file that is linked with a VM. A vIOMMU made for the device
+    /// keeps the VM as long as it lives.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn bind_for(
+        ctx: &Arc<Context>,
+        endpoint: &Arc<Endpoint>,
+        vm: Option<Arc<dyn Vm>>,
+    ) -> Result<Arc<Self>, Refusal> {
         let geometry = endpoint.iommu().geometry();
         if !geometry.cache_coherent {
             return Err(Refusal::CacheIncoherent);
@@ -66,6 +83,8 @@ impl Device {
                 ctx: Arc::clone(ctx),
                 endpoint: Arc::clone(endpoint),
                 table: Mutex::new(None),
+                vm,
+                gate: Gate::new(),
             })
         })?;
         endpoint.group().claim(ctx, &pending)?;
@@ -96,11 +115,12 @@ impl Device {
         &self.ctx
     }
 
-    /// Begins the end: from here on nothing new is made for the device, and its vdevice has ended when this
-    /// returns. The vdevice's id is not given out again. The device stays attached, so that DMA that is
-    /// running can end. Cannot fail; doing it again changes nothing.
+    /// Begins the end: from here on nothing new is made for the device. A TSM command that is running about
+    /// it is given up, and when this returns its vdevice has ended and its TDI is not bound. The vdevice's id
+    /// is not given out again. The device stays attached, so that DMA that is running can end. Cannot fail,
+    /// and is bounded whatever the device does; doing it again changes nothing.
     ///
-    /// Takes GROUP, OBJECTS; holds none while it waits for a command to let go of the vdevice.
+    /// Takes GROUP, OBJECTS; holds none while it waits for a command or for the device.
     pub fn begin_end(&self) {
         self.end_vdevice();
     }
@@ -131,6 +151,16 @@ impl Device {
             None if other.group().is_owned_by(&self.ctx) => HotResetView::Owned,
             None => HotResetView::NotOwned,
         }
+    }
+
+    /// The VM that its file is linked with.
+    pub(crate) const fn vm(&self) -> Option<&Arc<dyn Vm>> {
+        self.vm.as_ref()
+    }
+
+    /// Where TSM commands about it pass.
+    pub(crate) const fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// What DMA goes through from now on. Called under GROUP; DMA in flight may still use the former.

@@ -1,4 +1,5 @@
-//! A function of the platform as iommufd meets it: where it sits, which iommu_group and IOMMU it has.
+//! A function of the platform as iommufd meets it: where it sits, which iommu_group and IOMMU it has, and
+//! what binds its TDI.
 //!
 //! Outlives contexts. Takes no lock.
 
@@ -14,6 +15,7 @@ pub struct Endpoint {
     group: Arc<Group>,
     iommu: Arc<Iommu>,
     notices: Arc<dyn Notices>,
+    tsm: Option<Arc<tsm::Registry>>,
 }
 
 impl Endpoint {
@@ -24,7 +26,18 @@ impl Endpoint {
         iommu: Arc<Iommu>,
         notices: Arc<dyn Notices>,
     ) -> Arc<Self> {
-        Arc::new(Self { address, group, iommu, notices })
+        Arc::new(Self { address, group, iommu, notices, tsm: None })
+    }
+
+    /// As [`new`](Self::new); its TDI can be bound through `tsm`.
+    pub fn with_tsm(
+        address: Address,
+        group: Arc<Group>,
+        iommu: Arc<Iommu>,
+        notices: Arc<dyn Notices>,
+        tsm: Arc<tsm::Registry>,
+    ) -> Arc<Self> {
+        Arc::new(Self { address, group, iommu, notices, tsm: Some(tsm) })
     }
 
     /// Where the function sits.
@@ -45,5 +58,10 @@ impl Endpoint {
     /// Where what goes wrong with it is told to people.
     pub const fn notices(&self) -> &Arc<dyn Notices> {
         &self.notices
+    }
+
+    /// What speaks to its security manager; `None` where nothing does.
+    pub const fn tsm(&self) -> Option<&Arc<tsm::Registry>> {
+        self.tsm.as_ref()
     }
 }

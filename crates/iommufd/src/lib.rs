@@ -63,19 +63,22 @@ mod placement;
 mod refusal;
 pub mod registry;
 mod reservations;
+mod tdi;
+mod tsm_command;
 mod vdevice;
 mod viommu;
 
 pub use caller::{
-    Caller, FileFault, MemoryGone, PinAccess, PinFault, Pinned, Signal, Source, Unreachable,
+    Caller, FileFault, MemoryGone, PinAccess, PinFault, Pinned, Signal, Source, Unreachable, Vm,
 };
-pub use context::Context;
+pub use context::{Context, ContextSettings, Tvm};
 pub use counts::Counts;
 pub use device::{Device, HotResetView};
 pub use endpoint::Endpoint;
 pub use geometry::{Geometry, Iommu, Reserved, ReservedKind};
 pub use group::Group;
 pub use refusal::Refusal;
+pub use tdi::ResetGuard;
 
 /// Bytes of the client's pages.
 pub(crate) const PAGE_SIZE: u64 = 4096;

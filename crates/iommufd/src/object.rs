@@ -71,6 +71,14 @@ impl Context {
         self.registry().get(id, T::pick)
     }
 
+    /// Says whether there is an object `id` of one type, without holding it.
+    ///
+    /// # Errors
+    /// [`Refusal::NoObject`] (`ENOENT`), for another type too.
+    pub(crate) fn check<T: Kind>(&self, id: u32) -> Result<(), Refusal> {
+        self.registry().check(id, |object| T::pick(object).is_some())
+    }
+
     /// Holds object `id` of any type.
     ///
     /// # Errors

@@ -112,6 +112,21 @@ pub enum Refusal {
         /// Bytes asked for.
         length: u64,
     },
+    /// Nothing binds the device's TDI (`EOPNOTSUPP`).
+    #[error("the device has no TSM")]
+    NoTsm,
+    /// The vIOMMU was made without a VM (`ENODEV`).
+    #[error("vIOMMU {viommu} has no VM")]
+    NoVm {
+        /// The vIOMMU.
+        viommu: u32,
+    },
+    /// The vdevice's TDI is not bound (`ENOENT`), as the series of 2025-05 has it.
+    #[error("vdevice {vdevice} is not bound")]
+    NotBound {
+        /// The vdevice.
+        vdevice: u32,
+    },
     /// Nothing is mapped in the span (`ENOENT`).
     #[error("nothing is mapped in {asked}")]
     NothingMapped {
@@ -125,6 +140,12 @@ pub enum Refusal {
         asked: Span,
         /// The area.
         mapped: Span,
+    },
+    /// The vdevice is another device's (`EINVAL`).
+    #[error("vdevice {vdevice} is another device's")]
+    OtherDevice {
+        /// The vdevice.
+        vdevice: u32,
     },
     /// The device is behind another IOMMU than the vIOMMU is over (`EINVAL`).
     #[error("the device is not behind the IOMMU of vIOMMU {viommu}")]
@@ -205,6 +226,9 @@ pub enum Refusal {
         /// The area it meets.
         mapped: Span,
     },
+    /// The function is being reset (`EBUSY`).
+    #[error("the function is being reset")]
+    Resetting,
     /// The struct is shorter than its first version (`EINVAL`).
     #[error("struct of {given} bytes where {least} are the least")]
     ShortArgument {
@@ -219,6 +243,17 @@ pub enum Refusal {
         /// The length in bytes.
         length: u64,
     },
+    /// A guest's request, or the room for its answer, is larger than is served (`E2BIG`).
+    #[error("{length} bytes where {most} are the most")]
+    TooMuch {
+        /// As asked, in bytes.
+        length: u32,
+        /// What is served, in bytes.
+        most: u32,
+    },
+    /// The TSM or the device refused, or was not let finish.
+    #[error(transparent)]
+    Tsm(#[from] tsm::Refusal),
     /// The number is not a command's, or the command is not served (`ENOTTY`).
     #[error("request {request:#x} is no command")]
     UnknownCommand {
@@ -230,6 +265,14 @@ pub enum Refusal {
     UnknownFlags {
         /// The flags that are not known.
         flags: u32,
+    },
+    /// A number that names no operation, architecture or scope (`EINVAL`).
+    #[error("{field} {value} means nothing here")]
+    UnknownOperation {
+        /// The field.
+        field: &'static str,
+        /// What it held.
+        value: u32,
     },
     /// The caller's memory cannot be reached (`EFAULT`).
     #[error("the caller's memory cannot be reached")]
@@ -268,9 +311,9 @@ impl Refusal {
     /// What the program sees.
     pub const fn errno(&self) -> Errno {
         match self {
-            Self::AreaBusy { .. } | Self::Busy { .. } => Errno::EBUSY,
+            Self::AreaBusy { .. } | Self::Busy { .. } | Self::Resetting => Errno::EBUSY,
             Self::BadFd { .. } => Errno::EBADF,
-            Self::DirtyTail { .. } => Errno::E2BIG,
+            Self::DirtyTail { .. } | Self::TooMuch { .. } => Errno::E2BIG,
             Self::AttachedElsewhere { .. }
             | Self::CacheIncoherent
             | Self::DataShape { .. }
@@ -280,6 +323,7 @@ impl Refusal {
             | Self::NeedsVm { .. }
             | Self::NoAccess
             | Self::NoNestParent { .. }
+            | Self::OtherDevice { .. }
             | Self::OtherIommu { .. }
             | Self::OtherType { .. }
             | Self::PageSize { .. }
@@ -288,12 +332,14 @@ impl Refusal {
             | Self::Reserved { .. }
             | Self::ShortArgument { .. }
             | Self::TooLong { .. }
+            | Self::UnknownOperation { .. }
             | Self::ViommuData { .. } => Errno::EINVAL,
             Self::MisalignedArea { .. } | Self::ReservedMapped { .. } => Errno::EADDRINUSE,
             Self::MsiNotIsolated | Self::OwnedElsewhere { .. } => Errno::EPERM,
-            Self::NoObject { .. } | Self::NothingMapped { .. } | Self::NotWhole { .. } => {
-                Errno::ENOENT
-            }
+            Self::NoObject { .. }
+            | Self::NotBound { .. }
+            | Self::NothingMapped { .. }
+            | Self::NotWhole { .. } => Errno::ENOENT,
             Self::NoRoom { .. } => Errno::ENOSPC,
             Self::OutOfIds | Self::Pin(PinFault::Limit) => Errno::ENOMEM,
             Self::Overlap { .. } | Self::VdeviceExists { .. } | Self::VirtIdTaken { .. } => {
@@ -304,9 +350,12 @@ impl Refusal {
                 Errno::EFAULT
             }
             Self::RangesLeftOut { .. } => Errno::EMSGSIZE,
-            Self::ReservedField | Self::UnknownFlags { .. } | Self::Unsupported { .. } => {
-                Errno::EOPNOTSUPP
-            }
+            Self::NoTsm
+            | Self::ReservedField
+            | Self::UnknownFlags { .. }
+            | Self::Unsupported { .. } => Errno::EOPNOTSUPP,
+            Self::NoVm { .. } => Errno::ENODEV,
+            Self::Tsm(refusal) => refusal.errno(),
             Self::UnknownCommand { .. } => Errno::ENOTTY,
         }
     }

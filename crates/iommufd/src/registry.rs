@@ -220,6 +220,17 @@ impl<O: Headed + Clone> Registry<O> {
         object.and_then(Held::try_new).ok_or(Refusal::NoObject { id })
     }
 
+    /// Says whether [`get`](Self::get) would find object `id` now, without holding it.
+    ///
+    /// # Errors
+    /// [`Refusal::NoObject`] (`ENOENT`).
+    pub fn check(&self, id: u32, is_kind: impl FnOnce(&O) -> bool) -> Result<(), Refusal> {
+        match self.slots.lock().by_id.get(&id) {
+            Some(Slot::Published(object)) if is_kind(object) => Ok(()),
+            _ => Err(Refusal::NoObject { id }),
+        }
+    }
+
     /// Takes an object without users out of the table and waits until no lookup holds it. The caller
     /// ends it. Its id is free at once.
     ///

@@ -17,6 +17,7 @@
 
 use std::sync::Arc;
 
+use tsm::VmId;
 use uapi::iommufd::VdeviceAlloc;
 
 use crate::device::Device;
@@ -24,8 +25,9 @@ use crate::dispatch::Exchange;
 use crate::group::Ending;
 use crate::object::{Kind, Object};
 use crate::registry::{Afterwards, Headed, Header, Held, ReservedId, release_kept};
+use crate::tdi::Origin;
 use crate::viommu::Viommu;
-use crate::{Context, Refusal};
+use crate::{Context, Group, Refusal};
 
 /// A device behind a vIOMMU.
 pub(crate) struct Vdevice {
@@ -35,9 +37,15 @@ pub(crate) struct Vdevice {
     /// The vdevice is a user of it until destroyed.
     viommu: Arc<Viommu>,
     virt_id: u64,
+    /// To which its TDI is bound; `None` where it cannot be.
+    vm: Option<VmId>,
 }
 
 /// Puts a device behind a vIOMMU: `IOMMU_VDEVICE_ALLOC`.
+///
+/// Behind a vIOMMU of a confidential guest, in profiles that have it so, its TDI is bound first: the link is
+/// made under GROUP, the bind waits for the device with no lock held, and GROUP is taken again to publish
+/// the vdevice or to undo it. The end of the device cancels the bind.
 ///
 /// The vdevice is published before its id is written to the client, so that no end of a device waits for
 /// the client's memory. If the id cannot be written it is ended again.
@@ -49,6 +57,9 @@ pub(crate) struct Vdevice {
 /// - [`Refusal::OutOfIds`] (`ENOMEM`)
 /// - [`Refusal::NoObject`] (`ENOENT`): the device is ending.
 /// - [`Refusal::VdeviceExists`], [`Refusal::VirtIdTaken`] (`EEXIST`)
+/// - where the vdevice is bound as it is made: [`Refusal::NoTsm`] (`EOPNOTSUPP`), [`Refusal::Resetting`]
+///   (`EBUSY`), [`Refusal::Tsm`] as [`tsm::Registry::bind`]; then [`Refusal::NoObject`] (`ENOENT`): the
+///   device began to end meanwhile.
 /// - [`Refusal::Unreachable`] (`EFAULT`): the answer cannot be written.
 pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Refusal> {
     let mut argument: VdeviceAlloc = exchange.argument();
@@ -57,6 +68,9 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
         let device = ctx.get::<Device>(argument.dev_id)?;
         viommu.check_same_iommu(device.endpoint().iommu())?;
         let reserved = Reserved::new(ctx, &viommu, device, argument.virt_id)?;
+        if viommu.binds_vdevices(ctx.profile()) {
+            reserved.vdevice.bind(Origin::Iommufd)?;
+        }
         reserved.publish()?
     };
     argument.out_vdevice_id = vdevice.header.id();
@@ -84,6 +98,7 @@ impl<'c> Reserved<'c> {
             device: Arc::clone(&device),
             viommu: Arc::clone(viommu),
             virt_id,
+            vm: device.endpoint().tsm().and_then(|tsm| viommu.vm_id(ctx, tsm)),
         });
         device.endpoint().group().reserve_vdevice(&vdevice)?;
         device.keep();
@@ -118,7 +133,10 @@ impl Device {
         match group.begin_end(self) {
             Ending::Done => {}
             Ending::Ours(vdevice) => vdevice.end(self.context(), Afterwards::Tombstone),
-            Ending::Others => group.wait_without_vdevice(self),
+            Ending::Others => {
+                self.cancel();
+                group.wait_without_vdevice(self);
+            }
         }
     }
 }
@@ -139,7 +157,12 @@ impl Vdevice {
         self.virt_id
     }
 
-    fn group(&self) -> &crate::Group {
+    /// To which VM its TDI is bound.
+    pub(crate) const fn vm(&self) -> Option<VmId> {
+        self.vm
+    }
+
+    fn group(&self) -> &Group {
         self.device.endpoint().group()
     }
 
@@ -152,12 +175,14 @@ impl Vdevice {
 
     /// Ends it: all steps. The caller has a user of it, which goes.
     fn end(self: &Arc<Self>, ctx: &Context, afterwards: Afterwards) {
+        self.device.cancel();
         ctx.registry().remove(&Object::Vdevice(Arc::clone(self)), afterwards);
         self.finish();
     }
 
     /// The steps from the third on. Called once, with no lock held, when no command can find it.
     fn finish(&self) {
+        self.device.unbind();
         self.group().unlink_vdevice(self);
         self.viommu.header().drop_user();
         release_kept(&self.device);

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sync::{Mutex, rank};
+use tsm::VmId;
 use uapi::Profile;
 use uapi::iommufd::{ViommuAlloc, viommu_type};
 
@@ -19,7 +20,7 @@ use crate::dispatch::Exchange;
 use crate::hwpt::Hwpt;
 use crate::object::{Kind, Object, Pending};
 use crate::registry::{Headed, Header};
-use crate::{Context, Iommu, Refusal};
+use crate::{Context, Iommu, Refusal, Tvm, Vm};
 
 /// A guest's view of an IOMMU.
 pub(crate) struct Viommu {
@@ -27,8 +28,21 @@ pub(crate) struct Viommu {
     /// What it is over. The vIOMMU is a user of it until destroyed.
     hwpt: Arc<Hwpt>,
     iommu: Arc<Iommu>,
+    viommu_type: u32,
+    tvm: GuestVm,
     /// What the guest knows the devices behind it by. Each of their vdevices is a user of the vIOMMU.
     virt_ids: Mutex<rank::Objects, BTreeSet<u64>>,
+}
+
+/// Whose guest looks through a vIOMMU.
+#[derive(Clone)]
+pub(crate) enum GuestVm {
+    /// The VM that the device's file was linked with.
+    Linked(Arc<dyn Vm>),
+    /// One that stands for the context: nothing is linked, and the platform does not insist.
+    Implicit,
+    /// None at all.
+    Absent,
 }
 
 /// Makes a vIOMMU over a page table: `IOMMU_VIOMMU_ALLOC`. The reserved field is not looked at.
@@ -43,6 +57,7 @@ pub(crate) struct Viommu {
 /// - [`Refusal::NoNestParent`] (`EINVAL`)
 /// - [`Refusal::Incompatible`] (`EINVAL`): the page table is not for this device's IOMMU.
 /// - [`Refusal::ViommuData`] (`EINVAL`): no type here has data.
+/// - [`Refusal::NeedsVm`] (`EINVAL`): the type is a confidential guest's and there is no VM.
 /// - [`Refusal::OutOfIds`] (`ENOMEM`)
 /// - [`Refusal::Unreachable`] (`EFAULT`): the answer cannot be written; there is no vIOMMU then.
 pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Refusal> {
@@ -53,7 +68,10 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
         return unsupported;
     }
     // The device itself is let go at once: its end must not wait for the client's memory.
-    let iommu = Arc::clone(ctx.get::<Device>(argument.dev_id)?.endpoint().iommu());
+    let (iommu, tvm) = {
+        let device = ctx.get::<Device>(argument.dev_id)?;
+        (Arc::clone(device.endpoint().iommu()), GuestVm::of(ctx, &device))
+    };
     if !is_supported(ctx.profile(), argument.r#type) {
         return unsupported;
     }
@@ -65,7 +83,15 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
     if argument.data_len != 0 {
         return Err(Refusal::ViommuData { data_len: argument.data_len });
     }
-    let pending = Viommu::build(ctx, &hwpt, iommu)?;
+    let viommu_type = argument.r#type;
+    if viommu_type == viommu_type::ARM_REALM_SMMUV3 && matches!(tvm, GuestVm::Absent) {
+        return Err(Refusal::NeedsVm { viommu_type });
+    }
+    let pending = Pending::build(ctx, |header| {
+        hwpt.header().add_user();
+        let virt_ids = Mutex::new(BTreeSet::new());
+        Ok(Viommu { header, hwpt: Arc::clone(&hwpt), iommu, viommu_type, tvm, virt_ids })
+    })?;
     argument.out_viommu_id = pending.header().id();
     exchange.respond(&argument)?;
     pending.publish();
@@ -81,17 +107,39 @@ fn is_supported(profile: Profile, viommu_type: u32) -> bool {
     }
 }
 
+impl GuestVm {
+    fn of(ctx: &Context, device: &Device) -> Self {
+        match (device.vm(), ctx.tvm()) {
+            (Some(vm), _) => Self::Linked(Arc::clone(vm)),
+            (None, Tvm::Implicit) => Self::Implicit,
+            (None, Tvm::Kvm) => Self::Absent,
+        }
+    }
+}
+
 impl Viommu {
-    fn build<'c>(
-        ctx: &'c Context,
-        hwpt: &Arc<Hwpt>,
-        iommu: Arc<Iommu>,
-    ) -> Result<Pending<'c, Self>, Refusal> {
-        Pending::build(ctx, |header| {
-            hwpt.header().add_user();
-            let virt_ids = Mutex::new(BTreeSet::new());
-            Ok(Self { header, hwpt: Arc::clone(hwpt), iommu, virt_ids })
-        })
+    /// Whether a vdevice behind it is bound as it is made, as programs of `profile` know it. [tsm-rfc-v7]
+    pub(crate) fn binds_vdevices(&self, profile: Profile) -> bool {
+        self.viommu_type == viommu_type::ARM_REALM_SMMUV3
+            && matches!(profile, Profile::Rfc | Profile::RfcV7_2026_10)
+    }
+
+    /// The VM to which TDIs of devices behind it are bound, by a TSM of `tsm`; `None` if it has none.
+    pub(crate) fn vm_id(&self, ctx: &Context, tsm: &tsm::Registry) -> Option<VmId> {
+        match &self.tvm {
+            GuestVm::Linked(vm) => Some(vm.id()),
+            GuestVm::Implicit => Some(ctx.implicit_vm(tsm)),
+            GuestVm::Absent => None,
+        }
+    }
+
+    /// # Errors
+    /// [`Refusal::NoVm`] (`ENODEV`).
+    pub(crate) const fn check_vm(&self) -> Result<(), Refusal> {
+        match self.tvm {
+            GuestVm::Linked(_) | GuestVm::Implicit => Ok(()),
+            GuestVm::Absent => Err(Refusal::NoVm { viommu: self.header.id() }),
+        }
     }
 
     /// Whether a device behind `iommu` can be behind it.

@@ -13,6 +13,7 @@ use crate::fault::{Board, Fault};
 use crate::line::Line;
 use crate::{
     Backend, Binding, Cancel, ConnectionView, Counters, FunctionFacts, Notice, Notices, Refusal,
+    VmId,
 };
 
 /// The PCI/TSM core of one machine.
@@ -41,6 +42,8 @@ pub(crate) struct Table {
     pub(crate) functions: BTreeMap<Address, Entry>,
     /// Of connections that are over.
     pub(crate) counters: Counters,
+    /// VMs that were made up so far.
+    vms: u64,
 }
 
 /// A function.
@@ -76,7 +79,8 @@ impl Registry {
             (facts.address, entry)
         };
         let functions = functions.into_iter().map(entry).collect();
-        let table = Table { tsms: BTreeMap::new(), functions, counters: Counters::default() };
+        let table =
+            Table { tsms: BTreeMap::new(), functions, counters: Counters::default(), vms: 0 };
         Arc::new(Self { table: Mutex::new(table), timers, settings, notices })
     }
 
@@ -101,6 +105,14 @@ impl Registry {
     /// The numbers of the registered TSMs.
     pub fn tsms(&self) -> Vec<u32> {
         self.table.lock().tsms.keys().copied().collect()
+    }
+
+    /// A VM that stands for a client which has none, told from every other. Its number has the top bit set,
+    /// which an open VM's has not.
+    pub fn new_vm(&self) -> VmId {
+        let mut table = self.table.lock();
+        table.vms += 1;
+        VmId(1 << 63 | table.vms)
     }
 
     /// Sets `cancel` and gives up what runs or waits under it about a function. Returns at once.

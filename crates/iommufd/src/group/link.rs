@@ -62,6 +62,7 @@ impl Group {
             return Err(Refusal::VdeviceExists { device: device.id(), vdevice });
         }
         vdevice.viommu().take_virt_id(vdevice.virt_id())?;
+        device.gate().renew();
         bound.vdevice = Some(Link { vdevice: Arc::clone(vdevice), stage: Stage::Reserved });
         Ok(())
     }
