@@ -17,6 +17,8 @@ mod ids;
 mod mirror;
 mod sysfs;
 mod tree;
+mod tsm;
+mod vfs;
 mod writable;
 
 use std::io;
@@ -26,6 +28,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ::tsm::Refusal;
+use pci::Address;
 use rustix::fs::{Access, Mode, OFlags};
 use thiserror::Error;
 use uapi::Errno;
@@ -33,10 +37,12 @@ use uapi::Errno;
 use crate::machine::Machine;
 use mirror::Mirror;
 use tree::{AttributeFile, Directory, Elsewhere, Entry, Ground, LastLink, Walk};
+use tsm::TsmFiles;
 
 /// The overlay of one machine.
 pub struct Overlay {
     names: Arc<Names>,
+    tsm: Arc<TsmFiles>,
     /// Whether the program may do what permission bits deny, as root may.
     root: bool,
 }
@@ -147,9 +153,9 @@ impl Overlay {
             error,
         })?;
         let names = Names::new(mirror);
-        sysfs::fill(&names, machine);
+        let tsm = sysfs::fill(&names, machine);
         names.lock().tree.survey("/", &|path| root.join(path.trim_start_matches('/')).is_dir());
-        Ok(Self { names, root: rustix::process::geteuid().is_root() })
+        Ok(Self { names, tsm, root: rustix::process::geteuid().is_root() })
     }
 
     /// Opens a path with the flags of `open`. The path is absolute; the caller has put the program's
@@ -249,6 +255,22 @@ impl Overlay {
         // A program can enter the machine's own directory where the overlay has names too.
         let shared = real.to_str().and_then(|path| state.tree.directory(path));
         shared.filter(|shared| shared.ground() != Ground::Ours).map(|_| real.to_owned())
+    }
+
+    /// Connects a function to a TSM, as a write of `written` to its `tsm/connect` does. Waits for the device.
+    ///
+    /// # Errors
+    /// As [`Registry::connect`](::tsm::Registry::connect).
+    pub fn connect(&self, function: Address, written: &[u8]) -> Result<(), Refusal> {
+        self.tsm.connect(function, written)
+    }
+
+    /// Disconnects a function, as a write of `written` to its `tsm/disconnect` does. Waits for the device.
+    ///
+    /// # Errors
+    /// As [`Registry::disconnect`](::tsm::Registry::disconnect).
+    pub fn disconnect(&self, function: Address, written: &[u8]) -> Result<(), Refusal> {
+        self.tsm.disconnect(function, written)
     }
 
     /// Removes the private directory: for the end of a process that does not drop what it has. What
@@ -447,10 +469,19 @@ impl Names {
 
     /// Takes entries away.
     fn remove(&self, paths: impl IntoIterator<Item = String>) {
+        drop(self.take(paths));
+    }
+
+    /// Takes entries away, and gives what there was.
+    fn take(&self, paths: impl IntoIterator<Item = String>) -> Vec<(String, Entry)> {
         let state = &mut *self.lock();
+        let mut taken = Vec::new();
         for path in paths {
-            state.tree.remove(&path);
             let _left_listed = state.mirror.remove(&path);
+            if let Some(entry) = state.tree.remove(&path) {
+                taken.push((path, entry));
+            }
         }
+        taken
     }
 }

@@ -16,6 +16,7 @@ use pci::{Address, DmaFault, Interrupt, Notices};
 use proptest::prelude::*;
 use rustix::fs::OFlags;
 use uapi::Errno;
+use vfio::{BarPages, DeviceFile};
 
 struct Silent;
 
@@ -479,8 +480,9 @@ fn attributes_of_a_function_take_what_the_kernel_takes() {
         ("sriov_numvfs", "2", Ok(1)),
         ("sriov_numvfs", "3", Err(Errno::ERANGE)),
         ("sriov_numvfs", "65536", Err(Errno::EINVAL)),
-        ("sriov_numvfs", "0", Err(Errno::ENOENT)),
         ("sriov_numvfs", "1", Err(Errno::EBUSY)),
+        ("sriov_numvfs", "-1", Err(Errno::EINVAL)),
+        ("sriov_numvfs", "", Err(Errno::EINVAL)),
         ("enable", "1", Err(Errno::EBUSY)),
         ("enable", "x", Err(Errno::EINVAL)),
         ("d3cold_allowed", "0", Ok(1)),
@@ -493,11 +495,129 @@ fn attributes_of_a_function_take_what_the_kernel_takes() {
     }
     assert_eq!(laid.text(&at("d3cold_allowed")), "0\n");
     assert_eq!(laid.write(&format!("{DRIVER}/unbind"), "b1d0:01:00.0"), Ok(12));
-    assert_eq!(laid.write(&at("sriov_numvfs"), "1"), Err(Errno::ENOENT), "no driver");
+    assert_eq!(laid.write(&at("sriov_numvfs"), "0"), Err(Errno::ENOENT), "no driver");
+    assert_eq!(
+        laid.write(&at("sriov_numvfs"), "2"),
+        Ok(1),
+        "no driver is needed to change nothing"
+    );
     assert_eq!(laid.text(&at("enable")), "0\n");
     assert_eq!(laid.write(&at("enable"), "0"), Err(Errno::EIO));
     assert_eq!(laid.write(&at("enable"), "1"), Ok(1));
     assert_eq!(laid.text(&at("enable")), "1\n");
+}
+
+/// Everything below a directory: links by their text, attributes by their mode.
+fn census(laid: &Laid, path: &str) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    let mut ahead = vec![path.to_owned()];
+    while let Some(path) = ahead.pop() {
+        for name in laid.list(&path) {
+            let path = format!("{path}/{name}");
+            let stat = laid.overlay.metadata(path.as_bytes(), false).unwrap().unwrap();
+            all.insert(match stat.mode & 0o170_000 {
+                0o120_000 => format!("{path} -> {}", laid.link(&path)),
+                _ => format!("{path} {:o}", stat.mode),
+            });
+            if stat.mode & 0o170_000 == 0o040_000 {
+                ahead.push(path);
+            }
+        }
+    }
+    all
+}
+
+const NUMVFS: &str = "/sys/bus/pci/devices/b1d0:01:00.0/sriov_numvfs";
+const VF: &str = "/sys/bus/pci/devices/b1d0:01:00.1";
+
+#[test]
+fn virtual_functions_go_and_come_back_the_same() {
+    let laid = Laid::new();
+    let root = "/sys/devices/pcib1d0:00";
+    let before = census(&laid, root);
+    let group = laid.link(&format!("{VF}/iommu_group"));
+    let group = format!("/sys/kernel/iommu_groups/{}", group.rsplit('/').next().unwrap());
+    let names = [
+        VF,
+        &group,
+        "/dev/vfio/devices/vfio1",
+        "/dev/char/511:1",
+        "/sys/class/vfio-dev/vfio1",
+        &format!("{FIRST}/virtfn0"),
+        &format!("{FIRST}/iommu/devices/b1d0:01:00.1"),
+        &format!("{DRIVER}/b1d0:01:00.1"),
+    ];
+    let all = |there: bool| names.iter().all(|name| laid.is_there(name) == there);
+    assert!(all(true));
+    assert_eq!(laid.write(NUMVFS, "0\n"), Ok(2));
+    assert!(all(false));
+    assert_eq!(laid.text(NUMVFS), "0\n");
+    assert!(!laid.list("/sys/bus/pci/devices").contains("b1d0:01:00.1"));
+    assert!(census(&laid, root).iter().all(|line| !line.contains("01:00.1")));
+    assert_eq!(laid.write(&format!("{DRIVER}/bind"), "b1d0:01:00.1"), Err(Errno::ENODEV));
+    let config = laid.bytes(&format!("{FIRST}/config"));
+    assert_eq!(sriov_registers(&config), (0, 0));
+
+    assert_eq!(laid.write(NUMVFS, "1"), Ok(1));
+    assert!(all(true));
+    assert_eq!(laid.text(NUMVFS), "1\n");
+    assert!(!laid.is_there("/sys/bus/pci/devices/b1d0:01:00.2"));
+    assert_eq!(laid.write(NUMVFS, "2"), Err(Errno::EBUSY));
+    assert_eq!(laid.write(NUMVFS, "0"), Ok(1));
+    assert_eq!(laid.write(NUMVFS, "2"), Ok(1));
+    assert_eq!(census(&laid, root), before);
+    assert_eq!(sriov_registers(&laid.bytes(&format!("{FIRST}/config"))), (0x9, 2));
+    assert!(matches!(laid.open("/dev/vfio/devices/vfio1", OFlags::RDWR), Opened::Node(_)));
+    assert_eq!(laid.bytes(&format!("{VF}/config")).len(), 4096);
+}
+
+/// Control and NumVFs of the SR-IOV capability in a function's config space.
+fn sriov_registers(config: &[u8]) -> (u16, u16) {
+    let word = |at: usize| u16::from_le_bytes([config[at], config[at + 1]]);
+    let mut at = 0x100;
+    while word(at) != 0x10 {
+        at = usize::from(word(at + 2) >> 4);
+    }
+    (word(at + 0x8), word(at + 0x10))
+}
+
+#[test]
+fn a_function_whose_driver_was_taken_comes_back_with_it() {
+    let laid = Laid::new();
+    assert_eq!(laid.write(&format!("{DRIVER}/unbind"), "b1d0:01:00.1"), Ok(12));
+    assert_eq!(laid.write(&format!("{VF}/driver_override"), "\n"), Ok(1));
+    assert_eq!(laid.write(NUMVFS, "0"), Ok(1));
+    assert_eq!(laid.write(NUMVFS, "2"), Ok(1));
+    assert_eq!(laid.link(&format!("{VF}/driver")), "../../../../bus/pci/drivers/vfio-pci");
+}
+
+#[test]
+fn taking_functions_waits_for_who_has_them_open_and_for_nobody_else() {
+    let laid = Laid::new();
+    let device = |number: usize| Arc::clone(&laid.machine.devices[number].vfio);
+    let open = |number| DeviceFile::open(&device(number), BarPages::default());
+    let file = open(1).unwrap();
+    std::thread::scope(|scope| {
+        let write = scope.spawn(|| laid.write(NUMVFS, "0"));
+        while laid.is_there("/dev/vfio/devices/vfio2") {
+            std::thread::yield_now();
+        }
+        // All are told at once, not one after another.
+        assert!(!laid.is_there("/dev/vfio/devices/vfio1"));
+        assert!(!laid.is_there(&format!("{FIRST}/virtfn0")));
+        assert!(laid.is_there(&format!("{VF}/driver")), "the driver has it until it is closed");
+        assert_eq!(laid.text(NUMVFS), "2\n");
+        assert_eq!(laid.write(&format!("{DRIVER}/bind"), "b1d0:01:00.1"), Err(Errno::ENODEV));
+        assert!(open(1).is_err(), "who has looked the node up before is too late");
+        assert_eq!(laid.write(&format!("{DRIVER}/unbind"), "b1d0:02:00.0"), Ok(12));
+        assert_eq!(laid.text(&format!("{FIRST}/vendor")).len(), 7);
+        assert!(!write.is_finished());
+        file.release();
+        assert_eq!(write.join().unwrap(), Ok(1));
+    });
+    assert!(!laid.is_there(VF));
+    assert_eq!(laid.write(NUMVFS, "2"), Ok(1));
+    assert!(open(1).is_ok());
 }
 
 #[test]

@@ -153,6 +153,11 @@ impl Device {
         self.set.withdraw(self.address());
     }
 
+    /// Lets files open the device again: it is back. Takes `DEVICE_SET`.
+    pub fn readmit(&self) {
+        self.set.readmit(self.address());
+    }
+
     /// Interrupts that nobody had asked for, since the device was made. Takes `IRQ`.
     pub fn unheard_interrupts(&self) -> u64 {
         self.irqs.with(|table, _| table.unheard())

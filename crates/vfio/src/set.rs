@@ -111,6 +111,13 @@ impl DeviceSet {
         }
     }
 
+    /// Ends [`withdraw`](Self::withdraw).
+    pub(crate) fn readmit(&self, address: Address) {
+        if let Some(member) = self.members.lock().by_address.get_mut(&address) {
+            member.withdrawn = false;
+        }
+    }
+
     /// Counts an open file.
     ///
     /// # Errors

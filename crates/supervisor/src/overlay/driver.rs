@@ -67,6 +67,8 @@ pub(super) struct Candidate {
 struct State {
     bound: BTreeSet<Address>,
     leaving: BTreeSet<Address>,
+    /// Not there: virtual functions that are disabled, or on their way to that.
+    absent: BTreeSet<Address>,
     overrides: BTreeMap<Address, String>,
     /// Enabled through sysfs.
     enabled: BTreeSet<Address>,
@@ -302,7 +304,47 @@ impl VfioPci {
     }
 
     fn named(&self, text: &str) -> Option<&Candidate> {
-        self.functions.get(&text.parse().ok()?)
+        let candidate = self.functions.get(&text.parse().ok()?)?;
+        (!self.state().absent.contains(&candidate.address)).then_some(candidate)
+    }
+
+    /// Begins to take a function away: nobody can open it any more, and whoever has it open is asked to
+    /// let go of it. Does not wait.
+    pub(super) fn withdraw(&self, address: Address) {
+        let Some(candidate) = self.functions.get(&address) else { return };
+        let changing = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_bound = {
+            let mut state = self.state();
+            state.absent.insert(address);
+            state.begin_leaving(address)
+        };
+        candidate.vfio.withdraw();
+        if was_bound {
+            self.remove(candidate.offered_paths());
+        }
+        drop(changing);
+        candidate.vfio.request_release();
+    }
+
+    /// Returns when no program has a withdrawn function open, and the driver has let go of it.
+    pub(super) fn release(&self, address: Address) {
+        let Some(candidate) = self.functions.get(&address) else { return };
+        self.wait_until_released(candidate);
+        self.finish_leaving(candidate);
+    }
+
+    /// A function that was taken away is there again. Its driver is vfio-pci, as of every virtual function
+    /// whose physical one vfio-pci has.
+    pub(super) fn readmit(&self, address: Address) {
+        let Some(candidate) = self.functions.get(&address) else { return };
+        {
+            let mut state = self.state();
+            state.absent.remove(&address);
+            state.overrides.insert(address, NAME.to_owned());
+        }
+        candidate.vfio.readmit();
+        // Someone else may have bound it just now, which is as good.
+        let _bound = self.bind(candidate);
     }
 
     fn bind(&self, candidate: &Candidate) -> Result<(), Errno> {
@@ -312,6 +354,7 @@ impl VfioPci {
             let mut state = self.state();
             match state.bond(address) {
                 Bond::Bound => return Err(Errno::EBUSY),
+                Bond::Unbound if state.absent.contains(&address) => return Err(Errno::ENODEV),
                 Bond::Unbound => {
                     state.bound.insert(address);
                     break changing;
@@ -329,24 +372,24 @@ impl VfioPci {
     }
 
     fn unbind(&self, candidate: &Candidate) -> Result<(), Errno> {
-        let address = candidate.address;
         let changing = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        {
-            let mut state = self.state();
-            if state.bond(address) != Bond::Bound {
-                return Err(Errno::ENODEV);
-            }
-            state.bound.remove(&address);
-            state.leaving.insert(address);
+        if !self.state().begin_leaving(candidate.address) {
+            return Err(Errno::ENODEV);
         }
         self.remove(candidate.offered_paths());
         drop(changing);
         self.wait_until_released(candidate);
+        self.finish_leaving(candidate);
+        Ok(())
+    }
+
+    /// The driver lets go of a function that no program has open any more. Harmless for one that it
+    /// does not have.
+    fn finish_leaving(&self, candidate: &Candidate) {
         let _changing = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         self.remove(candidate.linked().map(|(path, _)| path));
-        self.state().leaving.remove(&address);
+        self.state().leaving.remove(&candidate.address);
         self.unbound.notify_all();
-        Ok(())
     }
 
     /// Returns when no program has the device open; asks for it meanwhile.
@@ -384,6 +427,15 @@ impl State {
         } else {
             Bond::Unbound
         }
+    }
+
+    /// From bound to leaving; `false` for a function that is not bound.
+    fn begin_leaving(&mut self, address: Address) -> bool {
+        let was_bound = self.bound.remove(&address);
+        if was_bound {
+            self.leaving.insert(address);
+        }
+        was_bound
     }
 
     /// Whether the driver takes the function: by `driver_override` where there is one, else by ID.

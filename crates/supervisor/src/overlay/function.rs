@@ -15,7 +15,8 @@ use super::sysfs::{
     self, PCI_DEVICES, config, fixed, link, link_to, live, power, read_write, write_only,
 };
 use super::tree::Entry;
-use super::writable::{D3Cold, Enable, MsiBus, NumVfs, ResetFunction, Uevent};
+use super::vfs::{Around, VirtualFunctions};
+use super::writable::{D3Cold, Enable, MsiBus, ResetFunction, Uevent};
 use crate::machine::{Assignable, Bridge, Identity, Resource};
 
 /// Reads config space at an offset.
@@ -103,10 +104,10 @@ impl<'m> View<'m> {
     pub(super) fn assignable(
         &self,
         device: &Assignable,
-        driver: &Arc<VfioPci>,
+        around: &Around<'_>,
     ) -> Vec<(String, Entry)> {
         let Self { directory, address, .. } = self;
-        let address = *address;
+        let (address, driver) = (*address, around.driver);
         let at = |name: &str| format!("{directory}/{name}");
         let enabled = Enable::new(driver, address);
         let show_enabled = Arc::clone(&enabled);
@@ -124,7 +125,7 @@ impl<'m> View<'m> {
             entries.push((at("reset_method"), fixed(0o444, "flr\n")));
         }
         if device.total_vfs > 0 {
-            entries.extend(self.physical(device, driver));
+            entries.extend(self.physical(device, around));
         }
         if let Some(physical) = device.physical_function {
             // Both are on one bus, so in one directory.
@@ -134,16 +135,15 @@ impl<'m> View<'m> {
     }
 
     /// What a physical function has.
-    fn physical(&self, device: &Assignable, driver: &Arc<VfioPci>) -> Vec<(String, Entry)> {
+    fn physical(&self, device: &Assignable, around: &Around<'_>) -> Vec<(String, Entry)> {
         let at = |name: &str| format!("{}/{name}", self.directory);
-        let present = device.virtual_functions.len();
-        let number = NumVfs::new(driver, device);
-        let register = |offset: u16| {
-            walk::extended_capabilities(|offset, into| (self.config)(offset, into))
-                .iter()
-                .find(|capability| capability.id == ext_id::SRIOV)
-                .map_or(0, |capability| word(&self.config, capability.offset + offset))
-        };
+        let found = walk::extended_capabilities(|offset, into| (self.config)(offset, into))
+            .iter()
+            .find(|capability| capability.id == ext_id::SRIOV)
+            .map(|capability| capability.offset);
+        let Some(capability) = found else { return Vec::new() };
+        let number = VirtualFunctions::new(device, &self.directory, capability, around);
+        let register = |offset: u16| word(&self.config, capability + offset);
         let texts = [
             ("sriov_totalvfs", format!("{}\n", device.total_vfs)),
             ("sriov_offset", format!("{}\n", register(sriov::FIRST_VF_OFFSET))),
@@ -153,8 +153,8 @@ impl<'m> View<'m> {
         ];
         let mut entries: Vec<(String, Entry)> =
             texts.into_iter().map(|(name, text)| (at(name), fixed(0o444, &text))).collect();
-        let show = move || format!("{present}\n");
-        entries.push((at("sriov_numvfs"), read_write(show, number)));
+        let shown = Arc::clone(&number);
+        entries.push((at("sriov_numvfs"), read_write(move || shown.show(), number)));
         for (index, address) in device.virtual_functions.iter().enumerate() {
             entries.push((at(&format!("virtfn{index}")), link(&format!("../{address}"))));
         }

@@ -15,6 +15,16 @@ const GROUPS: &str = "/sys/kernel/iommu_groups";
 /// The one IOMMU.
 const IOMMU: &str = "/sys/devices/virtual/iommu/bindery0";
 
+/// Where a group is.
+pub(super) fn path(group_id: u32) -> String {
+    format!("{GROUPS}/{group_id}")
+}
+
+/// Where the IOMMU has its link to a function.
+pub(super) fn iommu_link(function: Address) -> String {
+    format!("{IOMMU}/devices/{function}")
+}
+
 /// The IOMMU itself.
 pub(super) fn iommu(machine: &Machine) -> Vec<(String, Entry)> {
     let mut entries = vec![
@@ -27,7 +37,7 @@ pub(super) fn iommu(machine: &Machine) -> Vec<(String, Entry)> {
     for address in addresses.chain(machine.bridges.iter().map(|bridge| bridge.address)) {
         let devices = format!("{IOMMU}/devices");
         let target = format!("{}/{address}", super::sysfs::PCI_DEVICES);
-        entries.push((format!("{devices}/{address}"), link_to(&devices, &target)));
+        entries.push((iommu_link(address), link_to(&devices, &target)));
     }
     entries
 }
@@ -43,8 +53,8 @@ pub(super) fn groups(machine: &Machine) -> Vec<(String, Entry)> {
     ids.into_iter()
         .flat_map(|id| {
             [
-                (format!("{GROUPS}/{id}/reserved_regions"), fixed(0o444, &reserved)),
-                (format!("{GROUPS}/{id}/type"), fixed(0o444, "DMA\n")),
+                (format!("{}/reserved_regions", path(id)), fixed(0o444, &reserved)),
+                (format!("{}/type", path(id)), fixed(0o444, "DMA\n")),
             ]
         })
         .collect()
@@ -52,14 +62,14 @@ pub(super) fn groups(machine: &Machine) -> Vec<(String, Entry)> {
 
 /// A group's link to one of its members.
 pub(super) fn member(group_id: u32, address: Address, directory: &str) -> Vec<(String, Entry)> {
-    let devices = format!("{GROUPS}/{group_id}/devices");
+    let devices = format!("{}/devices", path(group_id));
     vec![(format!("{devices}/{address}"), link_to(&devices, directory))]
 }
 
 /// A function's links to its group and its IOMMU.
 pub(super) fn links(directory: &str, group_id: u32) -> [(String, Entry); 2] {
     [
-        (format!("{directory}/iommu_group"), link_to(directory, &format!("{GROUPS}/{group_id}"))),
+        (format!("{directory}/iommu_group"), link_to(directory, &path(group_id))),
         (format!("{directory}/iommu"), link_to(directory, IOMMU)),
     ]
 }

@@ -12,6 +12,8 @@ use super::driver::{Candidate, VfioPci};
 use super::function::{self, ConfigReader, View};
 use super::group;
 use super::tree::{AttributeFile, Directory, Entry};
+use super::tsm::TsmFiles;
+use super::vfs::Around;
 use super::{Attribute, Names, Node};
 use crate::machine::Machine;
 
@@ -23,8 +25,8 @@ pub(super) const PCI_DEVICES: &str = "/sys/bus/pci/devices";
 pub(super) const VFIO_PCI: &str = "/sys/bus/pci/drivers/vfio-pci";
 pub(super) const VFIO_CLASS: &str = "/sys/class/vfio-dev";
 
-/// Puts every name of the machine into an empty tree.
-pub(super) fn fill(names: &Arc<Names>, machine: &Machine) {
+/// Puts every name of the machine into an empty tree. What it gives puts and takes those of its TSMs.
+pub(super) fn fill(names: &Arc<Names>, machine: &Machine) -> Arc<TsmFiles> {
     names.put(modules().into_iter().chain(iommufd_node()).chain(group::iommu(machine)));
     let directories = directories(machine);
     let cpus = fs::read_to_string("/sys/devices/system/cpu/online");
@@ -46,12 +48,17 @@ pub(super) fn fill(names: &Arc<Names>, machine: &Machine) {
     let candidates = candidates.map(|(device, view)| Candidate::new(device, view)).collect();
     let driver = VfioPci::new(names, candidates);
     names.put(driver.attributes());
+    let tsm = TsmFiles::new(names, &machine.tsm, &directories);
+    names.put(tsm.class());
+    let around = Around { names, driver: &driver, tsm: &tsm, devices: &machine.devices };
     for (device, view) in machine.devices.iter().zip(&views[machine.bridges.len()..]) {
-        names.put(view.assignable(device, &driver));
+        names.put(view.assignable(device, &around));
     }
     for device in machine.devices.iter().filter(|device| device.bound_at_start) {
         driver.bind_at_start(device.address);
     }
+    tsm.refresh();
+    tsm
 }
 
 /// Each function's directory.
@@ -124,7 +131,7 @@ fn modules() -> Vec<(String, Entry)> {
         state("vfio"),
         parameter("vfio", "enable_unsafe_noiommu_mode", "N\n"),
         state("vfio_pci"),
-        parameter("vfio_pci", "enable_sriov", "N\n"),
+        parameter("vfio_pci", "enable_sriov", "Y\n"),
         parameter("vfio_pci", "disable_idle_d3", "N\n"),
         (
             "/sys/module/vfio_pci/drivers/pci:vfio-pci".to_owned(),

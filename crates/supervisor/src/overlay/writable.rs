@@ -10,8 +10,7 @@ use pci::Address;
 use uapi::Errno;
 
 use super::Attribute;
-use super::driver::{Bond, VfioPci};
-use crate::machine::Assignable;
+use super::driver::VfioPci;
 
 /// `reset`: "1" resets the function alone.
 pub(super) struct ResetFunction {
@@ -36,46 +35,6 @@ impl Attribute for ResetFunction {
         let driver = self.driver.upgrade().ok_or(Errno::ENODEV)?;
         driver.reset(self.address)?;
         Ok(bytes.len())
-    }
-}
-
-/// `sriov_numvfs`: the number of VFs cannot change, for vfio-pci does not enable any.
-pub(super) struct NumVfs {
-    driver: Weak<VfioPci>,
-    address: Address,
-    total: u16,
-    present: usize,
-}
-
-impl NumVfs {
-    pub(super) fn new(driver: &Arc<VfioPci>, device: &Assignable) -> Arc<Self> {
-        Arc::new(Self {
-            driver: Arc::downgrade(driver),
-            address: device.address,
-            total: device.total_vfs,
-            present: device.virtual_functions.len(),
-        })
-    }
-}
-
-impl Attribute for NumVfs {
-    /// # Errors
-    /// `EINVAL` for what is no number of 16 bits; `ERANGE` for more VFs than there can be; `ENOENT`
-    /// without a driver, or for 0, which vfio-pci does not do either; `EBUSY` for another number.
-    fn write(&self, bytes: &[u8]) -> Result<usize, Errno> {
-        let wanted = number(bytes).ok().and_then(|wanted| u16::try_from(wanted).ok());
-        let wanted = wanted.ok_or(Errno::EINVAL)?;
-        if wanted > self.total {
-            return Err(Errno::ERANGE);
-        }
-        if usize::from(wanted) == self.present {
-            return Ok(bytes.len());
-        }
-        let driver = self.driver.upgrade().ok_or(Errno::ENOENT)?;
-        if driver.bond(self.address) == Bond::Unbound || wanted == 0 || self.present == 0 {
-            return Err(Errno::ENOENT);
-        }
-        Err(Errno::EBUSY)
     }
 }
 
@@ -173,7 +132,7 @@ pub(super) fn word(bytes: &[u8]) -> Result<&str, Errno> {
 ///
 /// # Errors
 /// `EINVAL` where it is none, `ERANGE` where it is too large.
-fn number(bytes: &[u8]) -> Result<u64, Errno> {
+pub(super) fn number(bytes: &[u8]) -> Result<u64, Errno> {
     let text = word(bytes)?;
     let text = text.strip_prefix('+').unwrap_or(text);
     let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
