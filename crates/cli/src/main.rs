@@ -17,6 +17,7 @@ mod nested;
 mod platform;
 mod run;
 mod terminal;
+mod uapi;
 
 use std::env;
 use std::process::ExitCode;
@@ -49,6 +50,7 @@ enum Command {
     Platform(platform::Arguments),
     Doctor(doctor::Arguments),
     Demo(demo::Arguments),
+    Uapi(uapi::Arguments),
     #[command(hide = true)]
     DemoClient(demo_client::Arguments),
 }
@@ -67,6 +69,7 @@ fn execute(command: Command) -> ExitCode {
         Command::Platform(arguments) => platform::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Uapi(arguments) => uapi::run(&arguments),
         Command::DemoClient(arguments) => demo_client::run(&arguments),
     }
 }

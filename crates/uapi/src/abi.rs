@@ -16,6 +16,21 @@ pub struct Layout {
     pub size: usize,
     /// Fields by ascending offset. They cover the struct without a gap.
     pub fields: &'static [Field],
+    /// What follows it in memory, as many as a field says: C's flexible array member.
+    pub tail: Option<Tail>,
+    /// The name of the Rust struct.
+    pub rust_name: &'static str,
+    /// What the documentation of the Rust struct says, a line each.
+    pub about: &'static [&'static str],
+}
+
+/// A struct's flexible array member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// Its name in C.
+    pub name: &'static str,
+    /// The C type of an element.
+    pub element: &'static str,
 }
 
 impl Layout {
@@ -45,6 +60,8 @@ impl Layout {
 pub struct Field {
     /// The field's name in C, with a dot where it lies in a struct within.
     pub name: &'static str,
+    /// A second name for the same bytes: C's anonymous union.
+    pub alias: Option<&'static str>,
     /// Bytes from the start of the struct.
     pub offset: usize,
     /// Bytes, of all elements if the field is an array.
@@ -146,6 +163,18 @@ pub struct Constant {
     pub value: u64,
     /// Bytes of the field that holds it. C's value may have more; they are a sign.
     pub size: usize,
+    /// The name of the Rust constant.
+    pub rust_name: &'static str,
+    /// The value as it is written here.
+    pub expression: &'static str,
+    /// The module of its constants, such as `map_flags`.
+    pub module: &'static str,
+    /// What the module's documentation says, a line each.
+    pub about: &'static [&'static str],
+    /// What the constant's own documentation says, a line each.
+    pub note: &'static [&'static str],
+    /// Where it exists.
+    pub profiles: crate::Profiles,
 }
 
 /// What a field may be made of: integers, and arrays of them.
@@ -173,18 +202,20 @@ pub(crate) const fn size_of_field<T, F>(_get: fn(&T) -> &F) -> usize {
 }
 
 /// Declares ABI structs: `offset direction radix field: type`, where the C name follows in
-/// parentheses if it is not the field's. Directions are `in`, `out`, `inout`; radices `hex`, `dec`,
-/// `signed`. Leaves `LAYOUTS`, the list of all structs declared.
+/// parentheses if it is not the field's, and after a slash a second C name of the same bytes.
+/// Directions are `in`, `out`, `inout`; radices `hex`, `dec`, `signed`. After the struct, `then`
+/// names a flexible array member by element type and name. A struct comes after those that it
+/// holds. Leaves `LAYOUTS`, the list of all structs declared.
 macro_rules! abi {
     ($(
-        $(#[$meta:meta])*
+        $(#[doc = $about:literal])*
         struct $name:ident [$c_name:literal, $size:literal] {
             $( $offset:literal $direction:ident $radix:ident
-               $field:ident $(($c_field:literal))? : $type:ty ),* $(,)?
-        }
+               $field:ident $(($c_field:literal))? $(/ $alias:literal)? : $type:ty ),* $(,)?
+        } $(then $element:literal $tail:literal)?
     )*) => {
         $(
-            $(#[$meta])*
+            $(#[doc = $about])*
             #[doc = concat!("\n\nC name: `struct ", $c_name, "`, ", stringify!($size), " bytes.")]
             #[repr(C)]
             #[derive(
@@ -206,12 +237,18 @@ macro_rules! abi {
                     size: $size,
                     fields: &[$($crate::Field {
                         name: $crate::abi::c_name!($field $($c_field)?),
+                        alias: $crate::abi::optional!($($alias)?),
                         offset: $offset,
                         size: size_of::<$type>(),
                         width: <$type as $crate::abi::Elements>::WIDTH,
                         direction: $crate::abi::direction!($direction),
                         radix: $crate::abi::radix!($radix),
                     }),*],
+                    tail: $crate::abi::optional!(
+                        $($crate::abi::Tail { name: $tail, element: $element })?
+                    ),
+                    rust_name: stringify!($name),
+                    about: &[$($about),*],
                 };
             }
 
@@ -234,6 +271,16 @@ macro_rules! c_name {
     };
 }
 pub(crate) use c_name;
+
+macro_rules! optional {
+    () => {
+        None
+    };
+    ($value:expr) => {
+        Some($value)
+    };
+}
+pub(crate) use optional;
 
 macro_rules! direction {
     (in) => {
@@ -261,22 +308,28 @@ macro_rules! radix {
 }
 pub(crate) use radix;
 
-/// Declares modules of constants: `NAME = value, "C_NAME"`. Leaves `CONSTANTS`, the list of all.
+/// Declares modules of constants: `NAME = value, "C_NAME"`, where a set of profiles follows after
+/// `in` if not all have it. Leaves `CONSTANTS`, the list of all.
 macro_rules! constants {
     ($(
-        $(#[$meta:meta])*
+        $(#[doc = $about:literal])*
         mod $module:ident: $type:ty {
-            $( $(#[$note:meta])* $name:ident = $value:expr, $c_name:literal; )*
+            $(
+                $(#[doc = $note:literal])*
+                $name:ident = $value:expr, $c_name:literal $(in $profiles:ident)?;
+            )*
         }
     )*) => {
         $(
-            $(#[$meta])*
+            $(#[doc = $about])*
             pub mod $module {
                 $(
                     #[doc = concat!("`", $c_name, "`.")]
-                    $(#[$note])*
+                    $(#[doc = $note])*
                     pub const $name: $type = $value;
                 )*
+
+                pub(super) const ABOUT: &[&str] = &[$($about),*];
             }
         )*
 
@@ -286,11 +339,27 @@ macro_rules! constants {
                 name: $c_name,
                 value: $module::$name as u64,
                 size: size_of::<$type>(),
+                rust_name: stringify!($name),
+                expression: stringify!($value),
+                module: stringify!($module),
+                about: $module::ABOUT,
+                note: &[$($note),*],
+                profiles: $crate::abi::profiles!($($profiles)?),
             },
         )*)*];
     };
 }
 pub(crate) use constants;
+
+macro_rules! profiles {
+    () => {
+        $crate::Profiles::ALL
+    };
+    ($profiles:ident) => {
+        $crate::command::profiles::$profiles
+    };
+}
+pub(crate) use profiles;
 
 #[cfg(test)]
 mod tests {

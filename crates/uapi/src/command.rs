@@ -175,18 +175,19 @@ const fn bytes(size: usize) -> u32 {
     size as u32
 }
 
-/// Where the rows exist, in the words of the table.
-mod profiles {
+/// Where rows and constants exist, in the words of the tables.
+pub(crate) mod profiles {
     use super::{Profile, Profiles};
 
-    pub(super) const ALL: Profiles = Profiles::ALL;
-    pub(super) const NONE: Profiles = Profiles::NONE;
-    pub(super) const LINUX_73: Profiles = Profiles::of(&[Profile::Linux73]);
-    pub(super) const RFC_2025: Profiles = Profiles::of(&[Profile::Rfc2025_05]);
-    pub(super) const NOT_2025: Profiles = Profiles::except(&[Profile::Rfc2025_05]);
-    pub(super) const TSM_OP: Profiles = Profiles::of(&[Profile::Rfc, Profile::RfcV5_2026_05]);
-    pub(super) const TSM_REQ: Profiles = Profiles::of(&[Profile::Rfc, Profile::RfcV7_2026_10]);
-    pub(super) const TSM_REQ_V5: Profiles = Profiles::of(&[Profile::RfcV5_2026_05]);
+    pub(crate) const ALL: Profiles = Profiles::ALL;
+    pub(crate) const NONE: Profiles = Profiles::NONE;
+    pub(crate) const LINUX_73: Profiles = Profiles::of(&[Profile::Linux73]);
+    pub(crate) const RFC_2025: Profiles = Profiles::of(&[Profile::Rfc2025_05]);
+    pub(crate) const NOT_2025: Profiles = Profiles::except(&[Profile::Rfc2025_05]);
+    pub(crate) const TSM_OP: Profiles = Profiles::of(&[Profile::Rfc, Profile::RfcV5_2026_05]);
+    pub(crate) const TSM_REQ: Profiles = Profiles::of(&[Profile::Rfc, Profile::RfcV7_2026_10]);
+    pub(crate) const TSM_REQ_V5: Profiles = Profiles::of(&[Profile::RfcV5_2026_05]);
+    pub(crate) const REALM: Profiles = Profiles::except(&[Profile::Linux73, Profile::Rfc2025_05]);
 }
 
 commands! {

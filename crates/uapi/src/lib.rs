@@ -8,6 +8,7 @@
 //! | an error number | [`Errno`] |
 //! | the shape of a struct as data | [`Layout`], each struct's `LAYOUT`, [`layouts`] |
 //! | which shape of the TSM series a client meets | [`Profile`] |
+//! | all of it as a C header | [`Header`] |
 //!
 //! Invariant: this crate knows no behaviour. It says that `IOMMU_IOAS_MAP` takes 40 bytes, and
 //! nothing about mapping. What is refused, in which order and why, stands in `iommufd` and `vfio`;
@@ -21,14 +22,16 @@
 mod abi;
 mod command;
 mod errno;
+mod header;
 pub mod iommufd;
 pub mod kvm;
 mod profile;
 pub mod vfio;
 
-pub use abi::{Constant, Direction, Field, Layout, Radix, Shown};
+pub use abi::{Constant, Direction, Field, Layout, Radix, Shown, Tail};
 pub use command::{COMMANDS, Command, CommandId, FileKind, SizeRule, lookup};
 pub use errno::Errno;
+pub use header::{Header, commands_in, constants_in, layouts_in, tag};
 pub use profile::{Profile, Profiles};
 
 #[cfg(target_endian = "big")]

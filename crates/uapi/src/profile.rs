@@ -40,6 +40,49 @@ impl Profile {
         }
     }
 
+    /// What was published, and where: a sentence or two.
+    pub const fn source(self) -> &'static str {
+        match self {
+            Self::Rfc => {
+                "Linux 7.3, and both published ways to a TSM at once: IOMMU_VDEVICE_TSM_OP of v4 and v5 \
+                 (2026-04, 2026-05) and IOMMU_VDEVICE_TSM_REQ as posted after v5 (2026-06)."
+            }
+            Self::Linux73 => "Linux 7.3 as released. It has no TSM.",
+            Self::RfcV5_2026_05 => {
+                "Linux 7.3, and v5 of the TSM series, posted on 2026-05-25 to linux-coco and iommu \
+                 (message 20260525154816.1029642)."
+            }
+            Self::RfcV7_2026_10 => {
+                "Linux 7.3, and what summaries tell of v7 of the TSM series, posted on 2026-10-08 \
+                 (message 20261008055955.4014342-1)."
+            }
+            Self::Rfc2025_05 => {
+                "Linux 7.3 without hardware queues, and the TSM series posted on 2025-05-29 \
+                 (message 20250529053513.1592088), which binds by a VFIO command."
+            }
+        }
+    }
+
+    /// What of it is not as published but concluded: a sentence or two.
+    pub const fn reconstruction(self) -> &'static str {
+        match self {
+            Self::Rfc => {
+                "The numbers of the operations of IOMMU_VDEVICE_TSM_REQ are those of the series' \
+                 integration tree; that one kernel serves both ways is an offer of Bindery's."
+            }
+            Self::Linux73 => "Nothing.",
+            Self::RfcV5_2026_05 => "The names of the scopes of IOMMU_VDEVICE_TSM_REQ.",
+            Self::RfcV7_2026_10 => {
+                "The text of v7 was not read: IOMMU_VDEVICE_TSM_REQ has the layout posted after v5 and \
+                 the operation numbers of the series' integration tree."
+            }
+            Self::Rfc2025_05 => {
+                "That commands which Linux gained since then stand next to it; the series itself was \
+                 based on an older kernel."
+            }
+        }
+    }
+
     /// Finds a profile by its name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|profile| profile.name() == name)

@@ -63,7 +63,7 @@ fn numbers() -> impl Iterator<Item = (&'static str, u64, usize)> {
         commands.insert(row.name, u64::from(row.request));
     }
     let commands = commands.into_iter().map(|(name, request)| (name, request, 4));
-    commands.chain(uapi::constants().map(|&Constant { name, value, size }| (name, value, size)))
+    commands.chain(uapi::constants().map(|&Constant { name, value, size, .. }| (name, value, size)))
 }
 
 fn compare_struct(

@@ -13,7 +13,7 @@ abi! {
         0x08 in dec dev_id: u32,
         0x0c inout dec data_len: u32,
         0x10 in hex data_uptr: u64,
-        0x18 inout hex out_data_type: u32,
+        0x18 inout hex out_data_type / "in_data_type": u32,
         0x1c out dec out_max_pasid_log2: u8,
         0x1d in hex reserved("__reserved"): [u8; 3],
         0x20 out hex out_capabilities: u64,

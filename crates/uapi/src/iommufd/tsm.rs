@@ -31,7 +31,8 @@ abi! {
     }
 
     /// `IOMMU_VDEVICE_TSM_REQ` as published in v5 (2026-05): a scope in place of operation and
-    /// architecture. The `_v5` is ours: v5 gave it the name that [`TsmReq`] has. [tsm-rfc-v5]
+    /// architecture. [tsm-rfc-v5]
+    // The `_v5` is ours: v5 gave it the tag that the later layout has.
     struct TsmReqV5 ["iommu_vdevice_tsm_req_v5", 40] {
         0x00 in dec size: u32,
         0x04 in dec vdevice_id: u32,
@@ -61,34 +62,34 @@ abi! {
 constants! {
     /// `type` of [`TsmOp`].
     mod tsm_op: u32 {
-        BIND = 1, "IOMMU_VDEVICE_TSM_BIND";
-        UNBIND = 2, "IOMMU_VDEVICE_TSM_UNBIND";
+        BIND = 1, "IOMMU_VDEVICE_TSM_BIND" in TSM_OP;
+        UNBIND = 2, "IOMMU_VDEVICE_TSM_UNBIND" in TSM_OP;
     }
 
     /// `tvm_arch` of [`TsmReq`]: whose confidential guest asks.
     mod tvm_arch: u32 {
-        CCA = 1, "IOMMU_VDEVICE_TSM_TVM_ARCH_CCA";
-        SEV = 2, "IOMMU_VDEVICE_TSM_TVM_ARCH_SEV";
-        TDX = 3, "IOMMU_VDEVICE_TSM_TVM_ARCH_TDX";
+        CCA = 1, "IOMMU_VDEVICE_TSM_TVM_ARCH_CCA" in TSM_REQ;
+        SEV = 2, "IOMMU_VDEVICE_TSM_TVM_ARCH_SEV" in TSM_REQ;
+        TDX = 3, "IOMMU_VDEVICE_TSM_TVM_ARCH_TDX" in TSM_REQ;
     }
 
     /// `op` of [`TsmReq`], numbered as in the series' integration tree; a mail of 2026-06 numbers
     /// the same operations in another order.
     mod tsm_request: u32 {
-        VALIDATE_MMIO = 1, "TSM_REQ_VALIDATE_MMIO";
-        SET_TDI_STATE = 2, "TSM_REQ_SET_TDI_STATE";
-        SEV_ENABLE_DMA = 3, "TSM_REQ_SEV_ENABLE_DMA";
-        SEV_DISABLE_DMA = 4, "TSM_REQ_SEV_DISABLE_DMA";
-        READ_OBJECT = 5, "TSM_REQ_READ_OBJECT";
-        REGEN_OBJECT = 6, "TSM_REQ_REGEN_OBJECT";
-        OBJECT_INFO = 7, "TSM_REQ_OBJECT_INFO";
+        VALIDATE_MMIO = 1, "TSM_REQ_VALIDATE_MMIO" in TSM_REQ;
+        SET_TDI_STATE = 2, "TSM_REQ_SET_TDI_STATE" in TSM_REQ;
+        SEV_ENABLE_DMA = 3, "TSM_REQ_SEV_ENABLE_DMA" in TSM_REQ;
+        SEV_DISABLE_DMA = 4, "TSM_REQ_SEV_DISABLE_DMA" in TSM_REQ;
+        READ_OBJECT = 5, "TSM_REQ_READ_OBJECT" in TSM_REQ;
+        REGEN_OBJECT = 6, "TSM_REQ_REGEN_OBJECT" in TSM_REQ;
+        OBJECT_INFO = 7, "TSM_REQ_OBJECT_INFO" in TSM_REQ;
     }
 
     /// `scope` of [`TsmReqV5`].
     mod tsm_scope: u32 {
-        INFO = 0, "IOMMU_VDEVICE_TSM_REQ_PCI_INFO";
-        STATE_CHANGE = 1, "IOMMU_VDEVICE_TSM_REQ_PCI_STATE_CHANGE";
-        DEBUG_READ = 2, "IOMMU_VDEVICE_TSM_REQ_PCI_DEBUG_READ";
-        DEBUG_WRITE = 3, "IOMMU_VDEVICE_TSM_REQ_PCI_DEBUG_WRITE";
+        INFO = 0, "IOMMU_VDEVICE_TSM_REQ_PCI_INFO" in TSM_REQ_V5;
+        STATE_CHANGE = 1, "IOMMU_VDEVICE_TSM_REQ_PCI_STATE_CHANGE" in TSM_REQ_V5;
+        DEBUG_READ = 2, "IOMMU_VDEVICE_TSM_REQ_PCI_DEBUG_READ" in TSM_REQ_V5;
+        DEBUG_WRITE = 3, "IOMMU_VDEVICE_TSM_REQ_PCI_DEBUG_WRITE" in TSM_REQ_V5;
     }
 }

@@ -54,12 +54,12 @@ constants! {
         TEGRA241_CMDQV = 2, "IOMMU_VIOMMU_TYPE_TEGRA241_CMDQV";
         /// Of a confidential guest. Not in Linux 7.3: from the TSM patch series, see
         /// [`TsmReq`](super::super::TsmReq).
-        ARM_REALM_SMMUV3 = 3, "IOMMU_VIOMMU_TYPE_ARM_REALM_SMMUV3";
+        ARM_REALM_SMMUV3 = 3, "IOMMU_VIOMMU_TYPE_ARM_REALM_SMMUV3" in REALM;
     }
 
     /// `type` of [`HwQueueAlloc`].
     mod hw_queue_type: u32 {
-        DEFAULT = 0, "IOMMU_HW_QUEUE_TYPE_DEFAULT";
-        TEGRA241_CMDQV = 1, "IOMMU_HW_QUEUE_TYPE_TEGRA241_CMDQV";
+        DEFAULT = 0, "IOMMU_HW_QUEUE_TYPE_DEFAULT" in NOT_2025;
+        TEGRA241_CMDQV = 1, "IOMMU_HW_QUEUE_TYPE_TEGRA241_CMDQV" in NOT_2025;
     }
 }

@@ -5,6 +5,19 @@
 use crate::abi::{abi, constants};
 
 abi! {
+    /// Where a bitmap is to be written: one bit per `pgsize` bytes, at most `size` bytes at `data`.
+    struct Bitmap ["vfio_bitmap", 24] {
+        0x00 in hex pgsize: u64,
+        0x08 in hex size: u64,
+        0x10 in hex data: u64,
+    }
+
+    /// A run of IO virtual addresses; `end` is its last byte, whatever the name says.
+    struct IovaRange ["vfio_iova_range", 16] {
+        0x00 out hex start: u64,
+        0x08 out hex end: u64,
+    }
+
     /// `VFIO_IOMMU_GET_INFO`: says what can be mapped. Capabilities follow at `cap_offset`.
     struct IommuType1Info ["vfio_iommu_type1_info", 24] {
         0x00 inout dec argsz: u32,
@@ -22,13 +35,7 @@ abi! {
         0x04 out hex next("header.next"): u32,
         0x08 out dec nr_iovas: u32,
         0x0c out hex reserved: u32,
-    }
-
-    /// A run of IO virtual addresses; `end` is its last byte, whatever the name says.
-    struct IovaRange ["vfio_iova_range", 16] {
-        0x00 out hex start: u64,
-        0x08 out hex end: u64,
-    }
+    } then "struct vfio_iova_range" "iova_ranges"
 
     /// Capability of [`IommuType1Info`]: written pages can be logged.
     struct IommuType1InfoCapMigration ["vfio_iommu_type1_info_cap_migration", 32] {
@@ -64,14 +71,14 @@ abi! {
         0x04 in hex flags: u32,
         0x08 in hex iova: u64,
         0x10 inout hex size: u64,
-    }
+    } then "__u8" "data"
 
     /// `VFIO_IOMMU_DIRTY_PAGES`: starts, stops or reads ([`IommuType1DirtyBitmapGet`] follows) the
     /// log of written pages.
     struct IommuType1DirtyBitmap ["vfio_iommu_type1_dirty_bitmap", 8] {
         0x00 in dec argsz: u32,
         0x04 in hex flags: u32,
-    }
+    } then "__u8" "data"
 
     /// What part of the log to read.
     struct IommuType1DirtyBitmapGet ["vfio_iommu_type1_dirty_bitmap_get", 40] {
@@ -81,13 +88,6 @@ abi! {
         0x18 in hex bitmap_size("bitmap.size"): u64,
         0x20 in hex bitmap_data("bitmap.data"): u64,
     }
-
-    /// Where a bitmap is to be written: one bit per `pgsize` bytes, at most `size` bytes at `data`.
-    struct Bitmap ["vfio_bitmap", 24] {
-        0x00 in hex pgsize: u64,
-        0x08 in hex size: u64,
-        0x10 in hex data: u64,
-    }
 }
 
 constants! {
@@ -96,7 +96,8 @@ constants! {
         TYPE1_IOMMU = 1, "VFIO_TYPE1_IOMMU";
         TYPE1V2_IOMMU = 3, "VFIO_TYPE1v2_IOMMU";
         DMA_CC_IOMMU = 4, "VFIO_DMA_CC_IOMMU";
-        TYPE1_NESTING_IOMMU = 6, "VFIO_TYPE1_NESTING_IOMMU";
+        /// Its name up to Linux 6.12 was `VFIO_TYPE1_NESTING_IOMMU`.
+        TYPE1_NESTING_IOMMU = 6, "__VFIO_RESERVED_TYPE1_NESTING_IOMMU";
         NOIOMMU_IOMMU = 8, "VFIO_NOIOMMU_IOMMU";
         UNMAP_ALL = 9, "VFIO_UNMAP_ALL";
         UPDATE_VADDR = 10, "VFIO_UPDATE_VADDR";

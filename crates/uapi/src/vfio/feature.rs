@@ -9,7 +9,7 @@ abi! {
     struct Feature ["vfio_device_feature", 8] {
         0x00 in dec argsz: u32,
         0x04 in hex flags: u32,
-    }
+    } then "__u8" "data"
 
     /// Data of [`feature_id::LOW_POWER_ENTRY_WITH_WAKEUP`].
     struct LowPowerEntryWithWakeup ["vfio_device_low_power_entry_with_wakeup", 8] {
@@ -44,19 +44,19 @@ abi! {
         0x00 in dec op: u32,
     }
 
+    /// A part of a region, to be in a dma-buf.
+    struct RegionDmaRange ["vfio_region_dma_range", 16] {
+        0x00 in hex offset: u64,
+        0x08 in hex length: u64,
+    }
+
     /// Data of [`feature_id::DMA_BUF`]. `nr_ranges` of [`RegionDmaRange`] follow.
     struct FeatureDmaBuf ["vfio_device_feature_dma_buf", 16] {
         0x00 in dec region_index: u32,
         0x04 in hex open_flags: u32,
         0x08 in hex flags: u32,
         0x0c in dec nr_ranges: u32,
-    }
-
-    /// A part of a region, to be in a dma-buf.
-    struct RegionDmaRange ["vfio_region_dma_range", 16] {
-        0x00 in hex offset: u64,
-        0x08 in hex length: u64,
-    }
+    } then "struct vfio_region_dma_range" "dma_ranges"
 }
 
 constants! {

@@ -21,7 +21,7 @@ abi! {
         0x2c out dec y_pos: u32,
         0x30 out dec x_hot: u32,
         0x34 out dec y_hot: u32,
-        0x38 out dec region_index: u32,
+        0x38 out dec region_index / "dmabuf_id": u32,
         0x3c in hex reserved: u32,
     }
 }

@@ -21,7 +21,7 @@ abi! {
         0x08 in dec index: u32,
         0x0c in dec start: u32,
         0x10 in dec count: u32,
-    }
+    } then "__u8" "data"
 
     /// `VFIO_DEVICE_IOEVENTFD`: writes `data` to the device whenever eventfd `fd` is signalled.
     struct Ioeventfd ["vfio_device_ioeventfd", 32] {

@@ -5,6 +5,12 @@
 use crate::abi::{abi, constants};
 
 abi! {
+    /// An area that can be mapped; the offset counts from the start of its region.
+    struct RegionSparseMmapArea ["vfio_region_sparse_mmap_area", 16] {
+        0x00 out hex offset: u64,
+        0x08 out hex size: u64,
+    }
+
     /// `VFIO_DEVICE_GET_REGION_INFO`: says what region `index` is. Capabilities follow at
     /// `cap_offset`.
     struct RegionInfo ["vfio_region_info", 32] {
@@ -24,13 +30,7 @@ abi! {
         0x04 out hex next("header.next"): u32,
         0x08 out dec nr_areas: u32,
         0x0c out hex reserved: u32,
-    }
-
-    /// An area that can be mapped; the offset counts from the start of its region.
-    struct RegionSparseMmapArea ["vfio_region_sparse_mmap_area", 16] {
-        0x00 out hex offset: u64,
-        0x08 out hex size: u64,
-    }
+    } then "struct vfio_region_sparse_mmap_area" "areas"
 
     /// Capability of [`RegionInfo`]: what a region past the standard ones is.
     struct RegionInfoCapType ["vfio_region_info_cap_type", 16] {
