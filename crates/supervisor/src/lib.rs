@@ -7,7 +7,7 @@
 //! | `filter`, `listener`, `requests` | which calls come to us, who receives them, what they mean |
 //! | `front_end`, `files`, `closes`, `reach` | what is open, when it is released, and who waits for that |
 //! | `process`, `caller`, `memory`, `file_memory`, `eventfds`, `watch` | the program's side of a command |
-//! | `platform`, `machine`, `workers`, `clock` | the devices, described, built and running |
+//! | `platform`, `machine`, `workers`, `clock`, `entropy` | the devices, described, built and running |
 //! | `overlay` | the paths under which they are found |
 //! | `observer`, `trace`, `findings`, `control` | what is told to people |
 //!
@@ -23,6 +23,7 @@ pub mod clock;
 mod closes;
 pub mod control;
 mod descendants;
+mod entropy;
 mod eventfds;
 mod file_memory;
 mod files;

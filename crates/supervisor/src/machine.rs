@@ -16,6 +16,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use device::root_port::RootPort;
+use device::security::Manager;
 use iommufd::{Endpoint, Group, Iommu};
 use pci::regs::{command, header};
 use pci::{Address, Function, Notices};
@@ -23,13 +24,13 @@ use vfio::{DeviceSet, VirtualFunction, Watch};
 
 use crate::clock::Clock;
 use crate::observer::Observer;
-use crate::platform::{Driver, Model, Platform, Settings};
+use crate::platform::{Driver, Platform, Settings};
 use crate::trace::Tap;
 use hardware::{Hardware, Placed};
 pub use identity::Identity;
 use identity::has_flr;
 pub use memory::Resource;
-use tee::Told;
+use tee::{Managers, Told};
 
 /// A machine.
 pub struct Machine {
@@ -63,6 +64,8 @@ pub struct Assignable {
     pub vfio: Arc<vfio::Device>,
     /// Whether it takes part in TEE-IO.
     pub tee: bool,
+    /// The security manager of its device, where it takes part.
+    pub security: Option<Arc<Manager>>,
     /// Whether vfio-pci has it from the start.
     pub bound_at_start: bool,
     /// Whether it can be reset on its own.
@@ -141,24 +144,35 @@ impl Machine {
         let Hardware { mut groups, bridges, endpoints, .. } = Hardware::of(platform);
         let clock = Clock::new();
         let told = Arc::new(Told(observer.clone()));
-        let tsm = tee::registry(platform, &endpoints, &clock, Arc::clone(&told));
+        let managers = tee::managers(platform, &endpoints);
+        let tsm = tee::registry(platform, &endpoints, &managers, &clock, Arc::clone(&told));
         let iommu = Iommu::new(platform.iommu.clone());
         let sets = bridges.iter().map(|bridge| (bridge.downstream(), DeviceSet::new(true)));
         let mut host = Host {
             settings: platform.settings,
             notices,
-            told,
+            told: Arc::clone(&told),
             observer,
             watch,
             iommu: Arc::clone(&iommu),
             sets: sets.collect(),
+            managers,
         };
         let devices = endpoints.into_iter().enumerate().map(|(index, placed)| {
             let group = groups.group(placed.group_id);
             host.assignable(index, placed, group)
         });
-        let devices = devices.collect();
+        let devices: Vec<_> = devices.collect();
+        tee::watch(&devices, platform.settings.tdi_error_event, &told);
         Self { settings: platform.settings, iommu, devices, bridges, tsm, clock }
+    }
+}
+
+impl Assignable {
+    /// The state of its interface (TDI), as the device has it; `None` where it has none. Takes a lock of
+    /// the function.
+    pub fn tdi_state(&self) -> Option<tdisp::State> {
+        self.security.as_ref()?.state(facts::requester_id(self.address))
     }
 }
 
@@ -183,11 +197,14 @@ struct Host {
     iommu: Arc<Iommu>,
     /// What resets together: the functions behind one bridge.
     sets: BTreeMap<(u16, u8), Arc<DeviceSet>>,
+    managers: Managers,
 }
 
 impl Host {
     fn assignable(&mut self, index: usize, placed: Placed<'_>, group: Arc<Group>) -> Assignable {
         let physical_function = placed.physical_function();
+        let tee = placed.is_tee();
+        let security = self.managers.get(&tee::slot_of(&placed)).filter(|_| tee).map(Arc::clone);
         let Placed { entry, engine, group_id, resources, made_by, virtual_functions, total_vfs } =
             placed;
         let function: Arc<dyn Function> = match &self.observer {
@@ -202,9 +219,6 @@ impl Host {
         let set = self.sets.get(&(address.domain, address.bus)).map(Arc::clone);
         // A function on a root bus has no bridge above it that could reset the bus.
         let set = set.unwrap_or_else(|| DeviceSet::new(false));
-        let Model::DmaEngine { config, .. } = &entry.model else {
-            unreachable!("only engines are endpoints")
-        };
         let mut identity = Identity::of(&|offset, into| function.config_read(offset, into));
         if let Some(VirtualFunction { vendor_id, device_id }) = made_by {
             identity = Identity { vendor: vendor_id, device: device_id, ..identity };
@@ -216,7 +230,8 @@ impl Host {
             vfio_index: index,
             group_id,
             vfio: vfio::Device::new(Arc::clone(&function), endpoint, set, settings),
-            tee: config.tee,
+            tee,
+            security,
             bound_at_start: entry.driver == Driver::VfioPci,
             can_reset: has_flr(function.as_ref()),
             physical_function,

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bindery_supervisor::machine::Machine;
 use bindery_supervisor::platform::{
-    DEFAULT_TOML, GroupName, Model, P2pMap, Platform, PlatformError, Settings, TsmDialect, Tvm,
-    device_help,
+    DEFAULT_TOML, GroupName, Model, P2pMap, Platform, PlatformError, Settings, Tvm, device_help,
 };
 use pci::{Address, DmaFault, Interrupt, Notices};
 use tdisp::FunctionReset;
+use tsm::software::Dialect;
 use uapi::Profile;
 use vfio::{ClientClearsBme, CloseOrder, Doe, ResetWhileBound, TdiErrorEvent};
 
@@ -95,7 +95,7 @@ tdi_error_event = "req"
         tvm: Tvm::Kvm,
         doe: Doe::Exposed,
         exchange_timeout_ms: 250,
-        tsm_dialect: TsmDialect::Sev,
+        tsm_dialect: Dialect::Sev,
         lock_msix: true,
         tdi_error_event: TdiErrorEvent::Req,
         ..Settings::default()

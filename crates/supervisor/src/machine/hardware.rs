@@ -40,6 +40,11 @@ pub(super) struct Placed<'p> {
 }
 
 impl Placed<'_> {
+    /// Whether it takes part in TEE-IO.
+    pub(super) fn is_tee(&self) -> bool {
+        matches!(&self.entry.model, Model::DmaEngine { config, .. } if config.tee)
+    }
+
     /// The physical function, where this is a virtual one.
     pub(super) fn physical_function(&self) -> Option<Address> {
         self.made_by.map(|_| self.entry.address)

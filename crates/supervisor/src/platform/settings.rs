@@ -3,6 +3,7 @@
 //! Takes no lock. What a setting does lives where it acts; here stands only how it is spelled.
 
 use tdisp::FunctionReset;
+use tsm::software::Dialect;
 use uapi::Profile;
 use vfio::{ClientClearsBme, CloseOrder, Doe, ResetWhileBound, TdiErrorEvent};
 
@@ -30,7 +31,7 @@ pub struct Settings {
     /// How long one exchange with a device's security manager may take, in milliseconds.
     pub exchange_timeout_ms: u64,
     /// Whose guest requests the TSM understands.
-    pub tsm_dialect: TsmDialect,
+    pub tsm_dialect: Dialect,
     /// Whether LOCK also locks the MSI-X table.
     pub lock_msix: bool,
     /// What a client hears when its TDI goes to ERROR.
@@ -55,19 +56,6 @@ pub enum P2pMap {
     Linux73,
 }
 
-/// Whose guest requests the TSM understands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TsmDialect {
-    /// Everybody's.
-    Any,
-    /// Arm CCA's.
-    Cca,
-    /// AMD SEV's.
-    Sev,
-    /// Intel TDX's.
-    Tdx,
-}
-
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -80,7 +68,7 @@ impl Default for Settings {
             p2p_map: P2pMap::Accept,
             doe: Doe::Hidden,
             exchange_timeout_ms: 1000,
-            tsm_dialect: TsmDialect::Any,
+            tsm_dialect: Dialect::Any,
             lock_msix: false,
             tdi_error_event: TdiErrorEvent::Err,
         }
@@ -119,12 +107,8 @@ const FLR_WHILE_LOCKED: &[(&str, FunctionReset)] =
 const TVMS: &[(&str, Tvm)] = &[("implicit", Tvm::Implicit), ("kvm", Tvm::Kvm)];
 const P2P_MAPS: &[(&str, P2pMap)] = &[("accept", P2pMap::Accept), ("linux-7.3", P2pMap::Linux73)];
 const DOES: &[(&str, Doe)] = &[("hidden", Doe::Hidden), ("exposed", Doe::Exposed)];
-const TSM_DIALECTS: &[(&str, TsmDialect)] = &[
-    ("any", TsmDialect::Any),
-    ("cca", TsmDialect::Cca),
-    ("sev", TsmDialect::Sev),
-    ("tdx", TsmDialect::Tdx),
-];
+const TSM_DIALECTS: &[(&str, Dialect)] =
+    &[("any", Dialect::Any), ("cca", Dialect::Cca), ("sev", Dialect::Sev), ("tdx", Dialect::Tdx)];
 const TDI_ERROR_EVENTS: &[(&str, TdiErrorEvent)] =
     &[("err", TdiErrorEvent::Err), ("req", TdiErrorEvent::Req), ("none", TdiErrorEvent::None)];
 /// A device that needs longer than a minute is as good as silent.
