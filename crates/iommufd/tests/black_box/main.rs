@@ -24,4 +24,7 @@ mod meanwhile;
 mod pin_failures;
 mod support;
 mod table;
+mod tsm_ends;
+mod tsm_op;
 mod unmap;
+mod vdevice;

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use iommufd::{
-    Caller, Context, FileFault, PinAccess, PinFault, Pinned, Signal, Source, Unreachable,
+    Caller, Context, ContextSettings, FileFault, PinAccess, PinFault, Pinned, Signal, Source, Tvm,
+    Unreachable,
 };
-use uapi::iommufd::{Destroy, HwptAlloc, IoasAlloc, IoasIovaRanges, IoasMap, IoasUnmap, map_flags};
+use uapi::iommufd::{
+    Destroy, HwptAlloc, IoasAlloc, IoasIovaRanges, IoasMap, IoasUnmap, TsmOp, VdeviceAlloc,
+    ViommuAlloc, hwpt_flags, map_flags, tsm_op,
+};
 use uapi::{Command, CommandId, Errno, Profile};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -36,8 +40,12 @@ impl Client {
     }
 
     pub(crate) fn open_as(profile: Profile) -> Self {
+        Self::open_with(ContextSettings { profile, tvm: Tvm::Implicit })
+    }
+
+    pub(crate) fn open_with(settings: ContextSettings) -> Self {
         Self {
-            ctx: Context::open(profile),
+            ctx: Context::open_with(settings),
             memory: Memory::new(),
             file: Memory::file(FILE_BYTES),
             at: FIRST,
@@ -120,6 +128,35 @@ impl Client {
     pub(crate) fn hwpt(&self, dev_id: u32, pt_id: u32, flags: u32) -> Result<u32, Errno> {
         let argument = HwptAlloc { flags, dev_id, pt_id, ..HwptAlloc::default() };
         self.call(CommandId::HwptAlloc, argument).map(|answer| answer.out_hwpt_id)
+    }
+
+    /// A page table that others can be nested in, on an address space of its own.
+    pub(crate) fn nest_parent(&self, dev_id: u32) -> u32 {
+        self.hwpt(dev_id, self.ioas(), hwpt_flags::NEST_PARENT).unwrap()
+    }
+
+    pub(crate) fn viommu(&self, r#type: u32, dev_id: u32, hwpt_id: u32) -> Result<u32, Errno> {
+        let argument = ViommuAlloc { r#type, dev_id, hwpt_id, ..ViommuAlloc::default() };
+        self.call(CommandId::ViommuAlloc, argument).map(|answer| answer.out_viommu_id)
+    }
+
+    pub(crate) fn vdevice(&self, viommu_id: u32, dev_id: u32, virt_id: u64) -> Result<u32, Errno> {
+        let argument = VdeviceAlloc { viommu_id, dev_id, virt_id, ..VdeviceAlloc::default() };
+        self.call(CommandId::VdeviceAlloc, argument).map(|answer| answer.out_vdevice_id)
+    }
+
+    /// `IOMMU_VDEVICE_TSM_OP`.
+    pub(crate) fn tsm_op(&self, r#type: u32, vdevice_id: u32) -> Result<(), Errno> {
+        let argument = TsmOp { r#type, vdevice_id, ..TsmOp::default() };
+        self.call(CommandId::VdeviceTsmOp, argument).map(|_| ())
+    }
+
+    pub(crate) fn tsm_bind(&self, vdevice_id: u32) -> Result<(), Errno> {
+        self.tsm_op(tsm_op::BIND, vdevice_id)
+    }
+
+    pub(crate) fn tsm_unbind(&self, vdevice_id: u32) -> Result<(), Errno> {
+        self.tsm_op(tsm_op::UNBIND, vdevice_id)
     }
 
     /// The ranges that can be mapped, and the alignment.

@@ -1,12 +1,16 @@
 //! A client with memory of its own, and a platform of two groups behind one IOMMU.
 
+mod bound;
 pub(crate) mod client;
 mod memory;
 mod platform;
+mod tee;
 
+pub(crate) use bound::{Confidential, GUEST_ID};
 pub(crate) use client::Client;
 pub(crate) use memory::{MEMORY_BYTES, READ_ONLY};
-pub(crate) use platform::{Platform, plain};
+pub(crate) use platform::{Platform, plain, single_address};
+pub(crate) use tee::{Answers, TIMEOUT_MS, Tee};
 
 /// Bytes of a page.
 pub(crate) const PAGE: u64 = 4096;

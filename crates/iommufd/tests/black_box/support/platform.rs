@@ -23,6 +23,11 @@ pub(crate) fn plain() -> Geometry {
     }
 }
 
+/// Where the function that has a group of its own sits.
+pub(crate) fn single_address() -> Address {
+    Address::new(0xb1d0, 1, 0, 0).unwrap()
+}
+
 pub(crate) struct Platform {
     pub(crate) single: Arc<Endpoint>,
     pub(crate) pair: [Arc<Endpoint>; 2],
@@ -46,6 +51,19 @@ impl Platform {
         let single = at(1, 0, &one);
         let pair = [at(3, 0, &two), at(3, 1, &two)];
         Self { single, pair, heard }
+    }
+
+    /// As [`new`](Self::new), with a TSM for the function that has a group of its own.
+    pub(crate) fn with_tsm(tsm: &Arc<tsm::Registry>) -> Self {
+        let mut platform = Self::new();
+        platform.single = Endpoint::with_tsm(
+            single_address(),
+            Arc::clone(platform.single.group()),
+            Arc::clone(platform.single.iommu()),
+            platform.heard.clone(),
+            Arc::clone(tsm),
+        );
+        platform
     }
 
     /// Binds the function that has a group of its own.
