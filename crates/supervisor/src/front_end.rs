@@ -71,7 +71,9 @@ impl FrontEnd {
         let Some(device) = self.machine.devices.get(number) else { return Reach::of_itself(busy) };
         let bound = file.iommufd();
         let context = bound.as_ref().map(|bound| bound.context());
-        Reach::of_device(Place::of(device), context, busy)
+        let binding = self.machine.tsm.binding(device.address);
+        let slow = busy || (bound.is_some() && binding.is_bound());
+        Reach::of_device(Place::of(device), context, slow)
     }
 
     /// Where device files are looked up that may not be mapped for DMA.
@@ -100,6 +102,7 @@ impl Release for FrontEnd {
         let Some(file) = self.files.remove(identity) else { return };
         let left = match &file.object {
             Object::Iommufd(context) => {
+                context.cancel_commands();
                 file.outwait_commands();
                 let left = left(&context.counts(), &file);
                 context.put_file();
@@ -119,8 +122,8 @@ impl Release for FrontEnd {
 
 fn left(counts: &Counts, file: &File) -> Left {
     let opener = Pid::from_raw(file.told.opener).and_then(descendants::stat);
-    // A bound device is not left over: the close of its own file ends it.
-    let objects = [("ioas", counts.ioases), ("hwpt", counts.hwpts)];
+    // A bound device is not left over, nor its vdevice: the close of the device's own file ends both.
+    let objects = [("ioas", counts.ioases), ("hwpt", counts.hwpts), ("viommu", counts.viommus)];
     Left {
         objects: objects
             .into_iter()

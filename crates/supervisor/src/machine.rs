@@ -157,6 +157,7 @@ impl Machine {
             iommu: Arc::clone(&iommu),
             sets: sets.collect(),
             managers,
+            tsm: Arc::clone(&tsm),
         };
         let devices = endpoints.into_iter().enumerate().map(|(index, placed)| {
             let group = groups.group(placed.group_id);
@@ -198,6 +199,7 @@ struct Host {
     /// What resets together: the functions behind one bridge.
     sets: BTreeMap<(u16, u8), Arc<DeviceSet>>,
     managers: Managers,
+    tsm: Arc<tsm::Registry>,
 }
 
 impl Host {
@@ -215,7 +217,8 @@ impl Host {
         // A virtual function's decoding is enabled with it; firmware enables the others'.
         function.config_write(header::COMMAND, &command::MEMORY.to_le_bytes());
         let (iommu, notices) = (Arc::clone(&self.iommu), Arc::clone(&self.notices));
-        let endpoint = Endpoint::new(address, group, iommu, notices);
+        let tsm = Arc::clone(&self.tsm);
+        let endpoint = Endpoint::with_tsm(address, group, iommu, notices, tsm);
         let set = self.sets.get(&(address.domain, address.bus)).map(Arc::clone);
         // A function on a root bus has no bridge above it that could reset the bus.
         let set = set.unwrap_or_else(|| DeviceSet::new(false));

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bindery_supervisor::machine::Machine;
 use bindery_supervisor::platform::{
-    DEFAULT_TOML, GroupName, Model, P2pMap, Platform, PlatformError, Settings, Tvm, device_help,
+    DEFAULT_TOML, GroupName, Model, P2pMap, Platform, PlatformError, Settings, device_help,
 };
+use iommufd::Tvm;
 use pci::{Address, DmaFault, Interrupt, Notices};
 use tdisp::FunctionReset;
 use tsm::software::Dialect;

@@ -2,6 +2,7 @@
 //!
 //! Takes no lock. What a setting does lives where it acts; here stands only how it is spelled.
 
+use iommufd::Tvm;
 use tdisp::FunctionReset;
 use tsm::software::Dialect;
 use uapi::Profile;
@@ -36,15 +37,6 @@ pub struct Settings {
     pub lock_msix: bool,
     /// What a client hears when its TDI goes to ERROR.
     pub tdi_error_event: TdiErrorEvent,
-}
-
-/// Whether a TDI can be bound for a client that named no virtual machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tvm {
-    /// Yes: one is taken for granted.
-    Implicit,
-    /// No: `ENODEV`.
-    Kvm,
 }
 
 /// What `IOMMU_IOAS_MAP` of a mapped BAR answers.

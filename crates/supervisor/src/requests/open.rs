@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-use iommufd::Context;
+use iommufd::{Context, ContextSettings};
 use mem::Pages;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use uapi::{Errno, FileKind};
@@ -114,7 +114,10 @@ fn make_node(
     let theirs = described_again(&memfd, flags)?;
     let identity = Identity::of(memfd.as_fd()).map_err(kernels)?;
     let object = match node {
-        Node::Iommu => Object::Iommufd(Context::open(front.profile)),
+        Node::Iommu => {
+            let tvm = front.machine.settings.tvm;
+            Object::Iommufd(Context::open_with(ContextSettings { profile: front.profile, tvm }))
+        }
         Node::Vfio(number) => {
             let device = front.machine.devices.get(number).ok_or(Errno::ENXIO)?;
             let pages = bar_pages(device.function.as_ref(), &memfd)?;
