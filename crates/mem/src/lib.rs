@@ -1,4 +1,4 @@
-//! Bytes shared with other processes, and the few system calls that go with them.
+//! Bytes shared with other processes, the few system calls that go with them, and a switch of stacks.
 //!
 //! - [`Pages`]: shared memory whose length cannot shrink, so that it is copied by plain loads and
 //!   stores. Other processes may write it at any moment.
@@ -6,6 +6,7 @@
 //! - [`membarrier`]: a memory barrier on every thread of the process.
 //! - [`futex`]: sleeping on a word that may lie in shared memory.
 //! - [`SparseWords`]: a long array of atomic words of which little is used.
+//! - [`coroutine`]: code on a stack of its own, switched within one OS thread.
 //! - [`TableSlab`]: 512-entry tables of atomic words, named by index.
 //!
 //! One of the two crates that hold `unsafe` code; each module opts in and says what for. Callers see
@@ -14,6 +15,7 @@
 //! Takes no lock that is held on return; [`TableSlab`] has one inside, a leaf.
 
 mod copy;
+pub mod coroutine;
 pub mod futex;
 mod mapping;
 mod membarrier;

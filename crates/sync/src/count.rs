@@ -6,20 +6,20 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-use crate::hook::{self, CountOperation, Kind, ObjectId};
+use crate::hook::{self, CountOperation, Kind, Object};
 
 /// A count of references that starts above zero and, once zero, stays there.
 #[derive(Debug)]
 pub struct Refcount {
     count: AtomicU32,
-    object: ObjectId,
+    object: Object,
 }
 
 impl Refcount {
     /// A count of `count`.
     pub fn new(count: u32) -> Self {
-        let object = ObjectId::next(NAME);
-        hook::holds(object, || u64::from(count));
+        let object = Object::new(NAME);
+        hook::holds(object.id(), || u64::from(count));
         Self { count: AtomicU32::new(count), object }
     }
 
@@ -85,7 +85,7 @@ impl Refcount {
     pub fn read(&self) -> u32 {
         self.before(CountOperation::Read);
         let count = self.count.load(SeqCst);
-        hook::saw(self.object, || u64::from(count));
+        hook::saw(self.object.id(), || u64::from(count));
         count
     }
 
@@ -96,19 +96,19 @@ impl Refcount {
 
     fn update(&self, change: impl FnMut(u32) -> Option<u32>) -> Result<u32, u32> {
         let before = self.count.fetch_update(SeqCst, SeqCst, change);
-        hook::holds(self.object, || u64::from(self.count.load(SeqCst)));
+        hook::holds(self.object.id(), || u64::from(self.count.load(SeqCst)));
         before
     }
 
     #[track_caller]
     fn before(&self, operation: CountOperation) {
-        hook::before(Kind::Count(operation), self.object, NAME);
+        hook::before(Kind::Count(operation), self.object.id(), NAME);
     }
 
     /// Tells what the caller learns: no more than the answer, so that counts which differ where
     /// nobody looks make no difference.
     fn saw(&self, answer: bool) -> bool {
-        hook::saw(self.object, || u64::from(answer));
+        hook::saw(self.object.id(), || u64::from(answer));
         answer
     }
 }

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, PoisonError};
 
-use crate::hook::{self, Kind, ObjectId};
+use crate::hook::{self, Kind, Object, ObjectId};
 use crate::wait::WaitQueue;
 
 #[expect(
@@ -47,7 +47,7 @@ pub struct Armed {
 struct State {
     fired: AtomicBool,
     wakes: Arc<WaitQueue>,
-    object: ObjectId,
+    object: Object,
 }
 
 #[derive(Default)]
@@ -110,10 +110,10 @@ impl Timers {
         let state = State {
             fired: AtomicBool::new(false),
             wakes: Arc::clone(wakes),
-            object: ObjectId::next(NAME),
+            object: Object::new(NAME),
         };
         let state = Arc::new(state);
-        hook::before(Kind::Arm, state.object, NAME);
+        hook::before(Kind::Arm, state.object.id(), NAME);
         let number = {
             let mut table = lock(&self.table);
             let number = table.next_number;
@@ -132,9 +132,9 @@ impl Timers {
 
 impl State {
     fn fire(&self) {
-        hook::before(Kind::Fire, self.object, NAME);
+        hook::before(Kind::Fire, self.object.id(), NAME);
         self.fired.store(true, SeqCst);
-        hook::holds(self.object, || 1);
+        hook::holds(self.object.id(), || 1);
         self.wakes.wake_all();
     }
 }
@@ -142,7 +142,7 @@ impl State {
 impl Armed {
     /// The deadline's number.
     pub fn object(&self) -> ObjectId {
-        self.state.object
+        self.state.object.id()
     }
 
     /// Fires the deadline, whatever the time, unless it was fired or disarmed.
@@ -188,9 +188,9 @@ impl Deadline {
     /// Whether it has fired. Belongs in the condition of a wait on the queue it was armed with.
     #[track_caller]
     pub fn fired(&self) -> bool {
-        hook::before(Kind::Fired, self.state.object, NAME);
+        hook::before(Kind::Fired, self.state.object.id(), NAME);
         let fired = self.state.fired.load(SeqCst);
-        hook::saw(self.state.object, || u64::from(fired));
+        hook::saw(self.state.object.id(), || u64::from(fired));
         fired
     }
 }
@@ -204,7 +204,7 @@ impl fmt::Debug for Deadline {
 
 impl Drop for Deadline {
     fn drop(&mut self) {
-        hook::before(Kind::Disarm, self.state.object, NAME);
+        hook::before(Kind::Disarm, self.state.object.id(), NAME);
         lock(&self.table).remove(self.number);
     }
 }

@@ -10,7 +10,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
 
-use crate::hook::{self, Kind, ObjectId};
+use crate::hook::{self, Kind, Object};
 use crate::mutex::Mutex;
 use crate::rank;
 use crate::wait::WaitQueue;
@@ -26,7 +26,7 @@ pub struct Epoch {
     left: WaitQueue,
     /// How many grace periods have passed.
     passed: Mutex<rank::Grace, u64>,
-    object: ObjectId,
+    object: Object,
 }
 
 #[derive(Debug, Default)]
@@ -51,18 +51,18 @@ impl Epoch {
             writers: AtomicU32::new(0),
             left: WaitQueue::new(),
             passed: Mutex::new(0),
-            object: ObjectId::next(NAME),
+            object: Object::new(NAME),
         }
     }
 
     /// Enters as a reader. Never blocks; may be nested.
     #[track_caller]
     pub fn enter(&self) -> EpochGuard<'_> {
-        hook::before(Kind::EpochEnter, self.object, NAME);
+        hook::before(Kind::EpochEnter, self.object.id(), NAME);
         let index = self.current.load(SeqCst);
         self.readers[index].0.fetch_add(1, SeqCst);
         self.tell_state();
-        hook::saw(self.object, || index as u64);
+        hook::saw(self.object.id(), || index as u64);
         rank::entered_epoch();
         EpochGuard { epoch: self, index, _on_one_thread: std::marker::PhantomData }
     }
@@ -82,7 +82,7 @@ impl Epoch {
         self.tell_state();
         let current = self.current.load(SeqCst);
         self.wait_for(1 - current);
-        hook::before(Kind::EpochFlip, self.object, NAME);
+        hook::before(Kind::EpochFlip, self.object.id(), NAME);
         self.current.store(1 - current, SeqCst);
         self.tell_state();
         self.wait_for(current);
@@ -95,13 +95,13 @@ impl Epoch {
     fn wait_for(&self, index: usize) {
         self.left.wait_until(|| {
             let none = self.readers[index].0.load(SeqCst) == 0;
-            hook::saw(self.object, || u64::from(none));
+            hook::saw(self.object.id(), || u64::from(none));
             none
         });
     }
 
     fn tell_state(&self) {
-        hook::holds(self.object, || {
+        hook::holds(self.object.id(), || {
             let readers = self.readers.iter().map(|readers| readers.0.load(SeqCst));
             let counts = readers.chain([self.writers.load(SeqCst)]);
             // Few enough of each for twenty bits where interleavings are explored.
@@ -119,15 +119,15 @@ impl Default for Epoch {
 
 impl Drop for EpochGuard<'_> {
     fn drop(&mut self) {
-        hook::before(Kind::EpochLeave, self.epoch.object, NAME);
+        hook::before(Kind::EpochLeave, self.epoch.object.id(), NAME);
         rank::left_epoch();
         let last = self.epoch.readers[self.index].0.fetch_sub(1, SeqCst) == 1;
         self.epoch.tell_state();
-        hook::saw(self.epoch.object, || u64::from(last));
+        hook::saw(self.epoch.object.id(), || u64::from(last));
         // A writer announces itself before it looks at the count, we look at writers after we
         // lowered it: one of the two sees the other.
         let awaited = self.epoch.writers.load(SeqCst) != 0;
-        hook::saw(self.epoch.object, || u64::from(awaited));
+        hook::saw(self.epoch.object.id(), || u64::from(awaited));
         if last && awaited {
             self.epoch.left.wake_all();
         }

@@ -32,6 +32,9 @@ pub trait Hook {
     /// says what it contains; otherwise that state follows from what its maker has seen.
     fn created(&self, _object: ObjectId, _name: &'static str) {}
 
+    /// A primitive is gone: nobody can reach it any more.
+    fn dropped(&self, _object: ObjectId) {}
+
     /// The thread has learned `value` from `object`.
     fn saw(&self, _object: ObjectId, _value: u64) {}
 
@@ -177,12 +180,29 @@ impl ObjectId {
     pub const fn number(self) -> u64 {
         self.0
     }
+}
 
-    pub(crate) fn next(name: &'static str) -> Self {
+/// The number of a primitive, kept in it: tells when it is made and when it is gone.
+#[derive(Debug)]
+pub(crate) struct Object(ObjectId);
+
+impl Object {
+    pub(crate) fn new(name: &'static str) -> Self {
         let number = NEXT_OBJECT.get();
         NEXT_OBJECT.set(number + 1);
-        tell(|hook| hook.created(Self(number), name));
-        Self(number)
+        let id = ObjectId(number);
+        tell(|hook| hook.created(id, name));
+        Self(id)
+    }
+
+    pub(crate) const fn id(&self) -> ObjectId {
+        self.0
+    }
+}
+
+impl Drop for Object {
+    fn drop(&mut self) {
+        tell(|hook| hook.dropped(self.0));
     }
 }
 

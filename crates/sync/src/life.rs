@@ -5,19 +5,19 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use crate::hook::{self, Kind, ObjectId};
+use crate::hook::{self, Kind, Object};
 
 /// Whether an object has ended. A field of the object; ended where the kernel would free it.
 #[derive(Debug)]
 pub struct Life {
     ended: AtomicBool,
-    object: ObjectId,
+    object: Object,
 }
 
 impl Life {
     /// The life of an object that has not ended.
     pub fn new() -> Self {
-        Self { ended: AtomicBool::new(false), object: ObjectId::next(NAME) }
+        Self { ended: AtomicBool::new(false), object: Object::new(NAME) }
     }
 
     /// Notes a use of the object.
@@ -26,7 +26,7 @@ impl Life {
     /// In debug builds, if the object has ended.
     #[track_caller]
     pub fn check(&self) {
-        hook::before(Kind::Use, self.object, NAME);
+        hook::before(Kind::Use, self.object.id(), NAME);
         debug_assert!(!self.ended.load(SeqCst), "use of an object after its end");
     }
 
@@ -36,9 +36,9 @@ impl Life {
     /// In debug builds, if it has ended before.
     #[track_caller]
     pub fn end(&self) {
-        hook::before(Kind::End, self.object, NAME);
+        hook::before(Kind::End, self.object.id(), NAME);
         let ended = self.ended.swap(true, SeqCst);
-        hook::holds(self.object, || 1);
+        hook::holds(self.object.id(), || 1);
         debug_assert!(!ended, "an object ended twice");
     }
 }

@@ -10,7 +10,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 
 use crate::Contents;
-use crate::hook::{self, Kind, Now, ObjectId};
+use crate::hook::{self, Kind, Now, Object};
 use crate::rank::{self, Rank};
 
 #[expect(clippy::disallowed_types, reason = "the ranked mutex is built on the plain one")]
@@ -19,7 +19,7 @@ type Plain<T> = std::sync::Mutex<T>;
 /// A value that one thread at a time reaches, through a lock of rank `R`.
 pub struct Mutex<R: Rank, T> {
     value: Plain<T>,
-    object: ObjectId,
+    object: Object,
     /// How the value says what it contains, if it does.
     contents: Option<fn(&T, &mut dyn Hasher)>,
     rank: PhantomData<fn() -> R>,
@@ -37,7 +37,7 @@ pub struct Guard<'a, R: Rank, T> {
 impl<R: Rank, T> Mutex<R, T> {
     /// A mutex nobody holds.
     pub fn new(value: T) -> Self {
-        let object = ObjectId::next(R::NAME);
+        let object = Object::new(R::NAME);
         Self { value: Plain::new(value), object, contents: None, rank: PhantomData }
     }
 
@@ -50,7 +50,7 @@ impl<R: Rank, T> Mutex<R, T> {
         let mutex = Self { contents: Some(T::contents), ..Self::new(value) };
         hook::tell(|hook| {
             let value = mutex.value.lock().unwrap_or_else(PoisonError::into_inner);
-            hook.holds(mutex.object, Now::Contents(&|hasher| value.contents(hasher)));
+            hook.holds(mutex.object.id(), Now::Contents(&|hasher| value.contents(hasher)));
         });
         mutex
     }
@@ -63,7 +63,7 @@ impl<R: Rank, T> Mutex<R, T> {
     #[track_caller]
     pub fn lock(&self) -> Guard<'_, R, T> {
         rank::assert_may_take::<R>();
-        hook::before(Kind::Acquire, self.object, R::NAME);
+        hook::before(Kind::Acquire, self.object.id(), R::NAME);
         let value = self.value.lock().unwrap_or_else(PoisonError::into_inner);
         rank::taken::<R>();
         Guard { value, mutex: self, written: false }
@@ -94,7 +94,7 @@ impl<'a, R: Rank, T> Guard<'a, R, T> {
     }
 
     fn tell_state(&self, hook: &dyn hook::Hook) {
-        let object = self.mutex.object;
+        let object = self.mutex.object.id();
         match self.mutex.contents {
             _ if !self.written => hook.holds(object, Now::Unchanged),
             Some(contents) => {
@@ -129,7 +129,7 @@ impl<R: Rank, T: fmt::Debug> fmt::Debug for Guard<'_, R, T> {
 impl<R: Rank, T> Drop for Guard<'_, R, T> {
     fn drop(&mut self) {
         hook::tell(|hook| self.tell_state(hook));
-        hook::before(Kind::Release, self.mutex.object, R::NAME);
+        hook::before(Kind::Release, self.mutex.object.id(), R::NAME);
         rank::released::<R>();
     }
 }

@@ -10,7 +10,7 @@
 use std::sync::PoisonError;
 
 use crate::count::Refcount;
-use crate::hook::{self, Kind, ObjectId};
+use crate::hook::{self, Kind, Object};
 use crate::mutex::Guard;
 use crate::rank::Rank;
 
@@ -24,13 +24,13 @@ type Sleepers = std::sync::Condvar;
 pub struct WaitQueue {
     wake_ups: WakeUps,
     sleepers: Sleepers,
-    object: ObjectId,
+    object: Object,
 }
 
 impl WaitQueue {
     /// A queue without sleepers.
     pub fn new() -> Self {
-        Self { wake_ups: WakeUps::new(0), sleepers: Sleepers::new(), object: ObjectId::next(NAME) }
+        Self { wake_ups: WakeUps::new(0), sleepers: Sleepers::new(), object: Object::new(NAME) }
     }
 
     /// Sleeps until `count` is zero. Whoever makes it zero then calls [`wake_all`](Self::wake_all).
@@ -67,7 +67,7 @@ impl WaitQueue {
     /// change that it announces.
     #[track_caller]
     pub fn wake_all(&self) {
-        hook::before(Kind::Wake, self.object, NAME);
+        hook::before(Kind::Wake, self.object.id(), NAME);
         *self.wake_ups.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         self.sleepers.notify_all();
     }
@@ -87,14 +87,14 @@ impl WaitQueue {
     /// The wake-ups so far, to be noted before a condition is evaluated.
     #[track_caller]
     fn note(&self) -> u64 {
-        hook::before(Kind::WaitCheck, self.object, NAME);
+        hook::before(Kind::WaitCheck, self.object.id(), NAME);
         *self.wake_ups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sleeps while there was no wake-up since `noted`.
     #[track_caller]
     fn sleep(&self, noted: u64) {
-        hook::before(Kind::Sleep, self.object, NAME);
+        hook::before(Kind::Sleep, self.object.id(), NAME);
         let wake_ups = self.wake_ups.lock().unwrap_or_else(PoisonError::into_inner);
         let woken = self.sleepers.wait_while(wake_ups, |wake_ups| *wake_ups == noted);
         drop(woken.unwrap_or_else(PoisonError::into_inner));

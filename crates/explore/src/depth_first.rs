@@ -1,0 +1,274 @@
+//! Depth-first search by replay: each execution repeats the path so far, takes a move that was not tried there,
+//! and goes on to the end or to a state that was seen.
+
+use std::sync::Arc;
+
+use crate::execution::{Answer, Execution, Stage, Status};
+use crate::frame::{Frame, Tried};
+use crate::model::Model;
+use crate::moves::Move;
+use crate::pool::{Pool, Unit};
+use crate::seen::Visit;
+use crate::tally::{Found, Nondeterminism, Tally};
+use crate::violation::{Violation, ViolationKind};
+use crate::{Settings, model::Script};
+
+/// What one search leaves out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// More preemptions than this, if there is a bound. Excludes `sleeps`: of two orders that are the same,
+    /// the one that is kept may have more preemptions than the one that is not.
+    pub(crate) preemptions: Option<u32>,
+    /// States that were seen.
+    pub(crate) caches: bool,
+    /// Orders that commute to one that is tried.
+    pub(crate) sleeps: bool,
+}
+
+/// A worker's search.
+pub(crate) struct Search<'a, M: Model> {
+    stage: Stage<M>,
+    plan: Plan,
+    settings: &'a Settings,
+    pool: &'a Pool,
+    path: Vec<Frame>,
+    /// Frames below belong to whoever gave us the unit of work.
+    base: usize,
+    tally: Tally<M::Outcome>,
+}
+
+/// Why an execution went no further.
+enum End {
+    /// Nothing new lies ahead.
+    Pruned,
+    Complete,
+    Violated(Violation),
+    Nondeterministic(Nondeterminism),
+}
+
+impl<'a, M: Model> Search<'a, M> {
+    pub(crate) fn new(
+        model: &Arc<M>,
+        script: &Arc<Script<M::Call>>,
+        plan: Plan,
+        settings: &'a Settings,
+        pool: &'a Pool,
+    ) -> Self {
+        let stage = Stage::new(model, script, settings.stack_bytes);
+        Self { stage, plan, settings, pool, path: Vec::new(), base: 0, tally: Tally::new() }
+    }
+
+    /// Works until the pool has no more work.
+    pub(crate) fn run(mut self) -> Tally<M::Outcome> {
+        while let Some(unit) = self.pool.take() {
+            self.explore(unit);
+            self.pool.finish();
+        }
+        self.tally
+    }
+
+    fn explore(&mut self, unit: Unit) {
+        self.base = unit.path.len().saturating_sub(1);
+        self.path = unit.path;
+        loop {
+            let before = self.tally.counts;
+            self.execute();
+            let share = self.path.last().map_or(1.0, |frame| frame.share);
+            self.pool.report(&before, &self.tally.counts, share);
+            if self.tally.nondeterminism.is_some()
+                || self.tally.found.len() >= self.settings.violations_max
+            {
+                self.pool.stop();
+            }
+            if self.pool.is_stopped() || !self.backtrack() {
+                return;
+            }
+            if self.pool.is_hungry() {
+                self.give_away();
+            }
+        }
+    }
+
+    /// Runs one execution to where it shows nothing new.
+    fn execute(&mut self) {
+        self.tally.counts.executions += 1;
+        let mut execution = match self.stage.begin(false) {
+            Ok(execution) => execution,
+            Err(violation) => return self.tally.found.push(Found::of(violation, &[])),
+        };
+        let end = match self.repeat(&mut execution) {
+            Ok(()) => self.advance(&mut execution),
+            Err(nondeterminism) => End::Nondeterministic(nondeterminism),
+        };
+        let end = if matches!(end, End::Complete) { self.complete(&execution) } else { end };
+        let answers = self.stage.end(execution);
+        self.tally.counts.depth = self.tally.counts.depth.max(self.path.len());
+        match end {
+            End::Pruned | End::Complete => {}
+            End::Violated(violation) => {
+                self.tally.found.push(Found::of(violation, &self.path));
+            }
+            End::Nondeterministic(found) => self.tally.nondeterminism = Some(found),
+        }
+        self.note_outcomes(answers);
+    }
+
+    /// Makes the moves of the path again; the last of them for the first time.
+    fn repeat(&mut self, execution: &mut Execution<M>) -> Result<(), Nondeterminism> {
+        let last = self.path.len().saturating_sub(1);
+        for step in 0..self.path.len() {
+            let frame = &self.path[step];
+            let point = self.stage.point(frame.chosen);
+            if frame.point.is_some() && frame.point != point {
+                return Err(Nondeterminism::at(step, frame.chosen, frame.point, point));
+            }
+            self.stage.make(execution, frame.chosen);
+            self.tally.counts.steps += 1;
+            if step == last {
+                let footprint = self.stage.footprint();
+                let frame = &mut self.path[step];
+                (frame.point, frame.footprint) = (point, footprint);
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on from the end of the path, choosing the first move each time.
+    fn advance(&mut self, execution: &mut Execution<M>) -> End {
+        loop {
+            let enabled = match self.stage.status(execution) {
+                Status::Ended => return End::Complete,
+                Status::Violated(violation) => return End::Violated(violation),
+                Status::Open(_) if self.path.len() >= self.settings.steps_max => {
+                    return End::Violated(endless(self.path.len()));
+                }
+                Status::Open(enabled) => enabled,
+            };
+            let Some(mut frame) = self.next_frame(enabled) else { return End::Pruned };
+            frame.point = self.stage.point(frame.chosen);
+            self.stage.make(execution, frame.chosen);
+            self.tally.counts.steps += 1;
+            frame.footprint = self.stage.footprint();
+            self.path.push(frame);
+        }
+    }
+
+    /// What is to be tried in the state that the path has come to, if anything.
+    fn next_frame(&mut self, enabled: Vec<Move>) -> Option<Frame> {
+        let last = self.path.last();
+        let previous = last.map(|frame| frame.chosen);
+        let previous_able = previous.is_some_and(|previous| enabled.contains(&previous));
+        let preemptions = last.map_or(0, Frame::preemptions_after);
+        let asleep = match last {
+            Some(frame) if self.plan.sleeps => frame.asleep_after(),
+            Some(_) | None => Vec::new(),
+        };
+        let visit = self.visit(&enabled, &asleep, previous.filter(|_| previous_able), preemptions);
+        let mut todo = enabled.clone();
+        match visit {
+            Visit::Covered => return None,
+            Visit::New => todo.retain(|next| !is_asleep(&asleep, *next)),
+            Visit::Again(bits) => todo.retain(|next| bits & bit(&enabled, *next) != 0),
+        }
+        if previous_able && self.plan.preemptions.is_some_and(|bound| preemptions >= bound) {
+            let before = todo.len();
+            todo.retain(|next| Some(*next) == previous);
+            self.tally.cut |= todo.len() < before;
+        }
+        // Taken from the end: going on with the same thread comes first, then threads in order.
+        todo.sort_by_key(|next| std::cmp::Reverse((Some(*next) != previous, *next)));
+        let count = todo.len();
+        let chosen = todo.pop()?;
+        let share = self.path.last().map_or(1.0, |frame| frame.share) / count as f64;
+        Some(Frame {
+            asleep,
+            tried: Vec::new(),
+            todo,
+            chosen,
+            point: None,
+            footprint: Default::default(),
+            previous,
+            previous_able,
+            preemptions,
+            share,
+        })
+    }
+
+    fn visit(
+        &self,
+        enabled: &[Move],
+        asleep: &[Tried],
+        able_previous: Option<Move>,
+        preemptions: u32,
+    ) -> Visit {
+        if !self.plan.caches {
+            return Visit::New;
+        }
+        let state = self.stage.fingerprint();
+        if self.plan.preemptions.is_some() {
+            // Going on with the thread that ran is free, so the states differ by who that was.
+            return self.pool.seen().visit_within(state.then(&able_previous), preemptions);
+        }
+        let mask = asleep.iter().fold(0, |mask, tried| mask | bit(enabled, tried.made));
+        self.pool.seen().visit(state, mask)
+    }
+
+    fn complete(&mut self, execution: &Execution<M>) -> End {
+        self.tally.counts.complete += 1;
+        self.tally.finals.insert(self.stage.shared());
+        match self.stage.check(execution) {
+            Some(violation) => End::Violated(violation),
+            None => End::Complete,
+        }
+    }
+
+    fn note_outcomes(&mut self, answers: Vec<Answer<M::Outcome>>) {
+        for answer in answers {
+            let known = self.tally.outcomes.entry((answer.thread, answer.call)).or_default();
+            if !known.contains(&answer.outcome) {
+                known.insert(answer.outcome);
+            }
+        }
+    }
+
+    /// Goes back to the last state where something is left to try.
+    fn backtrack(&mut self) -> bool {
+        while self.path.len() > self.base {
+            if self.path.last_mut().is_some_and(Frame::advance) {
+                return true;
+            }
+            self.path.pop();
+        }
+        false
+    }
+
+    /// Gives the first state with something left to try to whoever has nothing to do.
+    fn give_away(&mut self) {
+        let own = self.base..self.path.len().saturating_sub(1);
+        let Some(at) = own.into_iter().find(|at| !self.path[*at].todo.is_empty()) else { return };
+        let mut path = self.path[..=at].to_vec();
+        for frame in &mut path[..at] {
+            frame.todo.clear();
+        }
+        self.path[at].todo.clear();
+        if path[at].advance() {
+            self.pool.give(Unit { path });
+        }
+    }
+}
+
+fn is_asleep(asleep: &[Tried], next: Move) -> bool {
+    asleep.iter().any(|tried| tried.made == next)
+}
+
+/// The bit of a move: its place among those that can be made in the state, which are ordered.
+fn bit(enabled: &[Move], next: Move) -> u32 {
+    let place = enabled.iter().position(|other| *other == next);
+    // The few beyond never count as asleep, which is always right.
+    place.filter(|place| *place < 32).map_or(0, |place| 1 << place)
+}
+
+fn endless(steps: usize) -> Violation {
+    let message = format!("not over after {steps} steps");
+    Violation { kind: ViolationKind::Endless, message }
+}
