@@ -216,7 +216,7 @@ impl Rig {
 
     /// The state, which GET_STATE and the function agree on.
     pub(crate) fn state(&self, function: usize) -> State {
-        let told = self.ask(SESSION, IDS[function], &GetState, |state| State::try_from(state));
+        let told = self.ask(SESSION, IDS[function], &GetState, State::try_from);
         let told = told.unwrap().unwrap();
         assert_eq!(self.manager.state(IDS[function]), Some(told));
         told
