@@ -137,8 +137,11 @@ impl Registry {
     /// Disconnects connections, in the order given. Says whether any was not over yet.
     pub(crate) fn tear_down_all(&self, lines: &[Arc<Line>]) -> bool {
         lines.iter().for_each(|line| line.kill());
-        let (mut any, mut silent) = (false, false);
-        for line in lines {
+        // Each alone is bounded; of several, the slow ones share what one may take.
+        let budget = |line: &Arc<Line>| (lines.len() > 1).then(|| line.arm_call());
+        let budgets: Vec<_> = lines.iter().map(budget).collect();
+        let mut any = false;
+        for (line, budget) in lines.iter().zip(budgets) {
             let (function, mut functions) = (line.dsm.address, Vec::new());
             let call = Call {
                 function,
@@ -150,11 +153,8 @@ impl Registry {
             let begin = |record: &mut Record| functions = record.reverse_walk();
             let turn = line.claim(&call, |_| None::<()>, begin);
             let Turn::Ours(mut claimed) = turn else { continue };
-            if silent {
-                claimed.begin_hurried();
-            }
+            claimed.exchange.limit(budget);
             let (unbound, told) = self.tear_down(&mut claimed, &functions);
-            silent |= claimed.exchange.timed_out;
             let counters = claimed.finish(|record| {
                 unbound.into_iter().for_each(|unbound| unbound.note(record));
                 record.end();

@@ -164,6 +164,13 @@ impl<'a> Exchange<'a> {
         self.may_give_up = may_give_up;
     }
 
+    /// The call has a deadline already.
+    pub(crate) fn limit(&mut self, call: Option<Deadline>) {
+        if call.is_some() {
+            self.patience.call = call;
+        }
+    }
+
     /// Gives what follows a deadline of its own.
     pub(crate) fn begin_again(&mut self, exchange_ms: u64) {
         self.patience = Patience::new(exchange_ms, self.patience.call.take());

@@ -200,7 +200,7 @@ impl Line {
         let mut record = self.lock();
         if record.must_wait(call.urgent) && call.urgent && !record.ended {
             drop(record);
-            whole = Some(self.timers.arm(self.eighths(CALL_EIGHTHS), &self.changed));
+            whole = Some(self.arm_call());
             record = self.lock();
         }
         let mut verdict = if record.ended { None } else { settle(&record) };
@@ -232,6 +232,11 @@ impl Line {
         exchange.set_may_give_up(!call.urgent);
         exchange.turn_to(call.faults.clone());
         Turn::Ours(Claimed { line: self, session, exchange })
+    }
+
+    /// Arms what a whole call may take that nobody can refuse.
+    pub(crate) fn arm_call(&self) -> Deadline {
+        self.timers.arm(self.eighths(CALL_EIGHTHS), &self.changed)
     }
 
     /// Lets no command begin any more and gives up the one that runs.
@@ -299,11 +304,6 @@ impl<'a> Claimed<'a> {
     pub(crate) fn begin_follow_up(&mut self) {
         self.exchange.set_may_give_up(false);
         self.exchange.begin_again(self.line.eighths(FOLLOW_UP_EIGHTHS));
-    }
-
-    /// Leaves what follows hardly any time: another connection was waited for already.
-    pub(crate) fn begin_hurried(&mut self) {
-        self.exchange.begin_again(self.line.eighths(STALLED_EIGHTHS));
     }
 
     /// Gives the slot back. `change` is made under the lock.

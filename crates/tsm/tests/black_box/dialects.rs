@@ -1,0 +1,97 @@
+//! SEV, TDX and CCA: what bind does, and whose requests are taken.
+
+use tsm::software::Dialect;
+use tsm::{Arch, Binding, Cancel, GuestRequest, Op, Refusal, State};
+use uapi::Errno;
+
+use crate::support::{Answers, Clock, Machine, NoMemory, VF1};
+
+fn ask(machine: &Machine, arch: Arch, op: Op, request: &[u8]) -> Result<(), Refusal> {
+    let request = GuestRequest { arch, op, request, response_room: 64 };
+    machine.registry.request(VF1, &request, &NoMemory, &Cancel::new()).map(drop)
+}
+
+#[test]
+fn sev_and_tdx_lock_at_bind() {
+    for (dialect, arch, run) in
+        [(Dialect::Sev, Arch::Sev, &[1][..]), (Dialect::Tdx, Arch::Tdx, &2u32.to_le_bytes()[..])]
+    {
+        let machine = Machine::of(&Clock::standing(), dialect);
+        machine.connect();
+        machine.bind(VF1).unwrap();
+        assert_eq!(machine.binding(VF1), Binding::Bound { state: State::Locked });
+        assert_eq!(machine.registry.ledger()[0].tdis[1].objects.len(), 1);
+        assert_eq!(ask(&machine, arch, Op::SetTdiState, run), Ok(()));
+        assert_eq!(machine.device.state(VF1.requester_id()), State::Run);
+        machine.registry.unbind(VF1);
+        assert_eq!(machine.device.state(VF1.requester_id()), State::Unlocked);
+        machine.assert_clean();
+    }
+}
+
+#[test]
+fn sev_knows_one_state_and_its_end() {
+    let machine = Machine::of(&Clock::standing(), Dialect::Sev);
+    machine.connect();
+    machine.bind(VF1).unwrap();
+    let dma = |op| ask(&machine, Arch::Sev, op, &[]);
+    let trusted = || machine.registry.ledger()[0].tdis[1].trusted_dma;
+    assert_eq!(dma(Op::SevEnableDma), Err(Refusal::WrongState { state: State::Locked }));
+    assert_eq!(ask(&machine, Arch::Sev, Op::SetTdiState, &[1]), Ok(()));
+    assert_eq!(dma(Op::SevEnableDma), Ok(()));
+    assert!(trusted());
+    assert_eq!(dma(Op::SevDisableDma), Ok(()));
+    assert!(!trusted());
+    dma(Op::SevEnableDma).unwrap();
+    assert_eq!(ask(&machine, Arch::Sev, Op::SetTdiState, &[0]), Ok(()));
+    assert!(!trusted());
+    assert_eq!(machine.binding(VF1), Binding::Bound { state: State::Unlocked });
+    machine.registry.unbind(VF1);
+    machine.assert_clean();
+}
+
+#[test]
+fn a_tsm_takes_its_own_requests() {
+    let archs = [Arch::Cca, Arch::Sev, Arch::Tdx];
+    for (own, dialect) in
+        [(Arch::Cca, Dialect::Cca), (Arch::Sev, Dialect::Sev), (Arch::Tdx, Dialect::Tdx)]
+    {
+        let machine = Machine::of(&Clock::standing(), dialect);
+        machine.connect();
+        machine.bind(VF1).unwrap();
+        for arch in archs {
+            let asked = ask(&machine, arch, Op::GetState, &[]).map_err(|r| r.errno());
+            let expected = if arch == own { Ok(()) } else { Err(Errno::EINVAL) };
+            assert_eq!(asked, expected, "{arch:?} of {dialect:?}");
+        }
+    }
+    let machine = Machine::connected(&Clock::standing());
+    machine.bind(VF1).unwrap();
+    for arch in archs {
+        assert_eq!(ask(&machine, arch, Op::GetState, &[]), Ok(()));
+        let dma = ask(&machine, arch, Op::SevDisableDma, &[]);
+        assert_eq!(dma.is_ok(), arch == Arch::Sev);
+    }
+}
+
+/// A bind that locks and then fails leaves a lock behind, which its unbind takes away.
+#[test]
+fn a_bind_that_fails_after_lock_is_undone() {
+    for fault in ["lock=error-after-commit", "report=error-before-commit", "report=silent"] {
+        let machine = Machine::of(&Clock::leaping(), Dialect::Sev);
+        machine.connect();
+        machine.fault(VF1, fault);
+        machine.bind(VF1).unwrap_err();
+        assert_eq!(machine.device.state(VF1.requester_id()), State::Unlocked, "{fault}");
+        let counters = machine.registry.counters();
+        assert_eq!((counters.binds, counters.unbinds), (1, 1), "{fault}");
+        machine.assert_clean();
+    }
+    let machine = Machine::of(&Clock::leaping(), Dialect::Tdx);
+    machine.connect();
+    machine.fault(VF1, "lock=error-before-commit");
+    machine.bind(VF1).unwrap_err();
+    assert_eq!(machine.registry.counters().binds, 0, "nothing was locked");
+    machine.device.answers(Answers::Never);
+    machine.assert_clean();
+}
