@@ -79,6 +79,8 @@ pub use geometry::{Geometry, Iommu, Reserved, ReservedKind};
 pub use group::Group;
 pub use refusal::Refusal;
 pub use tdi::ResetGuard;
+/// How a TDI stands, as callers of [`Device::tdi`] see it.
+pub use tsm::{Binding, State as TdiState};
 
 /// Bytes of the client's pages.
 pub(crate) const PAGE_SIZE: u64 = 4096;

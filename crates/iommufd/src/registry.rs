@@ -131,9 +131,11 @@ impl<T: Headed> Held<T> {
     where
         T: Clone,
     {
-        let object = self.object.clone();
-        std::mem::forget(self);
-        object
+        // Counted once more, as dropping the hold gives its own counts back.
+        let header = self.object.header();
+        header.users.inc();
+        header.in_flight.inc();
+        self.object.clone()
     }
 }
 

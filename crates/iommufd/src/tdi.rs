@@ -204,8 +204,8 @@ impl Device {
     }
 
     /// Gives up the TSM command that is running about the device and all that begin later, until it has
-    /// another vdevice.
-    pub(crate) fn cancel(&self) {
+    /// another vdevice: the device's file is being closed. Returns at once. Called with no lock held.
+    pub fn cancel(&self) {
         let token = self.gate().token();
         self.set(&token);
     }

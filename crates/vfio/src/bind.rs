@@ -16,7 +16,8 @@ use crate::device::VfToken;
 use crate::file::take_apart;
 use crate::{Device, DeviceFile, Refusal};
 
-/// `VFIO_DEVICE_BIND_IOMMUFD`: binds the file to a context and enables the device.
+/// `VFIO_DEVICE_BIND_IOMMUFD`: binds the file to a context and enables the device, for the VM that the file is
+/// linked with by now.
 ///
 /// # Errors
 /// In this order:
@@ -49,7 +50,8 @@ pub(crate) fn bind(file: &Arc<DeviceFile>, argument: &Argument<'_>) -> Result<u3
         .map_err(|fault| Refusal::of_iommufd(asked.iommufd, fault))?;
     let context = OpenContext(context);
     let claim = Claim::of(device)?;
-    let iommufd = iommufd::Device::bind(&context.0, device.endpoint())?;
+    let iommufd = iommufd::Device::bind_for(&context.0, device.endpoint(), file.vm())?;
+    device.set().note_opening(device.address(), &iommufd);
     if let Err(refusal) = device.enable(&iommufd, file.pages()) {
         iommufd.begin_end();
         iommufd.end();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use uapi::{CommandId, FileKind};
 
 use crate::argument::Argument;
-use crate::{Device, DeviceFile, Refusal, bind, feature, hot_reset, info, reset, set_irqs};
+use crate::{Device, DeviceFile, Refusal, bind, feature, hot_reset, info, reset, set_irqs, tsm};
 
 /// Runs a command.
 ///
@@ -53,6 +53,8 @@ const HANDLERS: &[(CommandId, Handler)] = &[
     (CommandId::DeviceFeature, feature::feature),
     (CommandId::DeviceAttachIommufdPt, bind::attach),
     (CommandId::DeviceDetachIommufdPt, bind::detach),
+    (CommandId::DeviceTsmBind, tsm::bind),
+    (CommandId::DeviceTsmUnbind, tsm::unbind),
 ];
 
 fn handler_of(id: CommandId) -> Option<Handler> {

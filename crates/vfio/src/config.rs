@@ -48,6 +48,8 @@ pub(crate) struct Effects {
     pub(crate) intx_disabled: Option<bool>,
     /// The power state asked for, as the control register numbers them.
     pub(crate) power: Option<u16>,
+    /// Bits of COMMAND that were asked to be cleared, and were not.
+    pub(crate) kept: u16,
 }
 
 /// At most four bytes for a register of the function.
@@ -69,6 +71,9 @@ impl HardwareWrite {
         &self.bytes[..self.length]
     }
 }
+
+/// The low byte of COMMAND: what the function decodes.
+const DECODE_BITS: u8 = (command::MEMORY | command::IO).to_le_bytes()[0];
 
 /// Bytes of the widest config access.
 const CHUNK_MAX: usize = 4;
@@ -98,11 +103,28 @@ impl VirtualConfig {
         for ((byte, &mask), &value) in into.iter_mut().zip(virtual_bits).zip(&self.values[here]) {
             *byte = *byte & !mask | value & mask;
         }
+        // As last written: the host may decode for itself.
+        let command = usize::from(header::COMMAND.wrapping_sub(offset));
+        if let Some(byte) = into.get_mut(command) {
+            *byte = *byte & !DECODE_BITS | self.values[usize::from(header::COMMAND)] & DECODE_BITS;
+        }
     }
 
-    /// Takes an aligned write of 1, 2 or 4 bytes inside config space.
-    pub(crate) fn write(&mut self, function: &dyn Function, offset: u16, from: &[u8]) -> Effects {
+    /// Takes an aligned write of 1, 2 or 4 bytes inside config space. Bits `keep` of COMMAND stay set where
+    /// they are.
+    pub(crate) fn write(
+        &mut self,
+        function: &dyn Function,
+        offset: u16,
+        from: &[u8],
+        keep: u16,
+    ) -> Effects {
         let mut effects = Effects::default();
+        let mut bytes = [0; CHUNK_MAX];
+        let bytes = &mut bytes[..from.len()];
+        bytes.copy_from_slice(from);
+        effects.kept = self.keep_enabled(function, offset, bytes, keep);
+        let from = &*bytes;
         let intx_disabled = self.intx_disabled();
         let read_request = self.express_control() & express::READ_REQUEST;
         self.take_virtual(offset, from);
@@ -132,6 +154,24 @@ impl VirtualConfig {
 
     fn intx_disabled(&self) -> bool {
         self.word(header::COMMAND) & command::INTX_DISABLE != 0
+    }
+
+    /// Sets those bits `keep` of COMMAND in the write that are set in the function; returns the ones that it would
+    /// have cleared.
+    fn keep_enabled(
+        &self,
+        function: &dyn Function,
+        offset: u16,
+        bytes: &mut [u8],
+        keep: u16,
+    ) -> u16 {
+        let command = usize::from(header::COMMAND.wrapping_sub(offset));
+        let Some(byte) = bytes.get_mut(command).filter(|_| keep != 0) else { return 0 };
+        let virtual_bits = self.virtual_bits[usize::from(header::COMMAND)];
+        let [keep, _] = keep.to_le_bytes();
+        let kept = keep & !virtual_bits & !*byte & Config(function).byte(header::COMMAND);
+        *byte |= kept;
+        u16::from(kept)
     }
 
     fn take_virtual(&mut self, offset: u16, from: &[u8]) {
@@ -169,10 +209,9 @@ impl VirtualConfig {
 
     /// Keeps the decode enables as the client wrote them.
     fn note_decode(&mut self, written: &Written<'_>) {
-        let [mask, _] = (command::MEMORY | command::IO).to_le_bytes();
         if let Some(byte) = written.byte(header::COMMAND) {
             let value = &mut self.values[usize::from(header::COMMAND)];
-            *value = *value & !mask | byte & mask;
+            *value = *value & !DECODE_BITS | byte & DECODE_BITS;
         }
     }
 

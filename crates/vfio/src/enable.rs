@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use mem::Pages;
 use pci::regs::{command, pm};
-use pci::{Function, HostSide, Reset};
+use pci::{Function, HostSide};
 
 use crate::config::VirtualConfig;
 use crate::device::{BarPages, LowPower};
-use crate::hardware::{self, Saved};
+use crate::hardware::{self, DecodeAfter, Saved};
 use crate::turn::Turn;
 use crate::{Device, Refusal};
 
@@ -27,16 +27,18 @@ impl Device {
         iommufd: &Arc<iommufd::Device>,
         pages: &BarPages,
     ) -> Result<(), Refusal> {
+        // The client may have guessed the id of the device, and have bound a TDI to it already.
+        if iommufd.tdi().is_bound() {
+            iommufd.cancel_and_unbind();
+        }
         let turn = self.take_turn();
         self.prepare_parking(pages)?;
         let (function, facts) = (self.function(), self.facts());
         hardware::set_power_state(function, facts, POWER_D0);
         hardware::clear_bus_master(function);
-        let original = Saved::of(function, facts);
+        let original = Saved::of_client(function, facts);
         back_bars(function, pages);
-        if self.can_reset() {
-            function.reset(Reset::Function);
-        }
+        let was_reset = self.reset_afresh(iommufd);
         let decode = hardware::decode_bits(function);
         let usable = |command| command & !command::INTX_DISABLE | decode;
         original.clone().with_command(usable).restore(function);
@@ -50,12 +52,17 @@ impl Device {
         function.connect(HostSide { dma, interrupts: Arc::new(self.irqs().line()) });
         function.start();
         drop(turn);
+        if let Some(guard) = was_reset {
+            guard.done();
+        }
         Ok(())
     }
 
     /// Takes the function out of use: no DMA begins and none runs when this returns, nobody hears its
     /// interrupts, its registers are as they were before [`enable`](Self::enable). Cannot fail.
-    pub(crate) fn disable(&self) {
+    ///
+    /// A TDI that is bound still, because the order of close is Linux 7.3's, takes that as hardware would.
+    pub(crate) fn disable(&self, iommufd: &iommufd::Device) {
         let turn = self.take_turn();
         let (function, facts) = (self.function(), self.facts());
         let mut memory = self.memory().lock();
@@ -75,9 +82,7 @@ impl Device {
         }
         self.irqs().with(|table, after| table.clear(after));
         function.disconnect();
-        if self.can_reset() {
-            function.reset(Reset::Function);
-        }
+        drop(self.reset_afresh(iommufd));
         if let Some(original) = original {
             original.restore(function);
         }
@@ -112,7 +117,7 @@ impl Device {
         let (function, facts) = (turn.device().function(), turn.device().facts());
         saved.restore(function);
         if let Some(armed) = self.irqs().with(|table, _| table.armed()) {
-            hardware::enable_messages(function, facts, &armed);
+            hardware::enable_messages(function, facts, &armed, DecodeAfter::AsBefore);
         }
     }
 

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use iommufd::Caller;
-use sync::{Refcount, WaitQueue};
+use iommufd::{Caller, Vm};
+use sync::{Mutex, Refcount, WaitQueue, rank};
 use uapi::Errno;
 
 use crate::argument::Argument;
@@ -19,6 +19,8 @@ pub struct DeviceFile {
     device: Arc<Device>,
     pages: BarPages,
     id: FileId,
+    /// The VM that the client linked the file with. Its rank is that of a leaf here.
+    vm: Mutex<rank::Memory, Option<Arc<dyn Vm>>>,
     /// What runs on the file, and one for the file itself.
     running: Refcount,
     idle: WaitQueue,
@@ -37,13 +39,22 @@ impl DeviceFile {
     pub fn open(device: &Arc<Device>, pages: BarPages) -> Result<Arc<Self>, Refusal> {
         let id = device.set().open(device.address())?;
         let device = device.clone();
-        let running = Refcount::new(1);
-        Ok(Arc::new(Self { device, pages, id, running, idle: WaitQueue::new() }))
+        let (vm, running) = (Mutex::new(None), Refcount::new(1));
+        Ok(Arc::new(Self { device, pages, id, vm, running, idle: WaitQueue::new() }))
     }
 
     /// The device that was opened.
     pub fn device(&self) -> &Arc<Device> {
         &self.device
+    }
+
+    /// Links the file with a VM, or with none. What it is linked with at BIND holds for the device until the last
+    /// close; a later change does not reach it. The one linked before is let go of with no lock held.
+    ///
+    /// Takes `MEMORY`.
+    pub fn link_vm(&self, vm: Option<Arc<dyn Vm>>) {
+        let before = std::mem::replace(&mut *self.vm.lock(), vm);
+        drop(before);
     }
 
     /// Runs the command `request` on what `argument` points to in the caller's memory, and returns what the
@@ -122,23 +133,30 @@ impl DeviceFile {
         })
     }
 
-    /// The last close. Waits for what runs on the file, then takes a bound device apart in the order that its
-    /// settings name. Cannot fail.
+    /// The last close. Cancels a TSM command that runs for the device, waits for what runs on the file, then takes a
+    /// bound device apart in the order that its settings name. Cannot fail, and does not wait for a device longer
+    /// than its TSM does.
     ///
-    /// The front end cancels what could run for long, and begins nothing on the file any more; if it does,
-    /// that answers `EINVAL`.
+    /// The front end begins nothing on the file any more; if it does, that answers `EINVAL`.
     ///
     /// Takes the locks of `vfio` and `iommufd` one after the other and holds none while it waits.
     pub fn release(&self) {
         if self.running.dec_and_test() {
             self.idle.wake_all();
         }
-        self.idle.wait_zero(&self.running);
         let (device, address) = (&self.device, self.device.address());
+        if let Some(iommufd) = device.set().bound(address, self.id) {
+            match device.settings().close_order {
+                CloseOrder::UnbindFirst => iommufd.begin_end(),
+                CloseOrder::Linux73 => iommufd.cancel(),
+            }
+        }
+        self.idle.wait_zero(&self.running);
         if let Some(iommufd) = device.set().take(address, self.id) {
             take_apart(device, &iommufd);
             device.set().free(address);
         }
+        self.link_vm(None);
         device.set().close(address);
     }
 
@@ -149,6 +167,11 @@ impl DeviceFile {
 
     pub(crate) fn id(&self) -> FileId {
         self.id
+    }
+
+    /// The VM that the file is linked with.
+    pub(crate) fn vm(&self) -> Option<Arc<dyn Vm>> {
+        self.vm.lock().clone()
     }
 
     pub(crate) fn pages(&self) -> &BarPages {
@@ -189,10 +212,10 @@ pub(crate) fn take_apart(device: &Device, iommufd: &Arc<iommufd::Device>) {
     match device.settings().close_order {
         CloseOrder::UnbindFirst => {
             iommufd.begin_end();
-            device.disable();
+            device.disable(iommufd);
         }
         CloseOrder::Linux73 => {
-            device.disable();
+            device.disable(iommufd);
             iommufd.begin_end();
         }
     }

@@ -16,14 +16,32 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
-    /// Reads the registers.
+    /// Reads the registers that a client's reset is to leave as they are.
     pub(crate) fn of(function: &dyn Function, facts: &Facts) -> Self {
+        let mut ranges = virtualization_ranges(facts);
+        ranges.extend(own_ranges(facts));
+        Self::read(function, ranges)
+    }
+
+    /// Reads the registers that a client may change, to be put back after its last close. Not what says which
+    /// virtual functions there are: that is the host's, which may change it meanwhile.
+    pub(crate) fn of_client(function: &dyn Function, facts: &Facts) -> Self {
+        Self::read(function, own_ranges(facts))
+    }
+
+    /// Reads what says which virtual functions there are.
+    pub(crate) fn of_virtualization(function: &dyn Function, facts: &Facts) -> Self {
+        Self::read(function, virtualization_ranges(facts))
+    }
+
+    fn read(function: &dyn Function, mut ranges: Vec<(u16, usize)>) -> Self {
+        ranges.retain(|&(at, length)| usize::from(at) + length <= usize::from(CONFIG_SIZE));
         let read = |(offset, length): (u16, usize)| {
             let mut bytes = vec![0; length];
             function.config_read(offset, &mut bytes);
             (offset, bytes)
         };
-        Self { registers: saved_ranges(facts).into_iter().map(read).collect() }
+        Self { registers: ranges.into_iter().map(read).collect() }
     }
 
     /// Writes them back. COMMAND comes last, so that BARs are in place when decoding begins.
@@ -47,7 +65,8 @@ impl Saved {
 /// Bytes of the VFs' BARs in the SR-IOV capability.
 const SRIOV_BARS_LENGTH: usize = 4 * BAR_COUNT;
 
-fn saved_ranges(facts: &Facts) -> Vec<(u16, usize)> {
+/// Ends with COMMAND.
+fn own_ranges(facts: &Facts) -> Vec<(u16, usize)> {
     let mut ranges = vec![
         (header::CACHE_LINE_SIZE, 2),
         (header::BAR0, 4 * BAR_COUNT),
@@ -61,14 +80,18 @@ fn saved_ranges(facts: &Facts) -> Vec<(u16, usize)> {
             ranges.push((facts.at + express::DEVCTL2, 2));
         }
     }
-    if let Some(at) = facts.sriov {
-        ranges.push((at + sriov::NUM_VFS, 2));
-        ranges.push((at + sriov::SYSTEM_PAGE_SIZE, 4 + SRIOV_BARS_LENGTH));
-        ranges.push((at + sriov::CONTROL, 2));
-    }
     ranges.push((header::COMMAND, 2));
-    ranges.retain(|&(at, length)| usize::from(at) + length <= usize::from(CONFIG_SIZE));
     ranges
+}
+
+/// Ends with the control register, which makes the virtual functions be there.
+fn virtualization_ranges(facts: &Facts) -> Vec<(u16, usize)> {
+    let Some(at) = facts.sriov else { return Vec::new() };
+    vec![
+        (at + sriov::NUM_VFS, 2),
+        (at + sriov::SYSTEM_PAGE_SIZE, 4 + SRIOV_BARS_LENGTH),
+        (at + sriov::CONTROL, 2),
+    ]
 }
 
 /// Which of memory and I/O decoding the function's BARs need, as COMMAND bits.
@@ -96,9 +119,23 @@ pub(crate) fn set_power_state(function: &dyn Function, facts: &Facts, state: u16
     config.set_word(facts.at + pm::CONTROL, control & !pm::STATE | state & pm::STATE);
 }
 
+/// What becomes of memory decoding where it was off and an MSI-X table had to be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DecodeAfter {
+    /// It is off again.
+    AsBefore,
+    /// It stays on, because a TDI would take its end as a breach. Clients do not see it.
+    LeftOn,
+}
+
 /// Turns message interrupts on, with the vectors that `armed` names unmasked, and no others of MSI-X, whatever
 /// an earlier set-up left in its table. `armed` begins with vector 0.
-pub(crate) fn enable_messages(function: &dyn Function, facts: &Facts, armed: &Armed) {
+pub(crate) fn enable_messages(
+    function: &dyn Function,
+    facts: &Facts,
+    armed: &Armed,
+    after: DecodeAfter,
+) {
     match armed.kind {
         MessageKind::Msi => {
             if let Some(facts) = facts.msi {
@@ -110,7 +147,7 @@ pub(crate) fn enable_messages(function: &dyn Function, facts: &Facts, armed: &Ar
                 let mut all = armed.clone();
                 all.vectors.resize(usize::from(facts.vectors), false);
                 set_msix_control(function, facts, msix::ENABLE | msix::FUNCTION_MASK);
-                write_entries(function, facts, &all);
+                write_entries(function, facts, &all, after);
                 set_msix_control(function, facts, msix::ENABLE);
             }
         }
@@ -119,9 +156,14 @@ pub(crate) fn enable_messages(function: &dyn Function, facts: &Facts, armed: &Ar
 
 /// Unmasks and masks vectors of MSI-X while it is on. MSI needs nothing: a vector that nobody hears is
 /// dropped on the way.
-pub(crate) fn update_messages(function: &dyn Function, facts: &Facts, armed: &Armed) {
+pub(crate) fn update_messages(
+    function: &dyn Function,
+    facts: &Facts,
+    armed: &Armed,
+    after: DecodeAfter,
+) {
     if let (MessageKind::Msix, Some(facts)) = (armed.kind, facts.msix) {
-        write_entries(function, facts, armed);
+        write_entries(function, facts, armed, after);
     }
 }
 
@@ -171,8 +213,13 @@ fn set_msix_control(function: &dyn Function, facts: Msix, bits: u16) {
     config.set_word(facts.at + msix::CONTROL, control | bits);
 }
 
-/// Writes table entries, with memory decoding on for as long as it takes.
-fn write_entries(function: &dyn Function, facts: Msix, armed: &Armed) {
+/// Whether the function decodes its memory BARs.
+pub(crate) fn decodes_memory(function: &dyn Function) -> bool {
+    Config(function).word(header::COMMAND) & command::MEMORY != 0
+}
+
+/// Writes table entries, with memory decoding on for as long as it takes at least.
+fn write_entries(function: &dyn Function, facts: Msix, armed: &Armed, after: DecodeAfter) {
     let table_end = facts.table_at.saturating_add(facts.table_size());
     if function.bar(facts.bar).is_none_or(|bar| table_end > bar.size) {
         return;
@@ -193,7 +240,7 @@ fn write_entries(function: &dyn Function, facts: Msix, armed: &Armed) {
         write(msix::ENTRY_DATA, u32::from(vector));
         write(msix::ENTRY_CONTROL, if is_armed { 0 } else { msix::ENTRY_MASKED });
     }
-    if !decodes {
+    if !decodes && after == DecodeAfter::AsBefore {
         config.set_word(header::COMMAND, command);
     }
 }

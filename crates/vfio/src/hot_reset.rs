@@ -18,7 +18,8 @@ use crate::argument::Argument;
 use crate::command::Bound;
 use crate::enable::POWER_D0;
 use crate::hardware::Saved;
-use crate::{Device, Refusal};
+use crate::tdi::Affected;
+use crate::{Device, Refusal, ResetCause};
 
 /// `VFIO_DEVICE_GET_PCI_HOT_RESET_INFO`: lists the devices that a bus reset takes along.
 ///
@@ -56,6 +57,7 @@ pub(crate) fn info(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Re
 /// - [`Refusal::NoBusReset`] – the bus cannot be reset (`ENODEV`).
 /// - [`Refusal::BusNotOwned`] – a device is not the client's (`EINVAL`).
 /// - [`Refusal::BusResetContended`] – another reset of a device runs (`EBUSY`).
+/// - [`Refusal::TdiBound`] – a TDI of a device is bound, and its settings do not let the reset break that (`EBUSY`).
 pub(crate) fn reset(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Refusal> {
     let asked: HotReset = argument.read(offset_of!(HotReset, count) + size_of::<u32>())?;
     if asked.flags != 0 {
@@ -67,12 +69,15 @@ pub(crate) fn reset(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, R
     let affected = affected(bound)?;
     let iommufd = bound.file.bound()?;
     check_owned(&iommufd, &affected)?;
+    Affected::by_reset_of(&affected).unbind(ResetCause::Hot);
     let turns = affected
         .iter()
         .map(|device| device.take_turn_for_reset().map_err(|_| Refusal::BusResetContended))
         .collect::<Result<Vec<_>, Refusal>>()?;
     // Once more, as waiting for the turns may have taken long.
     check_owned(&iommufd, &affected)?;
+    let held = Affected::by_reset_of(&affected);
+    let admitted = held.admit(ResetCause::Hot)?;
     let mut saved = Vec::with_capacity(turns.len());
     for turn in &turns {
         let device = turn.device();
@@ -85,6 +90,8 @@ pub(crate) fn reset(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, R
     for (turn, saved) in turns.iter().zip(&saved) {
         turn.device().put_back(turn, saved);
     }
+    drop(turns);
+    admitted.done();
     Ok(0)
 }
 

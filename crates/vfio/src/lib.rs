@@ -13,6 +13,7 @@
 //! | `map.rs` | maps BARs |
 //! | `set_irqs.rs`, `irq.rs` | asks for interrupts; how they are heard |
 //! | `reset.rs`, `hot_reset.rs` | resets the function, the bus |
+//! | `tsm.rs`, `tdi.rs` | binds a TDI; what stands between a bound one and all of the above |
 //! | `feature.rs` | low power, VF token |
 //! | `refusal.rs` | every refusal, and its error number |
 //!
@@ -30,8 +31,8 @@
 //!
 //! # Deliberately absent
 //!
-//! Processes and file descriptors, which the front end has; the object a client binds besides (VFIO ends a device
-//! in two steps and knows no more); groups and containers; migration; ioeventfds.
+//! Processes and file descriptors, which the front end has; the vdevice that a TDI is bound through (VFIO ends a
+//! device in two steps, unbinds it, and knows no more); groups and containers; migration; ioeventfds.
 //!
 //! Source: [uapi/vfio.h]; the order of checks is that of Linux 7.3.
 
@@ -57,6 +58,8 @@ mod reset;
 mod set;
 mod set_irqs;
 mod settings;
+mod tdi;
+mod tsm;
 mod turn;
 
 pub use device::{BarPages, Device, DeviceState};

@@ -181,6 +181,9 @@ pub enum Refusal {
     /// A device that the bus reset takes along is in use by another reset.
     #[error("a device on the bus is being reset")]
     BusResetContended,
+    /// A TDI of a device that the reset takes along is bound.
+    #[error("a TDI is bound")]
+    TdiBound,
     /// A device that the bus reset takes along is not the client's.
     #[error("a device on the bus is not the client's")]
     BusNotOwned,
@@ -233,7 +236,7 @@ impl Refusal {
             Self::ResetRunning => Errno::EAGAIN,
             Self::ClosedFd { .. } => Errno::EBADF,
             Self::NotIommufd { .. } => Errno::EBADFD,
-            Self::AlreadyWatched | Self::BusResetContended => Errno::EBUSY,
+            Self::AlreadyWatched | Self::BusResetContended | Self::TdiBound => Errno::EBUSY,
             Self::Unreachable | Self::OutsideConfig { .. } => Errno::EFAULT,
             Self::NotDecoded => Errno::EIO,
             Self::Withdrawn | Self::NoBusReset => Errno::ENODEV,

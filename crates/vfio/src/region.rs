@@ -14,15 +14,17 @@
 //! Locks: `MEMORY` for config space and for the question whether memory is decoded, never while the caller's
 //! memory is copied, and not while a BAR is accessed.
 
-use pci::regs::BAR_COUNT;
+use std::sync::Arc;
+
+use pci::regs::{BAR_COUNT, header};
 use pci::{Bar, BarKind};
 use uapi::vfio::region_index;
 
 use crate::argument::Argument;
 use crate::config::{Effects, chunk_length};
 use crate::enable::POWER_D3HOT;
-use crate::turn::Turn;
-use crate::{Device, Refusal};
+use crate::reset::FunctionChange;
+use crate::{Device, PolicyEvent, Refusal};
 
 /// Where regions begin in a device file. So high that a position alone tells device IO from other file IO.
 pub const REGION_BASE: u64 = 1 << 62;
@@ -82,7 +84,7 @@ pub(crate) fn read(
 
 /// Writes `count` bytes from the caller's memory at `position`; returns how many.
 pub(crate) fn write(
-    device: &Device,
+    device: &Arc<Device>,
     memory: &Argument<'_>,
     count: u64,
     position: u64,
@@ -123,7 +125,7 @@ fn read_config(
 }
 
 fn write_config(
-    device: &Device,
+    device: &Arc<Device>,
     memory: &Argument<'_>,
     offset: u64,
     count: u64,
@@ -131,7 +133,7 @@ fn write_config(
     let (offset, length) = config_range(device, offset, count)?;
     let mut bytes = vec![0; length];
     let readable = memory.caller.read_prefix(memory.at, &mut bytes);
-    let turn = device.take_turn();
+    let mut turn = device.take_turn();
     let mut done = 0;
     while done < length {
         let at = usize::from(offset) + done;
@@ -140,11 +142,16 @@ fn write_config(
             return Err(Refusal::Unreachable);
         }
         let at = u16::try_from(at).map_err(|_| Refusal::NotBound)?;
+        let keep = if at <= header::COMMAND { device.command_bits_to_keep() } else { 0 };
         let mut guarded = device.memory().lock();
         let config = guarded.config.as_mut().ok_or(Refusal::NotBound)?;
-        let effects = config.write(device.function(), at, &bytes[done..done + chunk]);
+        let effects = config.write(device.function(), at, &bytes[done..done + chunk], keep);
         drop(guarded);
-        device.carry_out(&turn, effects);
+        if let Some(change) = device.carry_out(&effects) {
+            drop(turn);
+            device.change_from_config(change);
+            turn = device.take_turn();
+        }
         done += chunk;
     }
     Ok(count)
@@ -175,20 +182,22 @@ impl Device {
         decodes
     }
 
-    /// Does what a write to config space asked for. The caller owns the turn.
-    fn carry_out(&self, turn: &Turn<'_>, effects: Effects) {
+    /// Does what a write to config space asked for; what may meet a TDI is left to be done once the turn was passed
+    /// on. The caller owns the turn.
+    fn carry_out(&self, effects: &Effects) -> Option<FunctionChange> {
         for write in &effects.hardware {
             self.function().config_write(write.offset, write.bytes());
         }
         if let Some(disabled) = effects.intx_disabled {
             self.irqs().with_pin(|table, pin, after| table.set_intx_disabled(disabled, pin, after));
         }
-        if let Some(state) = effects.power {
-            self.set_power_state(turn, state);
+        if effects.kept != 0 {
+            self.tell(PolicyEvent::CommandKept(effects.kept));
         }
         if effects.reset {
-            self.reset_function(turn);
+            return Some(FunctionChange::Reset);
         }
+        effects.power.map(FunctionChange::Power)
     }
 }
 

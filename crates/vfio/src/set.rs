@@ -37,12 +37,12 @@ struct Member {
 enum Holder {
     /// Nobody.
     Nobody,
-    /// A file is being bound to it.
-    Opening,
+    /// A file is being bound to it; the context knows the device once there is an iommufd.
+    Opening { iommufd: Option<Arc<iommufd::Device>> },
     /// A file is bound to it.
     Bound { file: FileId, iommufd: Arc<iommufd::Device> },
     /// The file that was bound to it is being closed.
-    Closing,
+    Closing { iommufd: Arc<iommufd::Device> },
 }
 
 /// Tells open files of a set apart.
@@ -90,7 +90,7 @@ impl DeviceSet {
         let Some(member) = members.by_address.get(&address) else { return DeviceState::Free };
         let iommufd = match &member.holder {
             Holder::Bound { iommufd, .. } => Arc::clone(iommufd),
-            Holder::Opening | Holder::Closing => {
+            Holder::Opening { .. } | Holder::Closing { .. } => {
                 return DeviceState::Open { files: member.opens.max(1) };
             }
             Holder::Nobody if member.opens > 0 => return DeviceState::Open { files: member.opens },
@@ -151,15 +151,32 @@ impl DeviceSet {
         let members = self.members.lock();
         let mut members = self.settled.wait_while(members, |members| {
             let holder = members.by_address.get(&address).map(|member| &member.holder);
-            matches!(holder, Some(Holder::Opening | Holder::Closing))
+            matches!(holder, Some(Holder::Opening { .. } | Holder::Closing { .. }))
         });
         let member = members.by_address.get_mut(&address).ok_or(Refusal::Withdrawn)?;
         match member.holder {
             Holder::Nobody => {
-                member.holder = Holder::Opening;
+                member.holder = Holder::Opening { iommufd: None };
                 Ok(())
             }
-            Holder::Opening | Holder::Bound { .. } | Holder::Closing => Err(Refusal::DeviceBound),
+            Holder::Opening { .. } | Holder::Bound { .. } | Holder::Closing { .. } => {
+                Err(Refusal::DeviceBound)
+            }
+        }
+    }
+
+    /// Notes what the context made for the file that claimed the device.
+    pub(crate) fn note_opening(&self, address: Address, iommufd: &Arc<iommufd::Device>) {
+        self.replace(address, Holder::Opening { iommufd: Some(Arc::clone(iommufd)) });
+    }
+
+    /// What a file holds the device with, or is about to, or still does.
+    pub(crate) fn holder(&self, address: Address) -> Option<Arc<iommufd::Device>> {
+        let members = self.members.lock();
+        match &members.by_address.get(&address)?.holder {
+            Holder::Nobody => None,
+            Holder::Opening { iommufd } => iommufd.clone(),
+            Holder::Bound { iommufd, .. } | Holder::Closing { iommufd } => Some(iommufd.clone()),
         }
     }
 
@@ -178,7 +195,10 @@ impl DeviceSet {
         let members = self.members.lock();
         match &members.by_address.get(&address)?.holder {
             Holder::Bound { file: holder, iommufd } if *holder == file => Some(iommufd.clone()),
-            Holder::Nobody | Holder::Opening | Holder::Bound { .. } | Holder::Closing => None,
+            Holder::Nobody
+            | Holder::Opening { .. }
+            | Holder::Bound { .. }
+            | Holder::Closing { .. } => None,
         }
     }
 
@@ -187,14 +207,14 @@ impl DeviceSet {
         let members = self.members.lock();
         members.by_address.get(&address).is_some_and(|member| match &member.holder {
             Holder::Bound { file: holder, .. } => *holder == file,
-            Holder::Nobody | Holder::Opening | Holder::Closing => false,
+            Holder::Nobody | Holder::Opening { .. } | Holder::Closing { .. } => false,
         })
     }
 
     /// Takes from the file what it is bound with; nobody can claim the device until it is freed.
     pub(crate) fn take(&self, address: Address, file: FileId) -> Option<Arc<iommufd::Device>> {
         let iommufd = self.bound(address, file)?;
-        self.replace(address, Holder::Closing);
+        self.replace(address, Holder::Closing { iommufd: Arc::clone(&iommufd) });
         Some(iommufd)
     }
 

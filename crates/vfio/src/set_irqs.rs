@@ -10,7 +10,7 @@ use uapi::vfio::{IrqSet, irq_index, irq_set};
 
 use crate::argument::Argument;
 use crate::command::Bound;
-use crate::hardware;
+use crate::hardware::{self, DecodeAfter};
 use crate::irq::{HostInterrupt, MessageKind, Router, Table, Trigger, VectorRules};
 use crate::{Device, Refusal, Watch};
 
@@ -276,7 +276,9 @@ impl Request<'_> {
             device.note_msi(Some(hardware::msi_count_lg2(usize::from(count))));
         }
         if let Some(armed) = device.irqs().with(|table, _| table.armed()) {
-            hardware::enable_messages(device.function(), device.facts(), &armed);
+            device.with_decode_rule(|after| {
+                hardware::enable_messages(device.function(), device.facts(), &armed, after);
+            });
         }
         Ok(0)
     }
@@ -288,7 +290,9 @@ impl Request<'_> {
         let result = self.apply_vectors(kind);
         let armed = device.irqs().with(|table, _| table.armed_among(first, count));
         if let Some(armed) = armed {
-            hardware::update_messages(device.function(), device.facts(), &armed);
+            device.with_decode_rule(|after| {
+                hardware::update_messages(device.function(), device.facts(), &armed, after);
+            });
         }
         result
     }
@@ -374,6 +378,19 @@ fn register_unmask(irqs: &Arc<Router>, signal: Trigger, watch: &dyn Watch) -> Re
 }
 
 impl Device {
+    /// Runs what may turn memory decoding on, with the rule for turning it off again. The caller owns the turn.
+    fn with_decode_rule(&self, reach: impl FnOnce(DecodeAfter)) {
+        let holder = self.holder();
+        let guard = match &holder {
+            Some(iommufd) if !hardware::decodes_memory(self.function()) => {
+                Some(iommufd.begin_reset())
+            }
+            Some(_) | None => None,
+        };
+        let keeps_on = matches!(guard, Some(Err(_)));
+        reach(if keeps_on { DecodeAfter::LeftOn } else { DecodeAfter::AsBefore });
+    }
+
     /// Ends the set-up of messages. The caller owns the turn.
     fn disable_messages(&self, kind: MessageKind) {
         hardware::disable_messages(self.function(), self.facts(), kind);

@@ -174,9 +174,9 @@ pub enum ResetCause {
     /// The way into D3hot or out of it, where that resets.
     #[error("reset by D3hot")]
     Power,
-    /// The host's own, when the file is closed.
-    #[error("reset at close")]
-    Close,
+    /// The host's own, when a file is bound or closed.
+    #[error("the host's own reset")]
+    Host,
 }
 
 /// What the physical function says about its VFs; a VF itself reads as all ones there.

@@ -14,3 +14,4 @@ mod regions;
 mod resets;
 mod stress;
 mod support;
+mod tdi;

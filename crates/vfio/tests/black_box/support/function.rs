@@ -5,16 +5,17 @@ use std::sync::mpsc::{Receiver, Sender};
 
 use mem::Pages;
 use pci::capability::{
-    BarOffset, ExpressEndpoint, Msi, MsixTable, express_endpoint, message_signalled, msix,
-    power_management, vendor_specific,
+    BarOffset, CapabilityBlock, ExpressEndpoint, Msi, MsixTable, express_endpoint,
+    message_signalled, msix, power_management, vendor_specific,
 };
 use pci::extended::{
     VirtualFunctions, data_object_exchange, error_reporting, serial_number,
     single_root_virtualization,
 };
+use pci::regs::{cap_id, pm};
 use pci::{
     Address, Bar, BarKind, ConfigBuilder, ConfigSpace, Function, HostSide, Identity, Progress,
-    Reset,
+    RegisterBlock, Reset,
 };
 use sync::{Mutex, rank};
 
@@ -34,6 +35,8 @@ pub(crate) struct Shape {
     pub(crate) function_level_reset: bool,
     pub(crate) physical_function: bool,
     pub(crate) virtual_function: bool,
+    /// Whether waking up from D3hot resets it.
+    pub(crate) soft_reset: bool,
 }
 
 impl Default for Shape {
@@ -45,6 +48,7 @@ impl Default for Shape {
             function_level_reset: true,
             physical_function: false,
             virtual_function: false,
+            soft_reset: false,
         }
     }
 }
@@ -214,7 +218,12 @@ fn config(shape: Shape, bars: &[Option<Bar>; 6]) -> ConfigSpace {
                 builder = builder.bar(index, bar);
             }
         }
-        builder = builder.capability(power_management());
+        builder = builder.capability(if shape.soft_reset {
+            let registers = RegisterBlock::new(pm::LENGTH);
+            CapabilityBlock::new(cap_id::PM, registers.word(pm::CONTROL, 0, pm::STATE))
+        } else {
+            power_management()
+        });
     }
     if shape.pin {
         builder = builder.interrupt_pin_a();

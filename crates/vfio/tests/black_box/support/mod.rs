@@ -2,6 +2,7 @@
 
 mod client;
 mod function;
+mod tee;
 
 use std::sync::Arc;
 
@@ -13,11 +14,12 @@ use span::Span;
 use sync::{Mutex, rank};
 use uapi::vfio::{AttachIommufdPt, BindIommufd};
 use uapi::{Command, CommandId, Errno, Profile};
-use vfio::{BarPages, Device, DeviceFile, DeviceSet, Settings};
+use vfio::{BarPages, Device, DeviceFile, DeviceSet, PolicyEvent, PolicyNotices, Settings};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub(crate) use client::{Client, Counter, MEMORY, MEMORY_SIZE, NoLock, READ_ONLY, Watcher};
 pub(crate) use function::{Fake, Shape, TABLE_AT, VECTORS};
+pub(crate) use tee::Tee;
 
 /// The endpoint that most tests use.
 pub(crate) const ADDRESS: Address = match Address::new(0xb1d0, 2, 0, 0) {
@@ -27,6 +29,23 @@ pub(crate) const ADDRESS: Address = match Address::new(0xb1d0, 2, 0, 0) {
 
 /// Where commands' structs lie in the client's memory.
 pub(crate) const ARGUMENT: u64 = MEMORY + 0x1000;
+
+/// What policies did, as people would read it.
+#[derive(Default)]
+pub(crate) struct Told(Mutex<rank::DeviceSet, Vec<PolicyEvent>>);
+
+impl Told {
+    /// What was told since the last call.
+    pub(crate) fn taken(&self) -> Vec<PolicyEvent> {
+        std::mem::take(&mut *self.0.lock())
+    }
+}
+
+impl PolicyNotices for Told {
+    fn policy_applied(&self, _: Address, event: PolicyEvent) {
+        self.0.lock().push(event);
+    }
+}
 
 /// What went wrong, as people would read it.
 #[derive(Default)]
@@ -103,6 +122,31 @@ impl<F: Function + 'static> Stand<F> {
         let heard = Arc::new(Heard::default());
         let address = function.address();
         let endpoint = Endpoint::new(address, group.clone(), iommu.clone(), heard.clone());
+        Self::with_endpoint(function, settings, set, endpoint, heard)
+    }
+
+    /// A device whose TDI can be bound.
+    pub(crate) fn with_tee(
+        function: Arc<F>,
+        settings: Settings,
+        set: Arc<DeviceSet>,
+        iommu: Arc<Iommu>,
+        tee: &Tee,
+    ) -> Self {
+        let heard = Arc::new(Heard::default());
+        let (group, tsm) = (Group::new(7), tee.registry.clone());
+        let endpoint = Endpoint::with_tsm(function.address(), group, iommu, heard.clone(), tsm);
+        Self::with_endpoint(function, settings, set, endpoint, heard)
+    }
+
+    fn with_endpoint(
+        function: Arc<F>,
+        settings: Settings,
+        set: Arc<DeviceSet>,
+        endpoint: Arc<Endpoint>,
+        heard: Arc<Heard>,
+    ) -> Self {
+        let (group, iommu) = (endpoint.group().clone(), endpoint.iommu().clone());
         let device = Device::new(function.clone(), endpoint, set.clone(), settings);
         Self { function, device, set, group, iommu, heard }
     }
@@ -125,7 +169,7 @@ impl<F: Function + 'static> Stand<F> {
     }
 }
 
-fn iommu() -> Arc<Iommu> {
+pub(crate) fn iommu() -> Arc<Iommu> {
     Iommu::new(Geometry {
         aperture: Span::from_ends(0, (1 << 48) - 1).unwrap(),
         reserved: Vec::new(),
