@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use uapi::vfio::irq_set;
-use uapi::{Command, CommandId, Direction, Errno, Field, Layout, Profile};
+use uapi::{Command, CommandId, Direction, Errno, Field, FileKind, Layout, Profile};
 
 use super::names::{Named, region_name};
 use crate::findings::name_of;
@@ -30,9 +30,10 @@ impl fmt::Display for Line<'_> {
                 f.write_char('(')?;
                 descriptor(f, fd, file)?;
                 match uapi::lookup(file.kind, self.profile, request) {
-                    Some(command) => self.command(f, command, argument, sent, returned),
-                    None => write!(f, ", {argument:#x}){}", Answer(self.answer)),
+                    Some(command) => self.command(f, command, argument, sent, returned)?,
+                    None => write!(f, ", {argument:#x}){}", Answer(self.answer))?,
                 }
+                if self.answer.is_err() { self.elsewhere(f, file.kind, request) } else { Ok(()) }
             }
             Call::Read { fd, file, offset, count, bytes } => {
                 f.write_char('(')?;
@@ -88,6 +89,37 @@ impl Line<'_> {
         }
         write!(f, "){}", Answer(self.answer))?;
         answered(f, layout, sent, returned)
+    }
+}
+
+impl Line<'_> {
+    /// What the number means in other profiles, where this one does not serve it.
+    fn elsewhere(&self, f: &mut fmt::Formatter<'_>, kind: FileKind, request: u32) -> fmt::Result {
+        let ours = uapi::lookup(kind, self.profile, request);
+        if ours.is_some_and(|command| command.served) {
+            return Ok(());
+        }
+        let meant = |profile: &Profile| {
+            let command = uapi::lookup(kind, *profile, request)?;
+            let other = ours.is_none_or(|ours| ours.id != command.id);
+            other.then_some((command.name, profile.name()))
+        };
+        let mut others: Vec<_> = Profile::ALL.iter().filter_map(meant).collect();
+        others.sort_by_key(|(name, _)| *name);
+        let mut said = None;
+        for (name, profile) in &others {
+            let separator = match said {
+                None => format!(" ({name} exists in "),
+                Some(before) if before == name => ", ".to_owned(),
+                Some(_) => format!(", {name} in "),
+            };
+            write!(f, "{separator}{profile}")?;
+            said = Some(name);
+        }
+        match said {
+            Some(_) => write!(f, "; this run serves {})", self.profile.name()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -201,8 +233,6 @@ impl fmt::Display for Bytes<'_> {
 
 #[cfg(test)]
 mod tests {
-    use uapi::FileKind;
-
     use super::*;
 
     fn file(kind: FileKind) -> OpenFile {
@@ -275,6 +305,26 @@ mod tests {
             ioctl(FileKind::Iommufd, CommandId::IoasMap, sent, returned, Err(Errno::EFAULT)),
             "IOMMU_IOAS_MAP(7</dev/iommu>, 0x7fff) = -1 EFAULT"
         );
+    }
+
+    #[test]
+    fn a_call_that_another_profile_serves_is_named() {
+        let told = |file, id, profile| {
+            let file = self::file(file);
+            let request = Command::of(id).request;
+            let (sent, returned): (&[u8], &[u8]) = (&[], &[]);
+            let call = Call::Ioctl { fd: 7, file: &file, request, argument: 5, sent, returned };
+            Line { call: &call, answer: Err(Errno::ENOTTY), profile }.to_string()
+        };
+        let text = told(FileKind::Iommufd, CommandId::VdeviceTsmOp, Profile::Linux73);
+        let expected = "(IOMMU_VDEVICE_TSM_OP exists in rfc, rfc-v5-2026-05; this run serves \
+                        linux-7.3)";
+        assert!(text.ends_with(expected), "{text}");
+        let text = told(FileKind::VfioDevice, CommandId::DeviceTsmBind, Profile::Rfc);
+        let expected = "(VFIO_DEVICE_TSM_BIND exists in rfc-2025-05; this run serves rfc)";
+        assert!(text.ends_with(expected), "{text}");
+        let text = told(FileKind::Iommufd, CommandId::VdeviceTsmOp, Profile::Rfc);
+        assert!(!text.contains("exists"), "{text}");
     }
 
     #[test]
