@@ -22,6 +22,7 @@ use crate::observer::{Left, Observer};
 use crate::overlay::Overlay;
 use crate::process::{Identity, Tasks};
 use crate::reach::{Place, Reach, Touch};
+use crate::vms::Vms;
 
 /// The front end of one run.
 pub(crate) struct FrontEnd {
@@ -34,6 +35,7 @@ pub(crate) struct FrontEnd {
     pub(crate) closes: Closes,
     pub(crate) tasks: Tasks,
     pub(crate) eventfds: Arc<Eventfds>,
+    pub(crate) vms: Vms,
     /// Whether mappings of device files are refused as memory for DMA.
     pub(crate) refuses_device_memory: bool,
     /// Whether the program ever got a directory of the overlay, so that relative paths may be ours.

@@ -6,7 +6,7 @@
 //! | `run`, `guard`, `serve`, `start`, `link`, `descendants` | three processes: guard, supervisor, program |
 //! | `filter`, `listener`, `requests` | which calls come to us, who receives them, what they mean |
 //! | `front_end`, `files`, `closes`, `reach` | what is open, when it is released, and who waits for that |
-//! | `process`, `caller`, `memory`, `file_memory`, `eventfds`, `watch` | the program's side of a command |
+//! | `process`, `caller`, `memory`, `file_memory`, `eventfds`, `vms`, `watch` | the program's side of a command |
 //! | `platform`, `machine`, `workers`, `clock`, `entropy` | the devices, described, built and running |
 //! | `overlay` | the paths under which they are found |
 //! | `observer`, `trace`, `findings`, `control` | what is told to people |
@@ -45,6 +45,7 @@ mod run;
 mod serve;
 mod start;
 mod trace;
+mod vms;
 mod watch;
 mod workers;
 

@@ -36,6 +36,7 @@ use crate::platform::P2pMap;
 use crate::process::Tasks;
 use crate::run::{ExitStatus, OUR_FAILURE, Options, RunError, become_reaper};
 use crate::start::{Start, Starting};
+use crate::vms::Vms;
 use crate::watch::Watcher;
 use crate::workers;
 
@@ -91,6 +92,7 @@ impl Supervisor {
             closes,
             tasks: Tasks::default(),
             eventfds,
+            vms: Vms::default(),
             directories_out: AtomicBool::new(false),
             machine,
         });

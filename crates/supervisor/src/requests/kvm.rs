@@ -1,13 +1,15 @@
 //! KVM being told which device files belong to a virtual machine. The real KVM would refuse ours, and
 //! its users would give up, so it is not asked about them. Source: [uapi/kvm.h].
 
+use uapi::Errno;
 use uapi::kvm::{DeviceAttr, attribute_group, file_attribute};
 use zerocopy::IntoBytes;
 
 use super::{Reply, Request};
 use crate::files::Object;
 
-/// `KVM_SET_DEVICE_ATTR`: adding or taking away a file of ours succeeds; all else is KVM's.
+/// `KVM_SET_DEVICE_ATTR`: adding or taking away a file of ours succeeds, and links it with the VM of
+/// the calling process or with none; all else is KVM's.
 pub(super) fn set_device_attribute(request: &Request<'_>, argument: u64) -> Reply {
     let mut attribute = DeviceAttr::default();
     let mut fd = 0_i32;
@@ -20,8 +22,14 @@ pub(super) fn set_device_attribute(request: &Request<'_>, argument: u64) -> Repl
     if !names_a_file {
         return Reply::Continue;
     }
-    match request.target(fd) {
-        Some(target) if matches!(target.file.object, Object::Vfio { .. }) => Reply::Value(0),
-        _ => Reply::Continue,
-    }
+    let Some(target) = request.target(fd) else { return Reply::Continue };
+    let Object::Vfio { file, .. } = &target.file.object else { return Reply::Continue };
+    let Some(_running) = target.file.begin() else { return Reply::Error(Errno::EBADF) };
+    // Whoever has several VMs, or none to be seen, gets no link.
+    let vm = match attribute.attr {
+        file_attribute::ADD => request.front.vms.of(target.task.process()),
+        _ => None,
+    };
+    file.link_vm(vm);
+    Reply::Value(0)
 }
