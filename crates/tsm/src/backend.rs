@@ -109,6 +109,9 @@ pub trait Session: Send {
         exchange: &mut Exchange<'_>,
     ) -> Result<GuestResponse, Failure>;
 
+    /// The device was seen to have changed the state of an interface on its own.
+    fn observe(&mut self, function: Address, state: State);
+
     /// What it holds of a function.
     fn record(&self, function: &FunctionFacts) -> TdiRecord;
 

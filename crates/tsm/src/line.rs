@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use pci::Address;
 use sync::{Deadline, Guard, Mutex, Timers, WaitQueue, rank};
+use tdisp::State;
 
 use crate::backend::TdiRecord;
 use crate::exchange::{Exchange, Patience};
@@ -57,6 +58,8 @@ pub(crate) struct Record {
     /// The last message that was due an answer got none.
     stalled: bool,
     answer: Option<Answer>,
+    /// States that the device was seen in and that the session has not heard of.
+    observed: BTreeMap<Address, State>,
     pub(crate) places: BTreeMap<Address, Place>,
     keys: usize,
     pub(crate) counters: Counters,
@@ -145,6 +148,7 @@ impl Line {
             ended: false,
             stalled: false,
             answer: None,
+            observed: BTreeMap::new(),
             places: BTreeMap::new(),
             keys: 0,
             counters: Counters::default(),
@@ -213,7 +217,7 @@ impl Line {
             record.count_waiting(call.urgent, false);
         }
         let taken = if verdict.is_none() { record.take(call) } else { None };
-        let Some((claim, Opened { session, transport })) = taken else {
+        let Some((claim, Opened { mut session, transport })) = taken else {
             // An urgent call held others back that nobody else will wake.
             let wake = call.urgent && record.waiting > 0;
             drop(record);
@@ -224,7 +228,11 @@ impl Line {
         };
         begin(&mut record);
         let stalled = record.stalled;
+        let observed = std::mem::take(&mut record.observed);
         drop(record);
+        for (function, state) in observed {
+            session.observe(function, state);
+        }
         let eighths = if stalled && call.urgent { STALLED_EIGHTHS } else { 8 };
         let patience = Patience::new(self.eighths(eighths), whole);
         let mut exchange = Exchange::new(self, transport, claim, patience);
@@ -260,6 +268,13 @@ impl Line {
     /// Gives up the command that runs under `cancel`, and wakes those that wait under it.
     pub(crate) fn cancel(&self, cancel: &Cancel) {
         self.give_up(|_| |owner: &Owner| owner.cancel.as_ref().is_some_and(|own| own.is(cancel)));
+    }
+
+    /// Notes a state that the device was seen to go to on its own.
+    pub(crate) fn observe(&self, function: Address, state: State) {
+        let mut record = self.lock();
+        record.observed.insert(function, state);
+        record.apply_observed();
     }
 
     /// How it stands. `None` once it is over.
@@ -317,6 +332,8 @@ impl<'a> Claimed<'a> {
         record.stalled = exchange.stalled;
         record.counters.timed_out += u64::from(exchange.timed_out);
         let result = change(&mut record);
+        // What was seen meanwhile is newer than what the exchange heard.
+        record.apply_observed();
         let wake = record.waiting > 0;
         // A session that is over is dropped with no lock held.
         let over = if record.ended { record.session.take() } else { None };
@@ -378,6 +395,22 @@ impl Record {
             self.places.values().map(|place| (place.facts, place.binding.is_bound())).collect();
         functions.sort_by_key(|(facts, _)| std::cmp::Reverse(facts.walk_order()));
         functions
+    }
+
+    /// Applies what was seen to what is locked, runs or is in ERROR: an unlocked interface changes
+    /// by LOCK only, so what was seen of it is older than its STOP.
+    fn apply_observed(&mut self) {
+        let places = &mut self.places;
+        self.observed.retain(|function, seen| match places.get_mut(function) {
+            Some(Place { binding: Binding::Bound { state }, tdi, .. })
+                if *state != State::Unlocked =>
+            {
+                *state = *seen;
+                tdi.state = Some(*seen);
+                true
+            }
+            Some(_) | None => false,
+        });
     }
 
     fn must_wait(&self, urgent: bool) -> bool {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use pci::Address;
 use sync::{Mutex, Timers, rank};
+use tdisp::State;
 
 use crate::fault::{Board, Fault};
 use crate::line::Line;
@@ -120,6 +121,15 @@ impl Registry {
         cancel.set();
         if let Some(found) = self.find(function) {
             found.line.cancel(cancel);
+        }
+    }
+
+    /// The device was seen to change the state of a function's interface on its own: a breach, a
+    /// reset. Returns at once; may be called while the device is spoken to. Real hosts have no such
+    /// eye and hear of it when they ask.
+    pub fn observed(&self, function: Address, state: State) {
+        if let Some(found) = self.find(function) {
+            found.line.observe(function, state);
         }
     }
 

@@ -131,10 +131,15 @@ impl Session for Device {
         if self.dsm.ide {
             self.keys.set_up(&*self.entropy, exchange)?;
         }
-        if self.dsm.tee_io {
-            self.settle(&self.dsm.clone(), exchange)?;
+        if !self.dsm.tee_io {
+            return Ok(());
         }
-        Ok(())
+        let dsm = self.dsm;
+        match self.settle(&dsm, exchange) {
+            // Its manager may have no interface for it, only for its virtual functions.
+            Err(failure) if failure.is_unknown() => Err(failure),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     fn disconnect(&mut self, exchange: &mut Exchange<'_>) {
@@ -203,6 +208,12 @@ impl Session for Device {
         let not_bound = Failure::refused(Refusal::NotBound { function: function.address });
         let interface = self.interfaces.get_mut(&function.address).ok_or(not_bound)?;
         requests::serve(interface, request, memory, exchange)
+    }
+
+    fn observe(&mut self, function: Address, state: State) {
+        if let Some(interface) = self.interfaces.get_mut(&function) {
+            interface.observe(state);
+        }
     }
 
     fn record(&self, function: &FunctionFacts) -> TdiRecord {

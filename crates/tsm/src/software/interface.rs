@@ -179,6 +179,16 @@ impl Interface {
         Ok(state)
     }
 
+    /// Notes a state that the device went to on its own. What nobody knows stays unknown.
+    pub(super) fn observe(&mut self, state: State) {
+        if self.state.is_some() {
+            self.state = Some(state);
+        }
+        if state != State::Locked {
+            self.nonce = None;
+        }
+    }
+
     /// Fetches the report in portions and keeps it as evidence of a new generation.
     ///
     /// # Errors

@@ -131,6 +131,29 @@ fn an_error_is_found_and_ended() {
     machine.assert_clean();
 }
 
+/// A host with an eye on the device says so at once.
+#[test]
+fn an_error_that_was_seen_is_known() {
+    let machine = Machine::connected(&Clock::standing());
+    machine.registry.observed(VF1, State::Error);
+    machine.bind(VF1).unwrap();
+    assert_eq!(machine.binding(VF1), Binding::Bound { state: State::Unlocked });
+    machine.set_state(VF1, 1).unwrap();
+    machine.device.breach(VF1.requester_id());
+    machine.registry.observed(VF1, State::Error);
+    assert_eq!(machine.binding(VF1), Binding::Bound { state: State::Error });
+    let request = machine.ask(VF1, Op::ObjectInfo, &3u32.to_le_bytes(), 4);
+    assert!(request.is_ok(), "the report that was fetched is still there");
+    assert_eq!(machine.binding(VF1), Binding::Bound { state: State::Error }, "and stays so");
+    machine.set_state(VF1, 2).unwrap_err();
+    machine.set_state(VF1, 0).unwrap();
+    assert_eq!(machine.binding(VF1), Binding::Bound { state: State::Unlocked });
+    machine.registry.observed(VF1, State::Error);
+    assert_eq!(machine.binding(VF1), Binding::Bound { state: State::Unlocked }, "old news");
+    machine.registry.unbind(VF1);
+    machine.assert_clean();
+}
+
 /// What a connection finds locked, it stops; what comes to be locked later is not bound.
 #[test]
 fn a_stale_interface_is_not_bound() {
