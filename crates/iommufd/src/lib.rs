@@ -4,27 +4,41 @@
 //! (page table) shows an IOAS to devices, a *device* is a PCI function bound to a context, and its DMA
 //! goes through the page table that it is attached to.
 //!
+//! A *vIOMMU* is a guest's view of an IOMMU, a *vdevice* a device behind it; through a vdevice its TDI, the
+//! device as a confidential guest trusts it, is bound to the guest's VM.
+//!
 //! | type | owns |
 //! |---|---|
 //! | [`Context`] | one open `/dev/iommu`: its object table, and the reader epoch of its devices' DMA |
 //! | [`registry::Registry`] | ids, counts of users, order of teardown |
 //! | `Ioas` | an address space: reserved spans, areas, which page tables mirror them |
 //! | `Hwpt` | one page table; all page tables of an IOAS translate alike |
-//! | [`Device`] | the bond between an [`Endpoint`] and a context; the way of its DMA |
-//! | [`Group`] | an iommu_group: who owns its DMA and what it is attached to |
+//! | [`Device`] | the bond between an [`Endpoint`] and a context; the way of its DMA; the gate of its TDI |
+//! | [`Group`] | an iommu_group: who owns its DMA, what it is attached to, which vdevice each device has |
+//! | `Viommu` | a page table to nest others in, the VM, the numbers that its guest knows devices by |
+//! | `Vdevice` | a device, held for the vdevice's whole life, and its place behind a vIOMMU |
+//! | `tsm::Registry` | that a TDI is bound, and in which state: another crate's, called with no lock held |
 //!
 //! # Locks
 //!
 //! Indented means taken inside. No two of one rank are held at once.
 //! ```text
 //! IOAS             an IOAS's list of page tables
-//!   GROUP          a group's owner and attachment
+//!   GROUP          a group's owner and attachment; the link from each device to its vdevice
 //!     IOPT_IOVA    an IOAS's areas, reserved spans, alignment
 //!       PAGES      the IOVA map itself; the page table a device is attached to
-//!         OBJECTS  id -> object; the ledger
+//!         OBJECTS  id -> object; the ledger; a vIOMMU's numbers; the gate of a device's TDI
 //! ```
 //! None is held while memory is pinned or unpinned, while the caller's memory is read or written, while
-//! a DMA access copies, while somebody waits for DMA to end, or while a notice is given.
+//! a DMA access copies, while somebody waits for DMA to end, while the TSM core is called and so while a
+//! device is waited for, or while a notice is given.
+//!
+//! # How a bound TDI ends
+//!
+//! Freeing a vdevice unbinds its TDI, whoever frees it, in the steps that `vdevice.rs` tells. What a client
+//! asks for may be refused: `IOMMU_DESTROY` of a vdevice that a command uses is `EBUSY`, and the command goes on. What
+//! nobody can refuse, [`Device::begin_end`] and [`Context::cancel_commands`], cancels the command instead.
+//! A bound device holds its context open, so `close` of `/dev/iommu` meets no vdevice.
 //!
 //! # What DMA in flight may still use
 //!

@@ -39,8 +39,9 @@ pub(crate) struct Viommu {
 pub(crate) enum GuestVm {
     /// The VM that the device's file was linked with.
     Linked(Arc<dyn Vm>),
-    /// One that stands for the context: nothing is linked, and the platform does not insist.
-    Implicit,
+    /// One that stands for the context: nothing is linked, and the platform does not insist. Its number, if
+    /// the device has a TSM.
+    Implicit(Option<VmId>),
     /// None at all.
     Absent,
 }
@@ -111,7 +112,9 @@ impl GuestVm {
     fn of(ctx: &Context, device: &Device) -> Self {
         match (device.vm(), ctx.tvm()) {
             (Some(vm), _) => Self::Linked(Arc::clone(vm)),
-            (None, Tvm::Implicit) => Self::Implicit,
+            (None, Tvm::Implicit) => {
+                Self::Implicit(device.endpoint().tsm().map(|tsm| ctx.implicit_vm(tsm)))
+            }
             (None, Tvm::Kvm) => Self::Absent,
         }
     }
@@ -128,7 +131,7 @@ impl Viommu {
     pub(crate) fn vm_id(&self, ctx: &Context, tsm: &tsm::Registry) -> Option<VmId> {
         match &self.tvm {
             GuestVm::Linked(vm) => Some(vm.id()),
-            GuestVm::Implicit => Some(ctx.implicit_vm(tsm)),
+            GuestVm::Implicit(known) => Some(known.unwrap_or_else(|| ctx.implicit_vm(tsm))),
             GuestVm::Absent => None,
         }
     }
@@ -137,7 +140,7 @@ impl Viommu {
     /// [`Refusal::NoVm`] (`ENODEV`).
     pub(crate) const fn check_vm(&self) -> Result<(), Refusal> {
         match self.tvm {
-            GuestVm::Linked(_) | GuestVm::Implicit => Ok(()),
+            GuestVm::Linked(_) | GuestVm::Implicit(_) => Ok(()),
             GuestVm::Absent => Err(Refusal::NoVm { viommu: self.header.id() }),
         }
     }

@@ -22,9 +22,14 @@ mod ioas;
 mod map;
 mod meanwhile;
 mod pin_failures;
+mod scheduling_points;
 mod support;
 mod table;
+#[expect(clippy::disallowed_types, reason = "what is bounded is measured by the wall's clock")]
 mod tsm_ends;
 mod tsm_op;
+mod tsm_request;
+#[expect(clippy::disallowed_types, reason = "what is bounded is measured by the wall's clock")]
+mod tsm_stress;
 mod unmap;
 mod vdevice;

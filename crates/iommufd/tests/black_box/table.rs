@@ -1,5 +1,9 @@
 //! What all commands have in common, by a loop over the command table.
 
+use std::sync::Arc;
+
+use iommufd::Device;
+use uapi::iommufd::viommu_type;
 use uapi::{Command, CommandId, Errno, FileKind, Layout, Profile};
 
 use crate::support::{Client, MEMORY_BYTES, Platform};
@@ -7,16 +11,24 @@ use crate::support::{Client, MEMORY_BYTES, Platform};
 /// A client with the objects that a command's fields can name.
 struct Fixture {
     client: Client,
-    device: std::sync::Arc<iommufd::Device>,
+    /// It has no vdevice; another device has one.
+    device: Arc<Device>,
     ioas: u32,
+    hwpt: u32,
+    viommu: u32,
+    vdevice: u32,
 }
 
 impl Fixture {
     fn new(profile: Profile) -> Self {
         let client = Client::open_as(profile);
-        let device = Platform::new().bind(&client);
+        let platform = Platform::new();
+        let (device, [other, _]) = (platform.bind(&client), platform.bind_pair(&client));
         let ioas = client.ioas();
-        Self { client, device, ioas }
+        let hwpt = client.nest_parent(device.id());
+        let viommu = client.viommu(viommu_type::ARM_SMMUV3, device.id(), hwpt).unwrap();
+        let vdevice = client.vdevice(viommu, other.id(), 1).unwrap();
+        Self { client, device, ioas, hwpt, viommu, vdevice }
     }
 
     /// A struct whose ids name objects that exist and are in use by nothing; all else is zero.
@@ -25,7 +37,11 @@ impl Fixture {
         for field in layout.fields {
             let id = match field.name {
                 "ioas_id" | "pt_id" | "id" => self.ioas,
+                "hwpt_id" => self.hwpt,
+                "viommu_id" => self.viommu,
+                "vdevice_id" => self.vdevice,
                 "dev_id" => self.device.id(),
+                "type" => viommu_type::ARM_SMMUV3,
                 _ => continue,
             };
             bytes[field.offset..field.offset + 4].copy_from_slice(&id.to_ne_bytes());
@@ -55,14 +71,21 @@ fn rows(profile: Profile) -> impl Iterator<Item = &'static Command> {
         .filter(move |row| row.file == FileKind::Iommufd && row.profiles.contains(profile))
 }
 
-fn served() -> impl Iterator<Item = (&'static Command, &'static Layout)> {
-    rows(Profile::Linux73).filter(|row| row.served).map(|row| (row, row.argument.unwrap()))
+/// Every command that is served, with a profile that has it: Linux 7.3 where it does.
+fn served() -> impl Iterator<Item = (Profile, &'static Command, &'static Layout)> {
+    let rows = uapi::COMMANDS.iter().filter(|row| row.file == FileKind::Iommufd && row.served);
+    rows.map(|row| {
+        let has_it = |profile: &&Profile| row.profiles.contains(**profile);
+        let profile = [Profile::Linux73].iter().chain(Profile::ALL).find(has_it).unwrap();
+        (*profile, row, row.argument.unwrap())
+    })
 }
 
 #[test]
 fn the_commands_of_this_crate_are_served() {
-    let ids: Vec<_> = served().map(|(row, _)| row.id).collect();
-    let expected = [
+    let served_in =
+        |profile| rows(profile).filter(|row| row.served).map(|row| row.id).collect::<Vec<_>>();
+    let always = [
         CommandId::Destroy,
         CommandId::IoasAlloc,
         CommandId::IoasIovaRanges,
@@ -74,13 +97,23 @@ fn the_commands_of_this_crate_are_served() {
         CommandId::ViommuAlloc,
         CommandId::VdeviceAlloc,
     ];
-    assert_eq!(ids, expected);
+    let more: &[(Profile, &[CommandId])] = &[
+        (Profile::Linux73, &[]),
+        (Profile::Rfc, &[CommandId::VdeviceTsmOp, CommandId::VdeviceTsmReq]),
+        (Profile::RfcV5_2026_05, &[CommandId::VdeviceTsmOp, CommandId::VdeviceTsmReqV5]),
+        (Profile::RfcV7_2026_10, &[CommandId::VdeviceTsmReq]),
+        (Profile::Rfc2025_05, &[CommandId::VdeviceTsmGuestRequest]),
+    ];
+    assert_eq!(more.len(), Profile::ALL.len());
+    for (profile, more) in more {
+        assert_eq!(served_in(*profile), [&always[..], more].concat(), "{profile}");
+    }
 }
 
 #[test]
 fn a_struct_shorter_than_its_first_version_is_invalid() {
-    for (row, layout) in served() {
-        let fixture = Fixture::new(Profile::Linux73);
+    for (profile, row, layout) in served() {
+        let fixture = Fixture::new(profile);
         let bytes = fixture.plausible(layout);
         for size in 0..row.min_size as usize {
             assert_eq!(fixture.run(row.request, &bytes, size), Err(Errno::EINVAL), "{}", row.name);
@@ -90,13 +123,13 @@ fn a_struct_shorter_than_its_first_version_is_invalid() {
 
 #[test]
 fn longer_structs_answer_alike_if_the_rest_is_zero() {
-    for (row, layout) in served() {
-        let exact = Fixture::new(Profile::Linux73);
+    for (profile, row, layout) in served() {
+        let exact = Fixture::new(profile);
         let bytes = exact.plausible(layout);
         let expected = exact.run(row.request, &bytes, layout.size);
         assert!(!matches!(expected, Err(Errno::E2BIG | Errno::ENOTTY | Errno::EFAULT)));
         for size in [row.min_size as usize, layout.size + 1, layout.size + 8, 3 * 4096 + 5] {
-            let fixture = Fixture::new(Profile::Linux73);
+            let fixture = Fixture::new(profile);
             let mut longer = bytes.clone();
             longer.resize(size.max(layout.size), 0);
             assert_eq!(fixture.run(row.request, &longer, size), expected, "{} {size}", row.name);
@@ -106,8 +139,9 @@ fn longer_structs_answer_alike_if_the_rest_is_zero() {
 
 #[test]
 fn what_is_not_zero_past_the_struct_is_too_big() {
-    for (row, layout) in served() {
-        let fixture = Fixture::new(Profile::Linux73);
+    for (profile, row, layout) in served() {
+        let fixture = Fixture::new(profile);
+        let before = fixture.client.ctx.counts();
         for (size, dirty) in [
             (layout.size + 1, layout.size),
             (layout.size + 64, layout.size),
@@ -121,14 +155,14 @@ fn what_is_not_zero_past_the_struct_is_too_big() {
             let answer = fixture.run(row.request, &bytes, size);
             assert_eq!(answer, Err(Errno::E2BIG), "{} {size} {dirty}", row.name);
         }
-        assert_eq!(fixture.client.ctx.counts().objects(), 2, "{} did nothing", row.name);
+        assert_eq!(fixture.client.ctx.counts(), before, "{} did nothing", row.name);
     }
 }
 
 #[test]
 fn a_struct_that_cannot_be_read_is_a_fault() {
-    for (row, layout) in served() {
-        let fixture = Fixture::new(Profile::Linux73);
+    for (profile, row, layout) in served() {
+        let fixture = Fixture::new(profile);
         let bytes = fixture.plausible(layout);
         let request = row.request;
         for at in [0, END - 3, END, u64::MAX - 2, u64::MAX] {
@@ -174,10 +208,10 @@ const KNOWN_FLAGS: &[(CommandId, u32)] = &[
 
 #[test]
 fn each_unknown_flag_is_unsupported() {
-    for (row, layout) in served() {
+    for (profile, row, layout) in served() {
         let Some(field) = layout.field("flags") else { continue };
         let known = KNOWN_FLAGS.iter().find(|(id, _)| *id == row.id).map_or(0, |(_, known)| *known);
-        let fixture = Fixture::new(Profile::Linux73);
+        let fixture = Fixture::new(profile);
         for bit in (0..32).map(|bit| 1_u32 << bit).filter(|bit| bit & known == 0) {
             let mut bytes = fixture.plausible(layout);
             bytes[field.offset..field.offset + 4].copy_from_slice(&bit.to_ne_bytes());
@@ -187,12 +221,18 @@ fn each_unknown_flag_is_unsupported() {
     }
 }
 
+/// Commands whose reserved field nobody looks at.
+const UNCHECKED_RESERVED: &[CommandId] = &[CommandId::ViommuAlloc];
+
 #[test]
 fn each_reserved_byte_is_unsupported() {
-    for (row, layout) in served() {
+    for (profile, row, layout) in served() {
+        if UNCHECKED_RESERVED.contains(&row.id) {
+            continue;
+        }
         let reserved = layout.fields.iter().filter(|field| field.is_reserved());
         for field in reserved.filter(|field| field.name != "__reserved2") {
-            let fixture = Fixture::new(Profile::Linux73);
+            let fixture = Fixture::new(profile);
             for offset in field.offset..field.offset + field.size {
                 let mut bytes = fixture.plausible(layout);
                 bytes[offset] = 1;
@@ -205,8 +245,8 @@ fn each_reserved_byte_is_unsupported() {
 
 #[test]
 fn direction_size_and_type_bits_belong_to_the_number() {
-    for (row, layout) in served() {
-        let fixture = Fixture::new(Profile::Linux73);
+    for (profile, row, layout) in served() {
+        let fixture = Fixture::new(profile);
         let bytes = fixture.plausible(layout);
         for wrong in [1 << 30, 2 << 30, 40 << 16, 1 << 8, 0xff00] {
             let request = row.request ^ wrong;

@@ -191,9 +191,9 @@ fn every_order_of_ends_leaves_nothing() {
                 let client = &fixture.client;
                 let mut ended = false;
                 let mut end = |end| match end {
-                    Vdevice => drop(client.destroy(vdevice)),
-                    Viommu => drop(client.destroy(fixture.viommu)),
-                    Hwpt => drop(client.destroy(fixture.hwpt)),
+                    Vdevice => _ = client.destroy(vdevice),
+                    Viommu => _ = client.destroy(fixture.viommu),
+                    Hwpt => _ = client.destroy(fixture.hwpt),
                     Device if !ended => {
                         ended = true;
                         fixture.device.begin_end();
@@ -203,7 +203,7 @@ fn every_order_of_ends_leaves_nothing() {
                     Device => {}
                     Unbind => fixture.device.unbind(),
                     Disconnect => {
-                        drop(fixture.tee.registry.disconnect(fixture.tee.function, b"tsm0"));
+                        _ = fixture.tee.registry.disconnect(fixture.tee.function, b"tsm0");
                     }
                     File => client.ctx.cancel_commands(),
                 };

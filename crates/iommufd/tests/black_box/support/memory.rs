@@ -38,6 +38,8 @@ struct Book {
     during_pin: Option<Meanwhile>,
     /// Run inside the next copy of DMA, after the first page.
     during_copy: Option<Meanwhile>,
+    /// Run inside the next read that begins at an address.
+    during_read: Option<(u64, Meanwhile)>,
     pinned: BTreeMap<u64, Range<u64>>,
     pins: u64,
     /// How many pins succeed before one fails.
@@ -97,6 +99,11 @@ impl Memory {
         self.book.lock().during_copy = Some(Box::new(meanwhile));
     }
 
+    /// Runs `meanwhile` inside the next read of a command's that begins at `at`.
+    pub(crate) fn during_read_at(&self, at: u64, meanwhile: impl FnOnce() + Send + 'static) {
+        self.book.lock().during_read = Some((at, Box::new(meanwhile)));
+    }
+
     /// Makes DMA to these addresses a failure of the test.
     pub(crate) fn close(&self, range: Range<u64>) {
         self.book.lock().closed.push(range);
@@ -113,7 +120,10 @@ impl Memory {
     }
 
     pub(crate) fn read(&self, at: u64, into: &mut [u8]) -> Option<()> {
-        assert_no_lock_held(self);
+        let meanwhile = self.book.lock().during_read.take_if(|(from, _)| *from == at);
+        if let Some((_, run)) = meanwhile {
+            run();
+        }
         self.bytes.checked_read(self.offset(at)?, into)
     }
 

@@ -4,6 +4,11 @@ mod bound;
 pub(crate) mod client;
 mod memory;
 mod platform;
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a device and a wall clock of the tests' own"
+)]
 mod tee;
 
 pub(crate) use bound::{Confidential, GUEST_ID};

@@ -141,7 +141,7 @@ impl Inner {
                 ProtocolId::TDISP => {
                     dsm.respond(SessionId(1), message, &mut Hardware, into).unwrap().length
                 }
-                _ => keys.respond(message, &mut Hardware, into).unwrap().length,
+                _ => keys.respond(message, &Hardware, into).unwrap().length,
             })
         });
         answer.truncate(length.unwrap());
