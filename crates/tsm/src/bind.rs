@@ -16,6 +16,7 @@ use pci::Address;
 use tdisp::State;
 
 use crate::backend::{Effect, Failure, TdiRecord};
+use crate::exchange::{BindFault, INJECTED};
 use crate::line::{Call, Claimed, Place, Record, Turn};
 use crate::registry::Found;
 use crate::{
@@ -255,14 +256,16 @@ fn bind_backend(
     facts: &FunctionFacts,
     guest_id: u64,
 ) -> Result<State, Failure> {
-    if claimed.exchange.binds_nothing() {
+    let fault = claimed.exchange.strike_bind();
+    if fault == Some(BindFault::Null) {
         return Err(Failure::unknown(Refusal::NullBind));
     }
     let bound = claimed.session.bind(facts, guest_id, &mut claimed.exchange);
     let bound = bound.map_err(|failure| {
         if claimed.exchange.has_begun() { failure } else { Failure::refused(failure.refusal) }
     });
-    bound?.ok_or(Failure::unknown(Refusal::NullBind))
+    let state = bound?.ok_or(Failure::unknown(Refusal::NullBind))?;
+    if fault == Some(BindFault::ErrorAfter) { Err(Failure::unknown(INJECTED)) } else { Ok(state) }
 }
 
 fn request_now(

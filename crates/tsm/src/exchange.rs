@@ -134,13 +134,25 @@ impl<'a> Exchange<'a> {
         self.sleep(|_| due.fired()).map(drop)
     }
 
-    /// What strikes a bind as a whole.
-    pub(crate) fn binds_nothing(&mut self) -> bool {
+    /// What strikes a bind as a whole, not its first message.
+    pub(crate) fn strike_bind(&mut self) -> Option<BindFault> {
         let kind = self.strike(Operation::Bind);
-        if kind != Some(Kind::NullBind) {
+        let whole = match kind {
+            Some(Kind::NullBind) => Some(BindFault::Null),
+            Some(Kind::ErrorAfter) => Some(BindFault::ErrorAfter),
+            Some(
+                Kind::Slow { .. }
+                | Kind::Silent
+                | Kind::Busy { .. }
+                | Kind::ErrorBefore
+                | Kind::Refused,
+            )
+            | None => None,
+        };
+        if whole.is_none() {
             self.striking = Some((Operation::Bind, kind));
         }
-        kind == Some(Kind::NullBind)
+        whole
     }
 
     /// Whether a fault struck the last message that was asked.
@@ -293,7 +305,17 @@ impl fmt::Debug for Reply {
     }
 }
 
-const INJECTED: Refusal = Refusal::Device { code: ErrorCode::UNSPECIFIED, data: 0 };
+/// A fault of a bind as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BindFault {
+    /// It says yes and binds nothing.
+    Null,
+    /// It is done, and fails.
+    ErrorAfter,
+}
+
+/// What a fault on demand looks like.
+pub(crate) const INJECTED: Refusal = Refusal::Device { code: ErrorCode::UNSPECIFIED, data: 0 };
 
 /// ERROR with BUSY to a request of TDISP; other protocols have no such answer.
 fn busy(request: &[u8]) -> Option<Vec<u8>> {

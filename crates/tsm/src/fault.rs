@@ -3,7 +3,8 @@
 //! Text form, as platform files and the command line have it: `OPERATION=KIND[:NUMBER][*TIMES]`,
 //! such as `bind=slow:500`, `lock=busy:2*1`, `unbind=refused`.
 //!
-//! A fault strikes the first message that an operation has for the device. Takes the leaf
+//! A fault strikes the first message that an operation has for the device; `null` and
+//! `error-after-commit` strike a bind as a whole. Takes the leaf
 //! [`rank::TsmFaults`], and only where a function has faults.
 
 use std::fmt;

@@ -97,6 +97,10 @@ fn extent(range: MmioRange, first_page: FirstPage, reporting_offset: u64) -> (u6
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
     use tdisp::report::{self, Fields};
 
     use super::*;
@@ -152,6 +156,29 @@ mod tests {
         }
         assert_eq!(add(&mut mappings, (0, 2 * PAGE), 0x10_0000), Ok(()));
         assert_eq!(add(&mut mappings, (4 * PAGE, 6 * PAGE), 0x10_0000), Ok(()));
+    }
+
+    proptest! {
+        /// Against a set of pages: a mapping is taken if each of its pages is private at the host's
+        /// end and free at the guest's.
+        #[test]
+        fn agrees_with_pages(asked in vec((0u64..12, 0u64..6, 0u64..12), 1..20)) {
+            const FIRST: u64 = 0x10_0000 / PAGE;
+            let is_private = |page: u64| page < 4 || (6..8).contains(&page);
+            let (mut mappings, mut taken) = (Mappings::default(), BTreeSet::new());
+            for (guest, pages, host) in asked {
+                let at = (guest * PAGE, (guest + pages) * PAGE);
+                let added = add(&mut mappings, at, (FIRST + host) * PAGE).is_ok();
+                // No range of the report goes on into the next.
+                let one_range = host / 4 == (host + pages.max(1) - 1) / 4;
+                let private = (host..host + pages).all(is_private) && one_range;
+                let free = (guest..guest + pages).all(|page| !taken.contains(&page));
+                prop_assert_eq!(added, pages > 0 && private && free);
+                if added {
+                    taken.extend(guest..guest + pages);
+                }
+            }
+        }
     }
 
     #[test]

@@ -77,7 +77,12 @@ fn a_tsm_takes_its_own_requests() {
 /// A bind that locks and then fails leaves a lock behind, which its unbind takes away.
 #[test]
 fn a_bind_that_fails_after_lock_is_undone() {
-    for fault in ["lock=error-after-commit", "report=error-before-commit", "report=silent"] {
+    for fault in [
+        "bind=error-after-commit",
+        "lock=error-after-commit",
+        "report=error-before-commit",
+        "report=silent",
+    ] {
         let machine = Machine::of(&Clock::leaping(), Dialect::Sev);
         machine.connect();
         machine.fault(VF1, fault);

@@ -2,6 +2,8 @@
 
 use std::sync::Mutex;
 
+use proptest::collection::vec;
+use proptest::prelude::*;
 use tdisp::report;
 use tsm::{Arch, Cancel, GuestRequest, GuestResponse, Memory, Op, Refusal, State, Unreachable};
 use uapi::Errno;
@@ -160,6 +162,37 @@ fn malformed_requests_reach_no_device() {
     assert_eq!(ask(Op::SevEnableDma, &[], 0), Err(Errno::EINVAL));
     assert_eq!(ask(Op::Scope(2), &[], 0), Err(Errno::EINVAL));
     assert_eq!(machine.device.take_log(), [""; 0]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Whatever a client sends, the core answers, says no more than there is room for, and counts no
+    /// more of the request than there was.
+    #[test]
+    fn any_bytes_are_answered(
+        requests in vec((0usize..9, vec(prop_oneof![Just(0u8), 0..4u8, any::<u8>()], 0..40)), 1..12),
+        room in prop_oneof![0..16u32, any::<u32>()],
+    ) {
+        const OPS: [Op; 9] = [
+            Op::ValidateMmio, Op::SetTdiState, Op::SevEnableDma, Op::SevDisableDma, Op::ReadObject,
+            Op::RegenObject, Op::ObjectInfo, Op::GetState, Op::Scope(0),
+        ];
+        let machine = locked();
+        for (op, request) in requests {
+            for arch in [Arch::Cca, Arch::Sev, Arch::Tdx] {
+                let asked =
+                    GuestRequest { arch, op: OPS[op], request: &request, response_room: room };
+                let none = &crate::support::NoMemory;
+                let answer = machine.registry.request(VF1, &asked, none, &Cancel::new());
+                if let Ok(GuestResponse { bytes, consumed, .. }) = answer {
+                    prop_assert!(u64::try_from(bytes.len()).unwrap() <= room.into());
+                    prop_assert!(usize::try_from(consumed).unwrap() <= request.len());
+                }
+            }
+        }
+        machine.registry.unbind(VF1);
+        machine.assert_clean();
+    }
 }
 
 #[test]
