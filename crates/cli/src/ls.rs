@@ -1,5 +1,7 @@
 //! `bindery ls`: what there is to assign, and who has it.
 
+mod ledger;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,19 +11,26 @@ use supervisor::Platform;
 use supervisor::control::{self, FunctionRow, Listing, Owner};
 
 use crate::exit;
-use crate::terminal::{Style, Tone, print, print_json};
+use crate::terminal::{Style, Tone, columns, or_dash, print, print_json};
 
 /// List the devices of running instances, or of a platform.
 ///
 /// Shows each function's address, model, IOMMU group, what it can do as a TEE device, its driver,
 /// its VFIO device, and the process that has it open. Where no `bindery run` of yours is running, or
 /// with --platform, shows the platform that the next one would have.
+///
+/// With --ledger, shows what running instances hold instead: objects and memory by context, keys,
+/// TDIs as host, TSM and device see them, open files. Of one instance it is the same, byte for byte,
+/// whenever the instance holds the same.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Show the platform of this file
     #[arg(long, value_name = "FILE")]
     platform: Option<PathBuf>,
-    /// Print JSON: {"instances": […], "platform": […] or null}
+    /// Show what running instances hold; releases under way are waited for
+    #[arg(long, conflicts_with = "platform")]
+    ledger: bool,
+    /// Print JSON: {"instances": […], "platform": […] or null}; with --ledger {"instances": […]}
     #[arg(long)]
     json: bool,
 }
@@ -34,6 +43,10 @@ struct Everything {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    if arguments.ledger {
+        ledger::print_all(arguments.json);
+        return ExitCode::SUCCESS;
+    }
     let instances = if arguments.platform.is_none() { control::instances() } else { Vec::new() };
     let platform = match &arguments.platform {
         Some(file) => Platform::read(file).map(Some),
@@ -60,8 +73,7 @@ fn text(everything: &Everything, named: bool) -> String {
     let style = Style::of_stdout();
     let mut text = String::new();
     for Listing { pid, program, functions } in &everything.instances {
-        let headline = format!("bindery run (process {pid}): {program}");
-        text += &format!("{}\n{}\n", style.paint(Tone::Bold, headline), table(functions));
+        text += &format!("{}\n{}\n", headline(style, *pid, program), table(functions));
     }
     if let Some(rows) = &everything.platform {
         if !named {
@@ -72,34 +84,32 @@ fn text(everything: &Everything, named: bool) -> String {
     text
 }
 
+/// Names an instance: its process, and the beginning of what it runs.
+pub(crate) fn headline(style: Style, pid: u32, program: &str) -> String {
+    const PROGRAM_CHARS: usize = 60;
+    let mut words = program.split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some((end, _)) = words.char_indices().nth(PROGRAM_CHARS) {
+        words.replace_range(end.., "…");
+    }
+    style.paint(Tone::Bold, format!("bindery run (process {pid}): {words}"))
+}
+
 /// Functions in columns.
 pub(crate) fn table(rows: &[FunctionRow]) -> String {
-    let header = ["ADDRESS", "MODEL", "GROUP", "TEE", "DRIVER", "VFIO", "OWNER"].map(str::to_owned);
-    let lines: Vec<_> = [header].into_iter().chain(rows.iter().map(cells)).collect();
-    let mut widths = [0; 7];
-    for line in &lines {
-        for (width, cell) in widths.iter_mut().zip(line) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let padded = |line: &[String; 7]| {
-        let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
-    };
-    lines.iter().map(padded).collect()
+    let header = ["ADDRESS", "MODEL", "GROUP", "TEE", "DRIVER", "VFIO", "OWNER"];
+    columns(header, rows.iter().map(cells))
 }
 
 fn cells(row: &FunctionRow) -> [String; 7] {
-    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     let owner = |Owner { pid, program }: &Owner| format!("{pid} ({program})");
     [
         row.address.clone(),
         row.model.clone(),
-        or_dash(&row.group.map(|group| group.to_string())),
+        or_dash(row.group.map(|group| group.to_string()).as_ref()),
         row.tee.clone(),
-        or_dash(&row.driver),
-        or_dash(&row.vfio),
-        or_dash(&row.owner.as_ref().map(owner)),
+        or_dash(row.driver.as_ref()),
+        or_dash(row.vfio.as_ref()),
+        or_dash(row.owner.as_ref().map(owner).as_ref()),
     ]
 }
 

@@ -17,6 +17,7 @@ mod nested;
 mod platform;
 mod run;
 mod terminal;
+mod tsm;
 mod uapi;
 
 use std::env;
@@ -47,6 +48,7 @@ Examples:
 enum Command {
     Run(run::Arguments),
     Ls(ls::Arguments),
+    Tsm(tsm::Arguments),
     Platform(platform::Arguments),
     Doctor(doctor::Arguments),
     Demo(demo::Arguments),
@@ -66,6 +68,7 @@ fn execute(command: Command) -> ExitCode {
     match command {
         Command::Run(arguments) => run::run(arguments),
         Command::Ls(arguments) => ls::run(&arguments),
+        Command::Tsm(arguments) => tsm::run(arguments),
         Command::Platform(arguments) => platform::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),

@@ -119,6 +119,11 @@ impl Context {
         }
     }
 
+    /// Whether somebody holds a file reference: objects can be made, and found.
+    pub fn is_open(&self) -> bool {
+        self.files.read() > 0
+    }
+
     /// What the context holds. Once it is closed: what it held when it was.
     pub fn counts(&self) -> Counts {
         let left = self.ledger.lock().left_at_close.clone();

@@ -1,100 +1,73 @@
-//! The control socket: how `bindery ls` asks a running instance what it assigned to whom.
+//! The control socket: how `bindery ls` and `bindery tsm` talk to a running instance.
 //!
 //! An instance listens at `$XDG_RUNTIME_DIR/bindery/PID`, or `/tmp/bindery-UID/PID` where there is no
 //! such directory. A question is a line of JSON, the answer another. Only the same user is answered:
-//! the directory is 0700, the socket 0600, and the peer's user ID is asked of the kernel. Absent on
-//! purpose: any way to change what an instance does.
+//! the directory is 0700, the socket 0600, and the peer's user ID is asked of the kernel. What can be
+//! changed through it is what the host's administrator could change: TSM connections, and faults
+//! on demand of its devices. Absent on purpose: any way to change what the program holds.
 //!
-//! Takes no lock; one thread serves one question after another.
+//! Takes no lock; each question has a thread, for some wait for a device.
 
+mod ask;
+mod instance;
+mod question;
 mod rows;
+mod status;
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
-use std::{env, process, thread};
+use std::{process, thread};
 
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use ask::{AskError, instances, ledgers, order, statuses};
+pub(crate) use instance::Running;
+pub use question::{Accounts, FunctionRow, Listing, Owner, TsmCounts, TsmOrder, TsmRow, TsmStatus};
+use question::{Answer, Question, Refused};
 pub use rows::function_rows;
-pub(crate) use rows::rows;
-
-/// What an instance runs and what it has assigned.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listing {
-    /// The instance's process.
-    pub pid: u32,
-    /// The program that it serves, with its arguments.
-    pub program: String,
-    /// Every function of its platform, by address.
-    pub functions: Vec<FunctionRow>,
-}
-
-/// One function of a platform.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FunctionRow {
-    /// `b1d0:01:00.0`.
-    pub address: String,
-    /// What it is: `dma-engine`.
-    pub model: String,
-    /// Its IOMMU group.
-    pub group: Option<u32>,
-    /// What it can do, and does, as a TEE device: `-` for nothing.
-    pub tee: String,
-    /// The driver that it is bound to.
-    pub driver: Option<String>,
-    /// Its VFIO device: `vfio0`.
-    pub vfio: Option<String>,
-    /// Who has it open.
-    pub owner: Option<Owner>,
-}
-
-/// A process that has a device open.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owner {
-    /// The process that opened it.
-    pub pid: i32,
-    /// Its name, as the kernel keeps it.
-    pub program: String,
-}
-
-/// A question to an instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "ask", rename_all = "kebab-case")]
-enum Question {
-    Ls,
-}
-
-/// What an instance answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Answer {
-    Ls(Listing),
-    Error(String),
-}
 
 /// Longest question in bytes.
 const QUESTION_MAX: u64 = 4096;
 /// Longest answer in bytes.
 const ANSWER_MAX: u64 = 16 << 20;
-/// How long a silent peer is waited for.
+/// How long an instance waits for a silent peer.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Who answers.
+pub(crate) trait Instance: Send + Sync + 'static {
+    /// What it has assigned to whom.
+    fn listing(&self) -> Listing;
+
+    /// What it holds. Waits for releases under way.
+    fn accounts(&self) -> Accounts;
+
+    /// How its TSMs and TDIs stand.
+    fn tsm_status(&self) -> TsmStatus;
+
+    /// Does what is asked for. May wait for a device.
+    ///
+    /// # Errors
+    /// [`Refused`], with an errno where the kernel's attribute has one.
+    fn obey(&self, order: &TsmOrder) -> Result<(), Refused>;
+}
 
 /// An instance's socket. Dropping it removes the socket's name.
 #[derive(Debug)]
-pub struct Control {
+pub(crate) struct Control {
     path: PathBuf,
 }
 
 /// Why there is no socket.
 #[derive(Debug, Error)]
-pub enum ControlError {
+pub(crate) enum ControlError {
     /// The directory belongs to someone else, or others may enter it.
     #[error("{} is not a directory that only this user can enter", .path.display())]
     Exposed {
@@ -112,19 +85,16 @@ pub enum ControlError {
 }
 
 impl Control {
-    /// Makes this process's socket and answers on it, in a thread of its own, for as long as the
-    /// process lives. `listing` is called for each question.
+    /// Makes this process's socket and answers on it for `instance`, in threads of its own, for as long
+    /// as the process lives.
     ///
     /// # Errors
-    /// [`ControlError`]. A run goes on without its socket; only `bindery ls` does not see it.
-    pub fn serve(listing: impl Fn() -> Listing + Send + 'static) -> Result<Self, ControlError> {
-        Self::serve_in(&own_directory()?, listing)
+    /// [`ControlError`]. A run goes on without its socket; only those who ask do not see it.
+    pub(crate) fn serve(instance: impl Instance) -> Result<Self, ControlError> {
+        Self::serve_in(&ask::own_directory()?, instance)
     }
 
-    fn serve_in(
-        directory: &Path,
-        listing: impl Fn() -> Listing + Send + 'static,
-    ) -> Result<Self, ControlError> {
+    fn serve_in(directory: &Path, instance: impl Instance) -> Result<Self, ControlError> {
         let path = directory.join(process::id().to_string());
         // A socket of this name is of a process that had our number before us.
         let _ = fs::remove_file(&path);
@@ -133,7 +103,7 @@ impl Control {
         let control = Self { path: path.clone() };
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
         let thread = thread::Builder::new().name("control".to_owned());
-        thread.spawn(move || answer_all(&listener, listing)).map_err(failed)?;
+        thread.spawn(move || answer_all(&listener, &Arc::new(instance))).map_err(failed)?;
         Ok(control)
     }
 }
@@ -145,109 +115,43 @@ impl Drop for Control {
     }
 }
 
-/// Asks every running instance of this user what it serves, in the order of their process IDs.
-/// Sockets that dead instances left are removed.
-pub fn instances() -> Vec<Listing> {
-    let mut listings: Vec<_> = directories()
-        .iter()
-        .filter(|directory| is_private(directory))
-        .flat_map(|directory| sockets(directory))
-        .filter_map(|socket| ask(&socket).ok())
-        .collect();
-    listings.sort_by_key(|listing| listing.pid);
-    listings
-}
-
-/// Where instances of this user may listen.
-fn directories() -> Vec<PathBuf> {
-    let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let runtime = runtime.filter(|path| path.is_absolute()).map(|path| path.join("bindery"));
-    let fallback = PathBuf::from(format!("/tmp/bindery-{}", geteuid().as_raw()));
-    runtime.into_iter().chain([fallback]).collect()
-}
-
-/// The first of [`directories`] that can be had.
-fn own_directory() -> Result<PathBuf, ControlError> {
-    let mut refused = Err(ControlError::Exposed { path: PathBuf::from("/tmp") });
-    for path in directories() {
-        match make_private(&path) {
-            Ok(()) => return Ok(path),
-            Err(error) => refused = Err(error),
-        }
-    }
-    refused
-}
-
-fn make_private(path: &Path) -> Result<(), ControlError> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(cause) => return Err(ControlError::System { path: path.to_owned(), cause }),
-    }
-    if is_private(path) { Ok(()) } else { Err(ControlError::Exposed { path: path.to_owned() }) }
-}
-
-/// Whether `path` is a directory, not a link to one, of ours alone. In `/tmp` anyone may have been
-/// there first.
-fn is_private(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|found| {
-        found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o077 == 0
-    })
-}
-
-/// The sockets in a directory: what is named by a number.
-fn sockets(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let named_by_pid =
-        |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| name.parse::<u32>().is_ok());
-    entries.filter(|entry| named_by_pid(&entry.file_name())).map(|entry| entry.path()).collect()
-}
-
-fn ask(socket: &Path) -> io::Result<Listing> {
-    let mut stream = match UnixStream::connect(socket) {
-        Ok(stream) => stream,
-        Err(error) => {
-            if error.kind() == io::ErrorKind::ConnectionRefused {
-                // Nobody listens and nobody will: names are of processes.
-                let _ = fs::remove_file(socket);
-            }
-            return Err(error);
-        }
-    };
-    be_patient(&stream)?;
-    write_line(&mut stream, &Question::Ls)?;
-    match read_line(&stream, ANSWER_MAX)? {
-        Answer::Ls(listing) => Ok(listing),
-        Answer::Error(text) => Err(io::Error::other(text)),
-    }
-}
-
-fn answer_all(listener: &UnixListener, listing: impl Fn() -> Listing) {
+fn answer_all(listener: &UnixListener, instance: &Arc<impl Instance>) {
     loop {
         match listener.accept() {
-            // A peer that went away, or spoke nonsense, is its own problem.
-            Ok((stream, _)) => drop(answer(stream, &listing)),
+            Ok((stream, _)) => {
+                let instance = Arc::clone(instance);
+                // A peer that went away, or spoke nonsense, is its own problem; so is one that asks when no
+                // thread can be had.
+                let answer = move || drop(answer(stream, &*instance));
+                let _ = thread::Builder::new().name("question".to_owned()).spawn(answer);
+            }
             // Out of descriptors, say: wait instead of spinning.
             Err(_) => thread::sleep(Duration::from_millis(100)),
         }
     }
 }
 
-fn answer(mut stream: UnixStream, listing: impl Fn() -> Listing) -> io::Result<()> {
+fn answer(mut stream: UnixStream, instance: &impl Instance) -> io::Result<()> {
     if socket_peercred(&stream)?.uid.as_raw() != geteuid().as_raw() {
         return Ok(());
     }
-    be_patient(&stream)?;
+    be_patient(&stream, PATIENCE)?;
     let answer = match read_line(&stream, QUESTION_MAX) {
-        Ok(Question::Ls) => Answer::Ls(listing()),
+        Ok(Question::Ls) => Answer::Ls(instance.listing()),
+        Ok(Question::Ledger) => Answer::Ledger(instance.accounts()),
+        Ok(Question::TsmStatus) => Answer::TsmStatus(instance.tsm_status()),
+        Ok(Question::Tsm { order }) => match instance.obey(&order) {
+            Ok(()) => Answer::Done,
+            Err(refused) => Answer::Refused(refused),
+        },
         Err(error) => Answer::Error(error.to_string()),
     };
     write_line(&mut stream, &answer)
 }
 
-fn be_patient(stream: &UnixStream) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))
+fn be_patient(stream: &UnixStream, patience: Duration) -> io::Result<()> {
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))
 }
 
 fn write_line(stream: &mut UnixStream, value: &impl Serialize) -> io::Result<()> {
@@ -264,8 +168,11 @@ fn read_line<T: for<'a> Deserialize<'a>>(stream: &UnixStream, length_max: u64) -
 
 #[cfg(test)]
 mod tests {
+    use std::env;
+    use std::os::unix::fs::MetadataExt;
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use super::ask::{find, make_private, sockets};
     use super::*;
 
     /// A directory of the test's own.
@@ -288,35 +195,77 @@ mod tests {
         }
     }
 
-    fn listing() -> Listing {
-        let function = FunctionRow {
-            address: "b1d0:01:00.0".to_owned(),
-            model: "dma-engine".to_owned(),
-            group: Some(1),
-            tee: "-".to_owned(),
-            driver: Some("vfio-pci".to_owned()),
-            vfio: Some("vfio0".to_owned()),
-            owner: Some(Owner { pid: 41, program: "vmm".to_owned() }),
-        };
-        Listing { pid: process::id(), program: "vmm -x".to_owned(), functions: vec![function] }
+    /// An instance that refuses every order but one.
+    struct Told;
+
+    impl Instance for Told {
+        fn listing(&self) -> Listing {
+            let function = FunctionRow {
+                address: "b1d0:01:00.0".to_owned(),
+                model: "dma-engine".to_owned(),
+                group: Some(1),
+                tee: "-".to_owned(),
+                driver: Some("vfio-pci".to_owned()),
+                vfio: Some("vfio0".to_owned()),
+                owner: Some(Owner { pid: 41, program: "vmm".to_owned() }),
+            };
+            Listing { pid: process::id(), program: "vmm -x".to_owned(), functions: vec![function] }
+        }
+
+        fn accounts(&self) -> Accounts {
+            Accounts { pid: process::id(), ..Accounts::default() }
+        }
+
+        fn tsm_status(&self) -> TsmStatus {
+            TsmStatus { tsms: vec!["tsm0".to_owned()], ..TsmStatus::default() }
+        }
+
+        fn obey(&self, order: &TsmOrder) -> Result<(), Refused> {
+            match order {
+                TsmOrder::Connect { function, tsm: None } if function == "b1d0:01:00.0" => Ok(()),
+                TsmOrder::Connect { .. } | TsmOrder::Disconnect { .. } | TsmOrder::Fault { .. } => {
+                    Err(Refused::new(Some(uapi::Errno::ENXIO), "no"))
+                }
+            }
+        }
+    }
+
+    fn order(function: &str) -> Question {
+        Question::Tsm { order: TsmOrder::Connect { function: function.to_owned(), tsm: None } }
     }
 
     #[test]
     fn an_instance_answers_and_its_name_goes_with_it() {
         let scratch = Scratch::new();
-        let control = Control::serve_in(&scratch.0, listing).unwrap();
+        let control = Control::serve_in(&scratch.0, Told).unwrap();
         let names = sockets(&scratch.0);
         assert_eq!(fs::metadata(&names[0]).unwrap().mode() & 0o777, 0o600);
-        assert_eq!(ask(&names[0]).unwrap(), listing());
-        assert_eq!(ask(&names[0]).unwrap(), listing(), "a second question");
+        let ask = |question| ask::ask(&names[0], &question).unwrap();
+        assert_eq!(ask(Question::Ls), Answer::Ls(Told.listing()));
+        assert_eq!(ask(Question::Ledger), Answer::Ledger(Told.accounts()), "a second question");
+        assert_eq!(ask(Question::TsmStatus), Answer::TsmStatus(Told.tsm_status()));
+        assert_eq!(ask(order("b1d0:01:00.0")), Answer::Done);
+        let refused = ask(order("b1d0:02:00.0"));
+        assert!(matches!(&refused, Answer::Refused(why) if why.to_string() == "no (ENXIO)"));
         drop(control);
         assert_eq!(sockets(&scratch.0), Vec::<PathBuf>::new());
     }
 
     #[test]
+    fn a_silent_peer_holds_up_nobody() {
+        let scratch = Scratch::new();
+        let _control = Control::serve_in(&scratch.0, Told).unwrap();
+        let socket = &sockets(&scratch.0)[0];
+        let _silent = UnixStream::connect(socket).unwrap();
+        let begun = std::time::Instant::now();
+        assert_eq!(ask::ask(socket, &Question::Ls).unwrap(), Answer::Ls(Told.listing()));
+        assert!(begun.elapsed() < PATIENCE);
+    }
+
+    #[test]
     fn nonsense_is_answered_with_an_error() {
         let scratch = Scratch::new();
-        let _control = Control::serve_in(&scratch.0, listing).unwrap();
+        let _control = Control::serve_in(&scratch.0, Told).unwrap();
         let mut stream = UnixStream::connect(&sockets(&scratch.0)[0]).unwrap();
         stream.write_all(b"{\"ask\":\"everything\"}\n").unwrap();
         let answer = read_line::<Answer>(&stream, ANSWER_MAX).unwrap();
@@ -328,7 +277,7 @@ mod tests {
         let scratch = Scratch::new();
         let socket = scratch.0.join("1");
         drop(UnixListener::bind(&socket).unwrap());
-        assert!(ask(&socket).is_err());
+        assert!(ask::ask(&socket, &Question::Ls).is_err());
         assert!(!socket.exists());
     }
 
@@ -337,5 +286,22 @@ mod tests {
         let scratch = Scratch::new();
         fs::set_permissions(&scratch.0, fs::Permissions::from_mode(0o755)).unwrap();
         assert!(matches!(make_private(&scratch.0), Err(ControlError::Exposed { .. })));
+    }
+
+    #[test]
+    fn an_order_goes_to_one_instance() {
+        let listing = |pid| Listing { pid, program: format!("vmm {pid}"), functions: Vec::new() };
+        let text = |pid, running: Vec<u32>| {
+            let running = running.into_iter().map(listing).collect();
+            find(pid, running).map_err(|error| error.to_string())
+        };
+        assert_eq!(text(None, vec![7]), Ok(7));
+        assert_eq!(text(Some(8), vec![7, 8]), Ok(8));
+        let several =
+            "several runs of yours are going on; choose one with --pid:\n  7  vmm 7\n  8  vmm 8";
+        assert_eq!(text(None, vec![7, 8]), Err(several.to_owned()));
+        assert_eq!(text(None, vec![]), Err("no bindery run of yours is running".to_owned()));
+        let other = "process 9 is no bindery run of yours; there are:\n  7  vmm 7";
+        assert_eq!(text(Some(9), vec![7]), Err(other.to_owned()));
     }
 }

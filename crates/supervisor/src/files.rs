@@ -4,12 +4,12 @@
 //! gone (`closes`) the file is released: from then on no command starts on it, those running are
 //! cancelled and waited for, and only then is the object behind it let go.
 //!
-//! One lock, a leaf: the table. Waiting goes through `sync`, which tells it to the listeners.
+//! Two locks, leaves: the table and the list of contexts. Waiting goes through `sync`, which tells it to the listeners.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use iommufd::Context;
 use rustix::fs::OFlags;
@@ -25,6 +25,8 @@ use crate::process::Identity;
 pub(crate) struct Files {
     table: RwLock<HashMap<Identity, Arc<File>>>,
     opened: AtomicU64,
+    /// Every context, with the open that made it. Bound devices keep some alive that nobody has open.
+    contexts: Mutex<Vec<(OpenFile, Weak<Context>)>>,
 }
 
 /// An open file of ours.
@@ -88,6 +90,11 @@ impl Files {
         access: Access,
         memfd: Option<OwnedFd>,
     ) {
+        if let Object::Iommufd(context) = &object {
+            let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+            contexts.retain(|(_, context)| context.strong_count() > 0);
+            contexts.push((told.clone(), Arc::downgrade(context)));
+        }
         let file = Arc::new(File { told, object, access, gate: Gate::default(), _memfd: memfd });
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         table.insert(identity, file);
@@ -120,6 +127,18 @@ impl Files {
         all
     }
 
+    /// Every context that is not closed, with the open that made it, in that order.
+    pub(crate) fn contexts(&self) -> Vec<(OpenFile, Arc<Context>)> {
+        let contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        let alive = contexts.iter().filter_map(|(told, context)| {
+            let context = context.upgrade().filter(|context| context.is_open())?;
+            Some((told.clone(), context))
+        });
+        let mut alive: Vec<_> = alive.collect();
+        alive.sort_by_key(|(told, _)| told.serial);
+        alive
+    }
+
     /// The process that opened `vfioN` first of those who have it open.
     pub(crate) fn opener_of(&self, device: usize) -> Option<i32> {
         let opens =
@@ -140,6 +159,11 @@ impl File {
     /// Whether a command runs on it.
     pub(crate) fn is_busy(&self) -> bool {
         self.gate.is_busy()
+    }
+
+    /// How many commands run on it.
+    pub(crate) fn commands(&self) -> usize {
+        self.gate.commands()
     }
 
     /// Returns once no command runs on a file that was taken out.
@@ -169,7 +193,11 @@ impl Gate {
     }
 
     fn is_busy(&self) -> bool {
-        self.running.read() > 1
+        self.commands() > 0
+    }
+
+    fn commands(&self) -> usize {
+        usize::try_from(self.running.read().saturating_sub(1)).unwrap_or(usize::MAX)
     }
 
     /// Called once. What enters while something still runs inside is waited for too; nobody finds the

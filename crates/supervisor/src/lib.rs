@@ -9,7 +9,7 @@
 //! | `process`, `caller`, `memory`, `file_memory`, `eventfds`, `vms`, `watch` | the program's side of a command |
 //! | `platform`, `machine`, `workers`, `clock`, `entropy` | the devices, described, built and running |
 //! | `overlay` | the paths under which they are found |
-//! | `observer`, `trace`, `findings`, `control` | what is told to people |
+//! | `observer`, `trace`, `findings`, `control`, `ledger` | what is told to people |
 //!
 //! # Locks
 //!
@@ -31,6 +31,7 @@ mod filter;
 mod findings;
 mod front_end;
 mod guard;
+pub mod ledger;
 mod link;
 mod listener;
 pub mod machine;

@@ -21,7 +21,7 @@ use rustix::process::{
 };
 
 use crate::closes::Closes;
-use crate::control::{Control, Listing, rows};
+use crate::control::{Control, Running};
 use crate::descendants;
 use crate::eventfds::Eventfds;
 use crate::files::Files;
@@ -30,7 +30,7 @@ use crate::front_end::FrontEnd;
 use crate::guard;
 use crate::link::{Link, Message};
 use crate::listener::Listeners;
-use crate::machine::{Assignable, Machine};
+use crate::machine::Machine;
 use crate::overlay::Overlay;
 use crate::platform::P2pMap;
 use crate::process::Tasks;
@@ -180,17 +180,9 @@ fn leave_the_foreground() {
 fn listen_for_questions(front: &Arc<FrontEnd>, program: &[OsString]) -> Option<Control> {
     let words: Vec<_> = program.iter().map(|word| word.to_string_lossy()).collect();
     let program = words.join(" ");
-    let front = Arc::clone(front);
-    // Without a socket only `bindery ls` misses something.
-    let listing = move || {
-        let bound = |device: &Assignable| {
-            let link = format!("/sys/bus/pci/devices/{}/driver", device.address);
-            front.overlay.readlink(link.as_bytes()).is_some_and(|found| found.is_ok())
-        };
-        let functions = rows(&front.machine, bound, |device| front.files.opener_of(device));
-        Listing { pid: process::id(), program: program.clone(), functions }
-    };
-    Control::serve(listing).ok()
+    let running = Running { front: Arc::clone(front), program };
+    // Without a socket only those who ask miss something.
+    Control::serve(running).ok()
 }
 
 /// 0..=255 as the program exited, 128+n where signal n ended it.

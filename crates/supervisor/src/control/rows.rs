@@ -5,27 +5,30 @@ use std::sync::Arc;
 
 use pci::{Address, DmaFault, Interrupt, Notices};
 
-use super::{FunctionRow, Owner};
+use super::question::{FunctionRow, Owner};
+use super::status;
 use crate::machine::{Assignable, Bridge, Machine};
 use crate::platform::Platform;
 
 /// Every function of a machine that nobody runs, by address.
 pub fn function_rows(platform: &Platform) -> Vec<FunctionRow> {
     let machine = Machine::build(platform, Arc::new(Unheard));
-    rows(&machine, |device| device.bound_at_start, |_| None)
+    rows(&machine, |_| true, |device| device.bound_at_start, |_| None)
 }
 
-/// Every function of a machine, by address. `bound` says whether vfio-pci has it now; `opener` names
+/// Every function of a machine that is there, by address, which `present` says. `bound` says whether vfio-pci has it now; `opener` names
 /// the process that has `vfioN` open.
-pub(crate) fn rows(
+pub(super) fn rows(
     machine: &Machine,
+    present: impl Fn(&Assignable) -> bool,
     bound: impl Fn(&Assignable) -> bool,
     opener: impl Fn(usize) -> Option<i32>,
 ) -> Vec<FunctionRow> {
     let bridges = machine.bridges.iter().map(|port| (port.address, bridge(port)));
-    let devices = machine.devices.iter().map(|device| {
+    let devices = machine.devices.iter().filter(|device| present(device)).map(|device| {
         let owner = opener(device.vfio_index).map(owner);
-        (device.address, assignable(device, bound(device), owner))
+        let tee = status::tee(machine, device);
+        (device.address, assignable(device, tee, bound(device), owner))
     });
     let mut rows: Vec<_> = bridges.chain(devices).collect();
     rows.sort_by_key(|(address, _)| *address);
@@ -44,7 +47,7 @@ fn bridge(port: &Bridge) -> FunctionRow {
     }
 }
 
-fn assignable(device: &Assignable, bound: bool, owner: Option<Owner>) -> FunctionRow {
+fn assignable(device: &Assignable, tee: String, bound: bool, owner: Option<Owner>) -> FunctionRow {
     FunctionRow {
         address: device.address.to_string(),
         model: match device.physical_function {
@@ -52,7 +55,7 @@ fn assignable(device: &Assignable, bound: bool, owner: Option<Owner>) -> Functio
             None => device.model.to_owned(),
         },
         group: Some(device.group_id),
-        tee: if device.tee { "capable" } else { "-" }.to_owned(),
+        tee,
         driver: bound.then(|| "vfio-pci".to_owned()),
         vfio: bound.then(|| format!("vfio{}", device.vfio_index)),
         owner,
@@ -94,8 +97,12 @@ mod tests {
     fn what_was_unbound_has_neither_driver_nor_file() {
         let machine = Machine::build(&Platform::default(), Arc::new(Unheard));
         let own = i32::try_from(std::process::id()).unwrap();
-        let rows =
-            rows(&machine, |device| device.vfio_index != 0, |index| (index == 1).then_some(own));
+        let rows = rows(
+            &machine,
+            |_| true,
+            |device| device.vfio_index != 0,
+            |index| (index == 1).then_some(own),
+        );
         let find = |address: &str| rows.iter().find(|row| row.address == address).unwrap();
         assert_eq!(find("b1d0:01:00.0").driver, None);
         assert_eq!(find("b1d0:01:00.0").vfio, None);
