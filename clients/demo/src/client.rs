@@ -16,10 +16,11 @@ use vfio_bindings::bindings::vfio::{
 use vfio_ioctls::{VfioDevice, VfioError, VfioIommufd, VfioRegionInfoCap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::engine::{self, Engine};
+use crate::engine::{self, Engine, Trust};
 use crate::interrupt;
 use crate::memory::{Mapping, monotonic_ns};
 use crate::step::{Step, Timed};
+use crate::tdi;
 
 /// What to drive and how often.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct Settings {
     pub device: PathBuf,
     /// How often to go through it all, in this process.
     pub rounds: u32,
+    /// Go on as a confidential VM's VMM would: bind the device's TDI and end it in every order.
+    pub confidential: bool,
 }
 
 /// Why the client stopped.
@@ -100,6 +103,30 @@ pub enum Failure {
         /// What should be.
         expected: u8,
     },
+    /// A TSM command was refused.
+    #[error("cannot {doing}: {cause}")]
+    Tsm {
+        /// What was tried.
+        doing: &'static str,
+        /// What came back.
+        cause: io::Error,
+    },
+    /// A TSM command did what it must not.
+    #[error("{what} answered {found}, expected {expected}")]
+    NotRefused {
+        /// What was tried.
+        what: &'static str,
+        /// What came back.
+        found: String,
+        /// What should have.
+        expected: &'static str,
+    },
+    /// The interface report makes no sense.
+    #[error("the interface report of {length} bytes ends early")]
+    ShortReport {
+        /// Bytes that came.
+        length: usize,
+    },
     /// A reset left something behind.
     #[error("{register} reads {value:#x} after a reset")]
     NotReset {
@@ -119,14 +146,17 @@ pub fn run(settings: &Settings, tell: &mut dyn FnMut(Timed)) -> Result<(), Failu
         let mut told = |step| tell(Timed { at_ns: monotonic_ns(), round, step });
         one_round(settings, &mut told)?;
         told(Step::Closed);
+        if settings.confidential {
+            tdi::every_order(settings, &mut told)?;
+        }
     }
     Ok(())
 }
 
 /// Where the device sees the client's memory.
-const IOVA: u64 = 0x1000_0000;
+pub(crate) const IOVA: u64 = 0x1000_0000;
 /// How much memory it sees: the copy's source at its start, the destination half way.
-const MEMORY_LENGTH: usize = 2 << 20;
+pub(crate) const MEMORY_LENGTH: usize = 2 << 20;
 /// How much is copied.
 const COPY_LENGTH: u32 = 256 << 10;
 /// The vector that the client asks the engine to fire: not 0, so that the choice shows.
@@ -142,7 +172,7 @@ fn one_round(settings: &Settings, tell: &mut dyn FnMut(Step)) -> Result<(), Fail
     let events = enable_msix(&device, tell)?;
     let bar = map_bar(&device, tell)?;
 
-    copy(&Engine::new(&device, &bar), &memory, &events, tell)?;
+    copy(&Engine::new(&device, &bar), Trust::Plain, &memory, &events, tell)?;
 
     device.disable_msix().map_err(vfio("disable MSI-X"))?;
     tell(Step::DisabledMsix);
@@ -156,7 +186,7 @@ fn one_round(settings: &Settings, tell: &mut dyn FnMut(Step)) -> Result<(), Fail
 }
 
 /// Opens `/dev/iommu` and makes an address space.
-fn open_host(tell: &mut dyn FnMut(Step)) -> Result<Arc<VfioIommufd>, Failure> {
+pub(crate) fn open_host(tell: &mut dyn FnMut(Step)) -> Result<Arc<VfioIommufd>, Failure> {
     let iommu = Arc::new(IommuFd::new().map_err(iommufd("open /dev/iommu"))?);
     tell(Step::OpenedIommu);
     let ioas = IommufdIoas::new(iommu.clone()).map_err(iommufd("allocate an address space"))?;
@@ -166,7 +196,7 @@ fn open_host(tell: &mut dyn FnMut(Step)) -> Result<Arc<VfioIommufd>, Failure> {
 }
 
 /// Opens the device, binds and attaches it, and looks at what it is.
-fn assign(
+pub(crate) fn assign(
     settings: &Settings,
     host: &Arc<VfioIommufd>,
     tell: &mut dyn FnMut(Step),
@@ -192,7 +222,7 @@ fn assign(
     Ok(device)
 }
 
-fn map_for_dma(
+pub(crate) fn map_for_dma(
     host: &VfioIommufd,
     memory: &Mapping,
     tell: &mut dyn FnMut(Step),
@@ -203,7 +233,10 @@ fn map_for_dma(
 }
 
 /// Gives each vector an eventfd, and lets the device write to memory: an MSI-X message is a write.
-fn enable_msix(device: &VfioDevice, tell: &mut dyn FnMut(Step)) -> Result<Vec<EventFd>, Failure> {
+pub(crate) fn enable_msix(
+    device: &VfioDevice,
+    tell: &mut dyn FnMut(Step),
+) -> Result<Vec<EventFd>, Failure> {
     let command = u16::from_le_bytes(config_bytes(device, config::COMMAND));
     let command = command | config::COMMAND_MEMORY | config::COMMAND_BUS_MASTER;
     device.region_write(VFIO_PCI_CONFIG_REGION_INDEX, &command.to_le_bytes(), config::COMMAND);
@@ -218,7 +251,7 @@ fn enable_msix(device: &VfioDevice, tell: &mut dyn FnMut(Step)) -> Result<Vec<Ev
 }
 
 /// Maps the areas of BAR 0 that the device says may be mapped; all else stays behind reads and writes.
-fn map_bar(
+pub(crate) fn map_bar(
     device: &VfioDevice,
     tell: &mut dyn FnMut(Step),
 ) -> Result<Vec<(u64, Mapping)>, Failure> {
@@ -251,8 +284,9 @@ fn mappable(device: &VfioDevice, region: u32) -> Vec<(u64, u64)> {
 }
 
 /// Has the engine copy a pattern, waits for its interrupt and compares.
-fn copy(
+pub(crate) fn copy(
     engine: &Engine<'_>,
+    trust: Trust,
     memory: &Mapping,
     events: &[EventFd],
     tell: &mut dyn FnMut(Step),
@@ -263,8 +297,10 @@ fn copy(
     memory.write(0, &pattern);
     let (source, destination) = (IOVA, IOVA + half as u64);
     let length_bytes = u64::from(COPY_LENGTH);
-    engine.start_copy(source, destination, COPY_LENGTH, VECTOR);
-    tell(Step::Started { source, destination, length_bytes });
+    memory.write(half, &vec![0; pattern.len()]);
+    engine.start_copy(trust, source, destination, COPY_LENGTH, VECTOR);
+    let trusted = trust == Trust::Trusted;
+    tell(Step::Started { source, destination, length_bytes, trusted });
 
     let count = await_interrupt(engine, events)?;
     engine.acknowledge();
@@ -306,34 +342,34 @@ fn reset(device: &VfioDevice, tell: &mut dyn FnMut(Step)) -> Result<(), Failure>
 }
 
 /// Config space registers that the client reads or writes.
-mod config {
+pub(crate) mod config {
     /// Vendor ID.
-    pub(super) const VENDOR: u64 = 0x00;
+    pub(crate) const VENDOR: u64 = 0x00;
     /// Device ID.
-    pub(super) const DEVICE: u64 = 0x02;
+    pub(crate) const DEVICE: u64 = 0x02;
     /// The command register.
-    pub(super) const COMMAND: u64 = 0x04;
+    pub(crate) const COMMAND: u64 = 0x04;
     /// Decode memory.
-    pub(super) const COMMAND_MEMORY: u16 = 1 << 1;
+    pub(crate) const COMMAND_MEMORY: u16 = 1 << 1;
     /// May start DMA.
-    pub(super) const COMMAND_BUS_MASTER: u16 = 1 << 2;
+    pub(crate) const COMMAND_BUS_MASTER: u16 = 1 << 2;
 }
 
-fn config_bytes<const N: usize>(device: &VfioDevice, offset: u64) -> [u8; N] {
+pub(crate) fn config_bytes<const N: usize>(device: &VfioDevice, offset: u64) -> [u8; N] {
     let mut bytes = [0; N];
     device.region_read(VFIO_PCI_CONFIG_REGION_INDEX, &mut bytes, offset);
     bytes
 }
 
-fn iommufd(doing: &'static str) -> impl Fn(IommufdError) -> Failure {
+pub(crate) fn iommufd(doing: &'static str) -> impl Fn(IommufdError) -> Failure {
     move |cause| Failure::Iommufd { doing, cause }
 }
 
-fn vfio(doing: &'static str) -> impl Fn(VfioError) -> Failure {
+pub(crate) fn vfio(doing: &'static str) -> impl Fn(VfioError) -> Failure {
     move |cause| Failure::Vfio { doing, cause }
 }
 
-fn system(doing: &'static str) -> impl Fn(io::Error) -> Failure {
+pub(crate) fn system(doing: &'static str) -> impl Fn(io::Error) -> Failure {
     move |cause| Failure::System { doing, cause }
 }
 

@@ -39,8 +39,19 @@ const BYTES_DONE: u64 = 0x14;
 const COPY: u32 = 2;
 /// The flag: raise the interrupt at the end.
 const INTERRUPT: u32 = 1 << 0;
+/// The flag: trusted DMA (T=1), which only an interface in RUN may do.
+const TRUSTED: u32 = 1 << 1;
 /// The state of a descriptor that ended well.
 const DONE: u32 = 3;
+
+/// In whose name the engine moves memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// The host's.
+    Plain,
+    /// The confidential guest's.
+    Trusted,
+}
 
 /// A DMA engine's BAR 0.
 pub(crate) struct Engine<'a> {
@@ -55,9 +66,20 @@ impl<'a> Engine<'a> {
     }
 
     /// Fills in a descriptor and rings the doorbell.
-    pub(crate) fn start_copy(&self, source: u64, destination: u64, length_bytes: u32, vector: u16) {
+    pub(crate) fn start_copy(
+        &self,
+        trust: Trust,
+        source: u64,
+        destination: u64,
+        length_bytes: u32,
+        vector: u16,
+    ) {
+        let flags = match trust {
+            Trust::Plain => INTERRUPT,
+            Trust::Trusted => INTERRUPT | TRUSTED,
+        };
         let mut descriptor = [0; 64];
-        for (at, word) in [COPY, INTERRUPT, u32::from(vector), length_bytes].iter().enumerate() {
+        for (at, word) in [COPY, flags, u32::from(vector), length_bytes].iter().enumerate() {
             descriptor[4 * at..][..4].copy_from_slice(&word.to_le_bytes());
         }
         descriptor[0x10..0x18].copy_from_slice(&source.to_le_bytes());

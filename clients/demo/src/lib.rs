@@ -3,13 +3,16 @@
 //!
 //! It knows nothing of Bindery: it would run unchanged on a machine with such a device. [`run`] goes
 //! through open, bind, attach, map, MSI-X, BAR mmap, a verified copy, reset, detach and close, and
-//! tells each [`Step`] as it is done. Prints nothing. Takes no lock.
+//! tells each [`Step`] as it is done. Asked for, it goes on as the VMM of a confidential VM: it connects the
+//! TSM, binds the device's interface (TDI), locks it, reads its report, runs it, does trusted DMA, and ends
+//! it once in every order. Prints nothing. Takes no lock.
 
 mod client;
 mod engine;
 mod interrupt;
 mod memory;
 mod step;
+mod tdi;
 
 use std::env;
 use std::path::PathBuf;

@@ -69,6 +69,8 @@ pub enum Step {
         destination: u64,
         /// How much.
         length_bytes: u64,
+        /// Whether in the guest's name: trusted DMA, T=1.
+        trusted: bool,
     },
     /// The interrupt arrived.
     Interrupted {
@@ -95,6 +97,62 @@ pub enum Step {
     Detached,
     /// Every file is closed.
     Closed,
+    /// The TSM has a session with the device's security manager, and the link's keys are in place.
+    Connected {
+        /// The device that has the security manager.
+        dsm: String,
+    },
+    /// What follows ends a running interface in this way.
+    Ending {
+        /// The way, in words.
+        order: String,
+    },
+    /// The vIOMMU and the vdevice are there.
+    MadeVdevice {
+        /// The page table under the vIOMMU.
+        hwpt: u32,
+        /// The vIOMMU.
+        viommu: u32,
+        /// The vdevice.
+        vdevice: u32,
+    },
+    /// The interface is the VM's.
+    BoundTdi,
+    /// The interface's configuration is locked.
+    Locked,
+    /// The interface's report was read.
+    ReadReport {
+        /// Its length.
+        length_bytes: usize,
+        /// How many ranges of memory it describes.
+        ranges: u32,
+    },
+    /// The guest trusts the interface.
+    Running,
+    /// The interface is nobody's.
+    UnboundTdi,
+    /// An object was destroyed.
+    Destroyed {
+        /// What it was.
+        object: String,
+        /// Its ID.
+        id: u32,
+    },
+    /// A command was refused, as it should be.
+    Refused {
+        /// What was tried.
+        what: String,
+        /// The error.
+        errno: String,
+    },
+    /// Bus master was cleared in the client's config space.
+    ClearedBusMaster,
+    /// The device's file is closed.
+    ClosedDevice,
+    /// The TSM let go of the device.
+    Disconnected,
+    /// The client ends with everything open.
+    LeftOpen,
 }
 
 /// A step and when it was done.
@@ -131,10 +189,11 @@ impl fmt::Display for Step {
             Self::MappedBar { areas, length_bytes } => {
                 write!(f, "mmap {} of BAR 0 in {areas} piece(s)", Bytes(*length_bytes))
             }
-            Self::Started { source, destination, length_bytes } => write!(
+            Self::Started { source, destination, length_bytes, trusted } => write!(
                 f,
-                "ring the doorbell: copy {} {source:#x} -> {destination:#x}",
-                Bytes(*length_bytes)
+                "ring the doorbell: copy {} {source:#x} -> {destination:#x}{}",
+                Bytes(*length_bytes),
+                if *trusted { ", T=1" } else { "" }
             ),
             Self::Interrupted { vector, count } => {
                 write!(f, "take MSI-X vector {vector}")?;
@@ -148,6 +207,24 @@ impl fmt::Display for Step {
             Self::Unmapped { length_bytes } => write!(f, "unmap {}", Bytes(*length_bytes)),
             Self::Detached => write!(f, "detach"),
             Self::Closed => write!(f, "close everything"),
+            Self::Connected { dsm } => write!(f, "connect the TSM: session and keys with {dsm}"),
+            Self::Ending { order } => write!(f, "--- to be ended by: {order}"),
+            Self::MadeVdevice { hwpt, viommu, vdevice } => {
+                write!(f, "make a vdevice: hwpt {hwpt}, viommu {viommu}, vdevice {vdevice}")
+            }
+            Self::BoundTdi => write!(f, "bind its TDI to the VM"),
+            Self::Locked => write!(f, "LOCK"),
+            Self::ReadReport { length_bytes, ranges } => {
+                write!(f, "read the interface report: {length_bytes} bytes, {ranges} ranges")
+            }
+            Self::Running => write!(f, "RUN"),
+            Self::UnboundTdi => write!(f, "unbind"),
+            Self::Destroyed { object, id } => write!(f, "destroy {object} {id}"),
+            Self::Refused { what, errno } => write!(f, "{what}: {errno}, as it should be"),
+            Self::ClearedBusMaster => write!(f, "clear bus master in RUN"),
+            Self::ClosedDevice => write!(f, "close the device's file"),
+            Self::Disconnected => write!(f, "disconnect the TSM"),
+            Self::LeftOpen => write!(f, "exit with everything open"),
         }
     }
 }

@@ -14,6 +14,9 @@ pub(crate) struct Arguments {
     /// How often to go through it all
     #[arg(long, value_name = "N", default_value_t = 1)]
     rounds: u32,
+    /// Go on as the VMM of a confidential VM: bind, lock and run the device's TDI, and end it in every order
+    #[arg(long)]
+    confidential: bool,
     /// Tell the steps on this open file instead of stdout
     #[arg(long, value_name = "FD")]
     events: Option<u32>,
@@ -33,7 +36,11 @@ fn drive(arguments: &Arguments) -> Result<(), Failure> {
     let stream = arguments.events.map(EventStream::open).transpose();
     let stream =
         stream.map_err(|cause| Failure::System { doing: "open the event stream", cause })?;
-    let settings = Settings { device: demo::device_from_environment()?, rounds: arguments.rounds };
+    let settings = Settings {
+        device: demo::device_from_environment()?,
+        rounds: arguments.rounds,
+        confidential: arguments.confidential,
+    };
     demo::run(&settings, &mut |done: Timed| match &stream {
         Some(stream) => stream.tell(Event::Step { done }),
         None => print(&format!("round {}: {}\n", done.round, done.step)),

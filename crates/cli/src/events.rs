@@ -13,7 +13,10 @@ use pci::{Address, DmaAccess, DmaFault, Interrupt, Notices};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use supervisor::{Call, Left, Observer, OpenFile, Reports, Thread};
+use tdisp::{Breach, State};
+use tsm::{Binding, Counters, Notice};
 use uapi::{Errno, Profile};
+use vfio::PolicyEvent;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +56,28 @@ pub(crate) enum Event {
         function: String,
         /// The MSI-X vector; `None` for another kind.
         vector: Option<u16>,
+    },
+    /// The TSM's core tells of a function.
+    Tsm {
+        /// Which.
+        function: String,
+        /// What, in words.
+        text: String,
+        /// The host's view of the TDI from here on, where it changes.
+        host: Option<String>,
+        /// The TSM's view from here on, where it changes.
+        tsm: Option<String>,
+    },
+    /// A device's interface changed its state.
+    Tdi {
+        /// Which.
+        function: String,
+        /// The state before.
+        from: String,
+        /// The state now: the device's view.
+        to: String,
+        /// The breach that it is due to.
+        cause: Option<String>,
     },
     /// Something went wrong, in words.
     Trouble {
@@ -184,6 +209,31 @@ impl Observer for Told {
         self.reports.dma(function, access, iova, length_bytes);
     }
 
+    fn tsm(&self, function: Address, notice: &Notice) {
+        let (host, tsm) = views(notice);
+        let (function_name, text) = (function.to_string(), notice.to_string());
+        self.stream.tell(Event::Tsm { function: function_name, text, host, tsm });
+        self.reports.tsm(function, notice);
+    }
+
+    fn tdi(&self, function: Address, from: State, to: State, cause: Option<Breach>) {
+        self.stream.tell(Event::Tdi {
+            function: function.to_string(),
+            from: from.name().to_owned(),
+            to: to.name().to_owned(),
+            cause: cause.map(|cause| cause.to_string()),
+        });
+        self.reports.tdi(function, from, to, cause);
+    }
+
+    fn policy(&self, function: Address, event: PolicyEvent) {
+        self.reports.policy(function, event);
+    }
+
+    fn tdis_ended(&self, counters: &Counters, left: &[(Address, Binding)]) {
+        self.reports.tdis_ended(counters, left);
+    }
+
     fn interrupt(&self, function: Address, interrupt: Interrupt) {
         let vector = match interrupt {
             Interrupt::Msix(vector) => Some(vector),
@@ -195,6 +245,28 @@ impl Observer for Told {
 
     fn finished(&self, status: u8) -> u8 {
         self.reports.finished(status)
+    }
+}
+
+/// What a notice says of the host's and of the TSM's view of a TDI.
+fn views(notice: &Notice) -> (Option<String>, Option<String>) {
+    let host = |word: &str| Some(word.to_owned());
+    match notice {
+        Notice::Bound { .. } => (host("bound"), host(State::Unlocked.name())),
+        Notice::Unbound | Notice::QuarantineEnded => (host("unbound"), host("-")),
+        Notice::Quarantined { .. } => (host("quarantined"), None),
+        Notice::StateChanged { to, .. } => {
+            (None, Some(to.map_or("unknown", State::name).to_owned()))
+        }
+        Notice::Connected { .. }
+        | Notice::Disconnected { .. }
+        | Notice::BindFailed { .. }
+        | Notice::Locked
+        | Notice::Runs
+        | Notice::Cancelled { .. }
+        | Notice::TimedOut { .. }
+        | Notice::RequestRefused { .. }
+        | Notice::MappingsDropped { .. } => (None, None),
     }
 }
 

@@ -288,8 +288,24 @@ fn findings_are_told_and_turn_success_into_the_status_asked_for() {
 fn demo_shows_both_sides_in_eighty_columns() {
     let (status, timeline, stderr) = outcome(&["demo"]);
     assert_eq!(status, Some(0), "{timeline}{stderr}");
-    assert_eq!(stderr, "");
+    // What is done on purpose: a breach, and an exit with everything open.
+    assert_eq!(stderr.lines().count(), 3, "{stderr}");
+    for finding in ["TDI went to ERROR once (bus master enable cleared)", "left at exit: 1 ioas"] {
+        assert!(stderr.contains(finding), "{finding}\n{stderr}");
+    }
     for part in [
+        "connect the TSM: session and keys with b1d0:01:00.0",
+        "    host: bound      TSM: LOCKED     device: LOCKED",
+        "b1d0:01:00.0 LOCK",
+        "read the interface report: ",
+        "    host: bound      TSM: RUN        device: RUN",
+        "b1d0:01:00.0 RUN",
+        ", T=1",
+        "    host: bound      TSM: RUN        device: ERROR",
+        "b1d0:01:00.0 unbound",
+        "    host: unbound    TSM: -          device: UNLOCKED",
+        "whose id is a tombstone: ENOENT",
+        "asking for RUN: ENXIO",
         "bind it to the iommufd: device ",
         "VFIO_DEVICE_BIND_IOMMUFD",
         "b1d0:01:00.0 writes 256 KiB of memory",

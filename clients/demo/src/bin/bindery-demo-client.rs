@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 }
 
 fn drive(rounds: u32) -> Result<(), Failure> {
-    let settings = Settings { device: device_from_environment()?, rounds };
+    let settings = Settings { device: device_from_environment()?, rounds, confidential: false };
     run(&settings, &mut |done| println!("round {}: {}", done.round, done.step))
 }
 

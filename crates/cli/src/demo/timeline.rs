@@ -3,7 +3,10 @@
 //! A client tells a step once it is done, so a step began when the one before was done; what the
 //! platform saw in between belongs to it.
 
+use std::collections::BTreeMap;
+
 use demo::{Bytes, Timed};
+use tdisp::State;
 
 use crate::events::{Event, Stamped};
 use crate::terminal::{Style, Tone, wrapped};
@@ -21,12 +24,20 @@ pub(super) fn text(events: &[Stamped], style: Style) -> String {
     let heading = "       ms   what the client did\n";
     let mut text = style.paint(Tone::Bold, heading);
     text += &style.paint(Tone::Faint, format_args!("{PLATFORM_INDENT}what the platform saw\n"));
+    let mut views = BTreeMap::<String, Views>::new();
     for Stamped { at_ns, event } in merged(&events) {
         if let Event::Step { done } = &event {
             let milliseconds = (at_ns - begin_ns) as f64 / 1e6;
             text += &format!("{milliseconds:9.3}   {}\n", style.paint(Tone::Bold, &done.step));
-        } else if let Some((tone, words)) = seen(&event) {
-            for line in wrapped(&words, WIDTH - PLATFORM_INDENT.len()) {
+        } else if let Some((tone, words)) = told_of_tdi(&event, &mut views).or_else(|| seen(&event))
+        {
+            let room = WIDTH - PLATFORM_INDENT.len();
+            // What fits stays as it is, columns and all.
+            let lines = words.lines().flat_map(|line| match line.len() {
+                length if length <= room => vec![line.to_owned()],
+                _ => wrapped(line, room),
+            });
+            for line in lines {
                 text += &format!("{PLATFORM_INDENT}{}\n", style.paint(tone, line));
             }
         }
@@ -34,10 +45,59 @@ pub(super) fn text(events: &[Stamped], style: Style) -> String {
     text
 }
 
+/// What each party believes of an interface.
+struct Views {
+    host: String,
+    tsm: String,
+    device: String,
+}
+
+impl Default for Views {
+    fn default() -> Self {
+        Self {
+            host: "unbound".to_owned(),
+            tsm: "-".to_owned(),
+            device: State::Unlocked.name().to_owned(),
+        }
+    }
+}
+
+/// What happened to an interface, in words, with the three views of it side by side where one of them
+/// changed.
+fn told_of_tdi(event: &Event, views: &mut BTreeMap<String, Views>) -> Option<(Tone, String)> {
+    let (function, text, tone) = match event {
+        Event::Tsm { function, text, host, tsm } => {
+            let views = views.entry(function.clone()).or_default();
+            views.host = host.clone().unwrap_or_else(|| views.host.clone());
+            views.tsm = tsm.clone().unwrap_or_else(|| views.tsm.clone());
+            if host.is_none() && tsm.is_none() {
+                return Some((Tone::Faint, format!("{function} {text}")));
+            }
+            (function, text.clone(), Tone::Faint)
+        }
+        Event::Tdi { function, to, cause, .. } => {
+            views.entry(function.clone()).or_default().device.clone_from(to);
+            let breach = cause.as_ref().map_or(String::new(), |cause| format!(": {cause}"));
+            let tone = if to == State::Error.name() { Tone::Yellow } else { Tone::Faint };
+            (function, format!("the device goes to {to}{breach}"), tone)
+        }
+        Event::Step { .. }
+        | Event::Opened { .. }
+        | Event::Command { .. }
+        | Event::Dma { .. }
+        | Event::Interrupt { .. }
+        | Event::Trouble { .. }
+        | Event::Released { .. } => return None,
+    };
+    let Views { host, tsm, device } = views.get(function)?;
+    let [host, tsm, device] = [host, tsm, device].map(|view| view.replace("CONFIG_", ""));
+    Some((tone, format!("{function} {text}\n    host: {host:<10} TSM: {tsm:<10} device: {device}")))
+}
+
 /// What the platform saw, in words; `None` for what a reader need not see.
 fn seen(event: &Event) -> Option<(Tone, String)> {
     Some(match event {
-        Event::Step { .. } => return None,
+        Event::Step { .. } | Event::Tsm { .. } | Event::Tdi { .. } => return None,
         Event::Opened { path } => (Tone::Faint, format!("{path} opened")),
         Event::Command { name, errno, fields } => {
             let (_, shown) = COMMANDS.iter().find(|(command, _)| command == name)?;
@@ -75,6 +135,10 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("IOMMU_IOAS_ALLOC", &["out_ioas_id"]),
     ("IOMMU_IOAS_MAP", &["ioas_id", "iova", "length"]),
     ("IOMMU_IOAS_UNMAP", &["ioas_id", "iova", "length"]),
+    ("IOMMU_VDEVICE_ALLOC", &["viommu_id", "dev_id", "virt_id", "out_vdevice_id"]),
+    ("IOMMU_VDEVICE_TSM_OP", &["type", "vdevice_id"]),
+    ("IOMMU_VDEVICE_TSM_REQ", &["vdevice_id", "op"]),
+    ("IOMMU_VIOMMU_ALLOC", &["type", "hwpt_id", "out_viommu_id"]),
     ("VFIO_DEVICE_ATTACH_IOMMUFD_PT", &["pt_id"]),
     ("VFIO_DEVICE_BIND_IOMMUFD", &["iommufd", "out_devid"]),
     ("VFIO_DEVICE_DETACH_IOMMUFD_PT", &[]),
