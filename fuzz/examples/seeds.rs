@@ -34,6 +34,7 @@ fn main() {
     overlay_path();
     trace_decode();
     security();
+    dsm();
     config_walk();
 }
 
@@ -675,6 +676,60 @@ fn security() {
     out.put(&[ANSWER]);
     out.counted(&message[..length]);
     write("tdisp", "life", &out.into_bytes());
+}
+
+// ---- dsm ------------------------------------------------------------------------------------------
+
+/// Keys, and for each function: locked, running, broken in its own way, stopped.
+fn dsm() {
+    use bindery_fuzz::dsm::{Deed, IDS, NONCE};
+    use tdisp::exchange::{GetReport, LockInterface, StartInterface, StopInterface};
+    use tdisp::ide_km::{self, Direction, KeyId, KeyKind, KeyMaterial, SubStream};
+    use tdisp::payload::{ProtocolId, join};
+    use tdisp::{InterfaceId, LockFlags, Request};
+    let mut out = Output::default();
+    out.put(&[0]);
+    let ask = |out: &mut Output, protocol, write: &dyn Fn(&mut [u8]) -> Option<usize>| {
+        let mut payload = [0; 128];
+        let full = tdisp::EncodeFault::NoRoom { needed: 0, room: 0 };
+        let length = join(protocol, &mut payload, |into| write(into).ok_or(full));
+        let payload = payload[..length.expect("room enough")].to_vec();
+        Deed::Ask { session: 1, payload }.encode(out);
+    };
+    for sub in SubStream::ALL {
+        for direction in Direction::ALL {
+            let key = KeyId { stream: 0, kind: KeyKind::new(false, direction, sub), port: 0 };
+            let material = KeyMaterial::new([7; 32], 1);
+            for request in [ide_km::Request::KeyProg { key, material }, ide_km::Request::SetGo(key)]
+            {
+                ask(&mut out, ProtocolId::IDE_KM, &|into| request.encode(into).ok());
+            }
+        }
+    }
+    let off = vec![0, 0];
+    let breaches = [
+        Deed::Config { function: 0, offset: header::COMMAND, bytes: off },
+        Deed::Write { function: 1, table: true, offset: 8, value: 5 },
+        Deed::Reset { function: 2, bus: false },
+    ];
+    for (id, breach) in IDS.into_iter().zip(breaches) {
+        let lock = LockInterface { flags: LockFlags::LOCK_MSIX, ..LockInterface::default() };
+        for request in [
+            Request::LockInterface(lock),
+            Request::GetReport(GetReport { offset: 0, length: 200 }),
+            Request::StartInterface(StartInterface { nonce: NONCE }),
+        ] {
+            let interface = InterfaceId::new(id);
+            ask(&mut out, ProtocolId::TDISP, &|into| request.encode(interface, into).ok());
+        }
+        breach.encode(&mut out);
+        let (stop, interface) = (Request::StopInterface(StopInterface), InterfaceId::new(id));
+        ask(&mut out, ProtocolId::TDISP, &|into| stop.encode(interface, into).ok());
+    }
+    Deed::EndSession(1).encode(&mut out);
+    Deed::LoseKeys.encode(&mut out);
+    Deed::Reset { function: 0, bus: true }.encode(&mut out);
+    write("dsm", "life", &out.into_bytes());
 }
 
 fn config_walk() {

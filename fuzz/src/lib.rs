@@ -10,6 +10,7 @@
 //! | [`overlay_path`] | paths and flags | answers agree with each other |
 //! | [`trace_decode`] | calls with any bytes | each prints as one line |
 //! | [`security`] | messages of TDISP and IDE_KM | answers can be read, states change as the table says |
+//! | [`dsm`] | requests to a device's security manager, and what is done to its functions | functions act as the state that is told |
 //! | [`config_walk`] | config space | chains end, and lie inside |
 //!
 //! Run one with `cargo fuzz run -s none TARGET`. Seeds are written by `cargo run --example seeds`;
@@ -19,6 +20,7 @@ pub mod commands;
 pub mod config_walk;
 pub mod device_io;
 pub mod device_option;
+pub mod dsm;
 pub mod engine;
 pub mod overlay_path;
 pub mod platform;
