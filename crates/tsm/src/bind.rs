@@ -32,10 +32,11 @@ impl Registry {
     /// bound so already. Waits for the device's exchange slot.
     ///
     /// # Errors
-    /// - [`Refusal::NotConnected`] – no TSM context (`EINVAL`).
+    /// - [`Refusal::NotConnected`] – no TSM context, or none any more once it is this call's turn
+    ///   (`EINVAL`).
     /// - [`Refusal::Quarantined`], [`Refusal::OtherVm`], [`Refusal::OtherGuestId`] – `EBUSY`.
-    /// - [`Refusal::Cancelled`] – `cancel` was set, or the device is being disconnected or removed
-    ///   (`EINTR`). If the backend had begun, the bind counts, and has been followed by its unbind.
+    /// - [`Refusal::Cancelled`] – `cancel` was set, or the device was disconnected or removed while
+    ///   the bind ran (`EINTR`). If the backend had begun, the bind counts, and has been followed by its unbind.
     /// - [`Refusal::NotUnlocked`] (`EBUSY`), [`Refusal::TimedOut`] (`ETIMEDOUT`), and what else the
     ///   device answers.
     pub fn bind(
