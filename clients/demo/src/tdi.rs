@@ -188,7 +188,7 @@ impl Running {
         tell(Step::ClosedDevice);
         let mut argument = Destroy { size: size_of_u32::<Destroy>(), id: vdevice };
         let refused = command(host.iommufd(), DESTROY, &mut argument);
-        let what = "destroying the vdevice, whose id is a tombstone";
+        let what = "destroying the vdevice, a tombstone now";
         expect_errno(what, refused, libc::ENOENT, "ENOENT", tell)?;
         destroy(&host, "viommu", viommu, tell)?;
         destroy(&host, "hwpt", hwpt, tell)?;

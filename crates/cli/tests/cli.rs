@@ -304,7 +304,7 @@ fn demo_shows_both_sides_in_eighty_columns() {
         "    host: bound      TSM: RUN        device: ERROR",
         "b1d0:01:00.0 unbound",
         "    host: unbound    TSM: -          device: UNLOCKED",
-        "whose id is a tombstone: ENOENT",
+        "a tombstone now: ENOENT",
         "asking for RUN: ENXIO",
         "bind it to the iommufd: device ",
         "VFIO_DEVICE_BIND_IOMMUFD",
