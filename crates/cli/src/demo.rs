@@ -58,8 +58,8 @@ fn conclude(status: ExitStatus, events: &[Stamped]) -> ExitCode {
     let style = Style::of_stdout();
     let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::OURS);
     let (verdict, advice) = if code == 0 {
-        let verdict = "The device was assigned, copied memory, interrupted and was reset; then its TDI was bound,\n\
-             locked and run, and ended in six ways. The findings are what was done on purpose.";
+        let verdict = "The device was assigned, copied memory, interrupted and was reset. Its TDI was\n\
+             bound, locked and run, and ended in six ways. The findings are intended.";
         let advice = "Your own program: bindery run -- PROGRAM. A shell: bindery run.";
         (style.paint(Tone::Green, verdict), advice)
     } else {
