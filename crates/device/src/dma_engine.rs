@@ -20,6 +20,7 @@ mod descriptor;
 mod gate;
 mod identity;
 mod interface;
+mod mailbox;
 mod memory;
 mod options;
 mod registers;
@@ -260,7 +261,7 @@ impl Function for DmaEngine {
             let mut state = self.state.lock();
             let resets = state.config.initiates_flr(offset, from);
             let before = Fixed::of(&state.config);
-            state.config.write(offset, from);
+            state.write_config(offset, from);
             let judgement = state.judge(&before, &self.bars);
             state.refresh();
             (resets, judgement)

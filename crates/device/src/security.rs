@@ -18,6 +18,8 @@
 //! | `error` | no DMA at all, memory reads as all ones, writes to memory are dropped, no interrupt |
 //! | `stop-scrubs` | STOP resets registers and memory of BAR 0; MSI-X and config space are the host's |
 //! | `key-streams` | streams have any number; as many have keys at once as IDE has streams |
+//! | `doe-objects` | a mailbox answers discovery; CMA and every other object end in Error |
+//! | `doe-claimed` | a mailbox that the TSM has is Busy and takes nothing, Abort neither |
 //! | `session-keys` | the end of a session is a breach of what was locked in it and keeps the keys |
 //!
 //! # Locks
@@ -92,6 +94,21 @@ pub struct Manager {
     record: Mutex<rank::DeviceSecurity, Record>,
     /// Woken when the turn is given back.
     turn_free: WaitQueue,
+}
+
+/// The device's mailboxes are somebody's; dropping it gives them back.
+#[derive(Debug)]
+#[must_use = "the mailboxes are given back when the claim is dropped"]
+pub struct MailboxClaim {
+    manager: Arc<Manager>,
+}
+
+impl Drop for MailboxClaim {
+    fn drop(&mut self) {
+        for seat in &self.manager.seats {
+            seat.interface.claim_mailbox(false);
+        }
+    }
 }
 
 /// An interface in its place.
@@ -193,6 +210,15 @@ impl Manager {
         let mut core = self.take_turn();
         self.drop_keys(&mut core);
         self.give_back(core);
+    }
+
+    /// Takes the data object exchange mailboxes of the device, which show Busy until the claim is dropped.
+    /// What a client had written to them, or not yet read, is gone.
+    pub fn claim_mailbox(self: &Arc<Self>) -> MailboxClaim {
+        for seat in &self.seats {
+            seat.interface.claim_mailbox(true);
+        }
+        MailboxClaim { manager: Arc::clone(self) }
     }
 
     /// Tells that an SPDM session ended. Waits its turn.

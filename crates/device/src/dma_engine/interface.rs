@@ -89,6 +89,14 @@ impl Interface for DmaEngine {
         Some((state.config.virtualization()?, state.security.vf_changes))
     }
 
+    fn claim_mailbox(&self, claimed: bool) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        if let Some(mailbox) = &mut state.mailbox {
+            mailbox.claim(claimed, &mut state.config);
+        }
+    }
+
     fn ide_registers(&self) -> Vec<u8> {
         let state = self.state.lock();
         let read = |offset, into: &mut [u8]| state.config.read(offset, into);

@@ -14,8 +14,9 @@ use tdisp::Breach;
 
 use super::descriptor::{Job, Work};
 use super::gate::{Fixed, Security};
+use super::mailbox::Mailbox;
 use super::memory::{BarMemory, End};
-use super::registers::{QueueView, Registers, Request};
+use super::registers::{QueueView, Registers, Request, dwords};
 use super::regs::{self, bar0, cause, flag, register, status_state};
 use super::signals::{self, Signals};
 use super::transfer::Step;
@@ -30,6 +31,7 @@ pub(super) struct State {
     pub(super) memory: BarMemory,
     pub(super) signals: Signals,
     pub(super) security: Security,
+    pub(super) mailbox: Option<Mailbox>,
     /// Whether the engine can do trusted DMA.
     tee: bool,
     pub(super) host: Option<HostSide>,
@@ -74,6 +76,7 @@ pub(super) type Refused = (Arc<dyn Dma>, DmaFault);
 impl State {
     pub(super) fn new(config: ConfigSpace, tee: bool) -> Self {
         Self {
+            mailbox: Mailbox::find(&config),
             config,
             registers: Registers::default(),
             memory: BarMemory::default(),
@@ -115,6 +118,16 @@ impl State {
         }
         self.refresh();
         request
+    }
+
+    /// Writes config space, the mailbox in it included.
+    pub(super) fn write_config(&mut self, offset: u16, from: &[u8]) {
+        self.config.write(offset, from);
+        if let Some(mailbox) = &mut self.mailbox {
+            for (offset, value) in dwords(offset.into(), from) {
+                mailbox.write(offset, value, &mut self.config);
+            }
+        }
     }
 
     /// Judges a write to config space that was as `before`: closes the gate if it broke what is fixed
@@ -244,6 +257,9 @@ impl State {
         self.signals.reset(kind);
         if let Some(kind) = kind {
             self.config.reset(kind);
+            if let Some(mailbox) = &mut self.mailbox {
+                mailbox.reset(&mut self.config);
+            }
             self.security.vf_changes += 1;
         }
         if self.security.is_broken() {

@@ -58,6 +58,10 @@ pub trait Interface: Send + Sync {
     /// none.
     fn virtualization(&self) -> Option<(Virtualization, u64)>;
 
+    /// Takes its data object exchange mailbox away from the client, or gives it back; each taking counts.
+    /// Nothing where it has none.
+    fn claim_mailbox(&self, claimed: bool);
+
     /// The registers of its IDE extended capability from the second dword on; empty where it has
     /// none.
     fn ide_registers(&self) -> Vec<u8>;

@@ -2,6 +2,7 @@
 
 mod breaches;
 mod dma;
+mod mailbox;
 mod random;
 mod requests;
 mod rig;
