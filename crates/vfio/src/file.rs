@@ -21,6 +21,8 @@ pub struct DeviceFile {
     id: FileId,
     /// The VM that the client linked the file with. Its rank is that of a leaf here.
     vm: Mutex<rank::Memory, Option<Arc<dyn Vm>>>,
+    /// One until the last close.
+    open: Refcount,
     /// What runs on the file, and one for the file itself.
     running: Refcount,
     idle: WaitQueue,
@@ -39,8 +41,15 @@ impl DeviceFile {
     pub fn open(device: &Arc<Device>, pages: BarPages) -> Result<Arc<Self>, Refusal> {
         let id = device.set().open(device.address())?;
         let device = device.clone();
-        let (vm, running) = (Mutex::new(None), Refcount::new(1));
-        Ok(Arc::new(Self { device, pages, id, vm, running, idle: WaitQueue::new() }))
+        Ok(Arc::new(Self {
+            device,
+            pages,
+            id,
+            vm: Mutex::new(None),
+            open: Refcount::new(1),
+            running: Refcount::new(1),
+            idle: WaitQueue::new(),
+        }))
     }
 
     /// The device that was opened.
@@ -141,6 +150,7 @@ impl DeviceFile {
     ///
     /// Takes the locks of `vfio` and `iommufd` one after the other and holds none while it waits.
     pub fn release(&self) {
+        self.open.dec_if_one();
         if self.running.dec_and_test() {
             self.idle.wake_all();
         }
@@ -199,7 +209,8 @@ impl DeviceFile {
         if !self.running.inc_not_zero() {
             return Err(Refusal::NotBound.errno());
         }
-        let result = what();
+        // What came before may run still, so the count alone does not keep others from beginning.
+        let result = if self.open.read() == 0 { Err(Refusal::NotBound) } else { what() };
         if self.running.dec_and_test() {
             self.idle.wake_all();
         }

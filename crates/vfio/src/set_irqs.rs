@@ -378,7 +378,8 @@ fn register_unmask(irqs: &Arc<Router>, signal: Trigger, watch: &dyn Watch) -> Re
 }
 
 impl Device {
-    /// Runs what may turn memory decoding on, with the rule for turning it off again. The caller owns the turn.
+    /// Runs what may turn memory decoding on, with the rule for turning it off again: not where a TDI is bound, and
+    /// meanwhile none is (`EBUSY`). The caller owns the turn.
     fn with_decode_rule(&self, reach: impl FnOnce(DecodeAfter)) {
         let holder = self.holder();
         let guard = match &holder {

@@ -11,7 +11,7 @@
 //! | `enable`, at BIND | nothing is bound to a device that was just made; if something is, it is unbound first |
 //! | `disable`, at the last close | is unbound before, in the order `unbind-first`; in Linux 7.3's order takes it |
 //! | `disable`, and the TDI did not answer its unbind | takes it: no DMA of it may go on |
-//! | the host's own reset in `enable` and `disable`, and a TDI of a virtual function is bound | does without |
+//! | the host's own reset in both, and a TDI of a virtual function is bound | is left out, but in Linux 7.3's order |
 //!
 //! Whoever resets holds iommufd's guard for as long as it takes, so that nothing is bound meanwhile.
 //!
@@ -26,7 +26,9 @@ use pci::regs::{command, sriov};
 
 use crate::facts::Config;
 use crate::hardware::Saved;
-use crate::{ClientClearsBme, Device, PolicyEvent, Refusal, ResetCause, ResetWhileBound};
+use crate::{
+    ClientClearsBme, CloseOrder, Device, PolicyEvent, Refusal, ResetCause, ResetWhileBound,
+};
 
 /// The devices that a reset takes along, and what holds each of them.
 pub(crate) struct Affected {
@@ -139,21 +141,20 @@ impl Device {
     }
 
     /// Resets the function because the host wants it fresh, if it can be reset alone. While a TDI of one of its
-    /// virtual functions is bound it is left as it is.
+    /// virtual functions is bound it is left as it is; its own is not bound.
     ///
-    /// Its own TDI is not bound; if it is still, because the order of close is Linux 7.3's, it takes the reset.
-    /// Returns the guard under which it was done, if it was. The caller owns the turn.
+    /// Where the order of close is Linux 7.3's, either may be bound, and takes the reset. Returns the guard under which it was done, if it was. The caller owns the turn.
     pub(crate) fn reset_afresh<'a>(&self, iommufd: &'a iommufd::Device) -> Option<ResetGuard<'a>> {
         if !self.can_reset() {
             return None;
         }
         let affected = Affected::by_reset_of(&self.virtual_functions());
-        let Some(_others) = affected.keep_unbound() else {
+        let (others, own) = (affected.keep_unbound(), iommufd.begin_reset());
+        if others.is_none() && self.settings().close_order == CloseOrder::UnbindFirst {
             self.tell(PolicyEvent::ResetRefused(ResetCause::Host));
             return None;
-        };
-        let own = iommufd.begin_reset();
-        if own.is_err() {
+        }
+        if others.is_none() || own.is_err() {
             self.tell(PolicyEvent::ResetReachedTdi(ResetCause::Host));
         }
         let virtualization = Saved::of_virtualization(self.function(), self.facts());

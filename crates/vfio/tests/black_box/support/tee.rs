@@ -71,7 +71,8 @@ impl Tee {
         assert_eq!(self.device(function), State::Run);
     }
 
-    fn set_state(&self, function: Address, state: u32) -> Result<(), Refusal> {
+    /// Asks for a state as a guest of CCA does: 0 unlocked, 1 locked, 2 run.
+    pub(crate) fn set_state(&self, function: Address, state: u32) -> Result<(), Refusal> {
         let request = &state.to_le_bytes()[..];
         let request =
             GuestRequest { arch: Arch::Cca, op: Op::SetTdiState, request, response_room: 0 };
