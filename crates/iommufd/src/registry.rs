@@ -118,23 +118,22 @@ impl Header {
 /// An object held by a command for as long as this value lives.
 pub struct Held<T: Headed> {
     object: T,
+    /// Somebody else gives the counts back.
+    is_kept: bool,
 }
 
 impl<T: Headed> Held<T> {
     /// Holds `object` unless it is on its way out.
     pub fn try_new(object: T) -> Option<Self> {
-        if object.header().try_hold() { Some(Self { object }) } else { None }
+        if object.header().try_hold() { Some(Self { object, is_kept: false }) } else { None }
     }
 
     /// Turns the hold into one that lasts until [`release_kept`]: whoever keeps it is an object itself.
-    pub fn keep(self) -> T
+    pub fn keep(mut self) -> T
     where
         T: Clone,
     {
-        // Counted once more, as dropping the hold gives its own counts back.
-        let header = self.object.header();
-        header.users.inc();
-        header.in_flight.inc();
+        self.is_kept = true;
         self.object.clone()
     }
 }
@@ -154,7 +153,9 @@ impl<T: Headed> Deref for Held<T> {
 
 impl<T: Headed> Drop for Held<T> {
     fn drop(&mut self) {
-        self.object.header().release();
+        if !self.is_kept {
+            self.object.header().release();
+        }
     }
 }
 
@@ -485,6 +486,17 @@ mod tests {
             removal.join().unwrap();
         });
         assert_eq!(things.published().len(), 0);
+    }
+
+    #[test]
+    fn a_hold_that_is_kept_lasts_until_it_is_given_back() {
+        let things = Things::new();
+        let thing = publish(&things);
+        let kept = get(&things, 1).unwrap().keep();
+        assert_eq!(things.take(1).err(), Some(Refusal::Busy { id: 1, users: 2 }));
+        release_kept(&kept);
+        drop((kept, things.take(1).unwrap()));
+        assert_eq!(Arc::strong_count(&thing), 1);
     }
 
     #[test]

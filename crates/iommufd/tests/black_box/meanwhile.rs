@@ -1,16 +1,15 @@
 //! What one command finds of another that is half done: memory is being pinned, or DMA is running.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use pci::{Dma, DmaFaultReason};
-use sync::hook::{self, Hook, Kind, Operation};
-use sync::rank::{self, Rank};
+use sync::rank;
 use uapi::Errno;
 
-use crate::support::{Client, PAGE, PAGE_BYTES, Platform};
+use crate::support::{BeforeLock, Client, PAGE, PAGE_BYTES, Platform};
 
 const VA: u64 = 0x10_0000;
 const IOVA: u64 = 0x4000;
@@ -182,18 +181,6 @@ fn a_device_ends_while_a_command_pins_memory_for_it() {
     assert_eq!(client.memory.pinned(), [(VA, PAGE)]);
 }
 
-/// Runs something once, before this thread next takes the lock of an IOAS.
-struct BeforeIoas(RefCell<Option<Box<dyn FnOnce()>>>);
-
-impl Hook for BeforeIoas {
-    fn before(&self, operation: Operation) {
-        if (operation.kind, operation.name) == (Kind::Acquire, rank::Ioas::NAME) {
-            let run = self.0.borrow_mut().take();
-            run.into_iter().for_each(|run| run());
-        }
-    }
-}
-
 /// DESTROY has given the id of a page table back and not yet left the address space; another command makes
 /// a page table there, which has the same id.
 #[test]
@@ -207,9 +194,7 @@ fn a_page_table_that_ends_takes_nothing_from_the_next_with_its_id() {
         let (other, device, ioas, made) = (client.thread(1), device.id(), *ioas, made.clone());
         move || made.set(Some(other.hwpt(device, ioas, 0)))
     };
-    let installed = hook::install(Rc::new(BeforeIoas(RefCell::new(Some(Box::new(meanwhile))))));
-    client.destroy(*hwpt).unwrap();
-    drop(installed);
+    BeforeLock::<rank::Ioas>::run_before(1, meanwhile, || client.destroy(*hwpt).unwrap());
     assert_eq!(made.get(), Some(Ok(*hwpt)), "the id is free at once");
     assert_eq!(client.memory.pinned(), [(VA, PAGE)]);
     assert_eq!(client.ranges(*ioas), ranges, "its aperture still holds");

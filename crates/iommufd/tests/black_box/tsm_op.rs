@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use iommufd::{ContextSettings, Device, Tvm, Vm};
+use sync::rank;
 use tsm::{Binding, State, VmId};
 use uapi::iommufd::{TsmOp, VdeviceAlloc, viommu_type};
 use uapi::{Command, CommandId, Errno, Profile};
 
-use crate::support::{Answers, Client, Confidential, GUEST_ID, Platform, READ_ONLY, Tee};
+use crate::support::{
+    Answers, BeforeLock, Client, Confidential, GUEST_ID, Platform, READ_ONLY, Tee,
+};
 
 const UNLOCKED: Binding = Binding::Bound { state: State::Unlocked };
 const REALM: u32 = viommu_type::ARM_REALM_SMMUV3;
@@ -185,6 +188,19 @@ fn a_tdi_is_bound_to_the_vm_of_its_vdevices_viommu() {
     assert_eq!(seen[2..4], [VmId(5), VmId(5)]);
     assert_eq!((seen[0], seen[4]), (seen[1], seen[5]), "one VM a context");
     assert_ne!(seen[0], seen[4], "and another in each");
+}
+
+/// A bind has passed the device's gate and the TSM core does not know of it yet.
+#[test]
+fn no_reset_begins_while_a_bind_is_on_its_way() {
+    let fixture = Confidential::new(Profile::Rfc);
+    let (vdevice, device) = (fixture.vdevice(), Arc::clone(&fixture.device));
+    let reset = move || {
+        assert_eq!(device.tdi(), Binding::Unbound);
+        assert_eq!(device.begin_reset().err(), Some(Binding::Binding));
+    };
+    let bind = || fixture.client.tsm_bind(vdevice);
+    assert_eq!(BeforeLock::<rank::TsmRegistry>::run_before(1, reset, bind), Ok(()));
 }
 
 #[test]

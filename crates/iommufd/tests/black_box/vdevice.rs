@@ -1,13 +1,15 @@
 //! vIOMMUs and vdevices as objects: who refuses what in which order, and how each end meets each other.
 
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 
 use iommufd::{ContextSettings, Device, Tvm, Vm};
+use sync::rank;
 use tsm::VmId;
 use uapi::iommufd::{VdeviceAlloc, ViommuAlloc, hwpt_flags, viommu_type};
 use uapi::{Command, CommandId, Errno, Profile};
 
-use crate::support::{Client, Platform, READ_ONLY, plain};
+use crate::support::{BeforeLock, Client, Platform, READ_ONLY, plain};
 
 const SMMU: u32 = viommu_type::ARM_SMMUV3;
 const REALM: u32 = viommu_type::ARM_REALM_SMMUV3;
@@ -108,6 +110,7 @@ fn a_confidential_guests_viommu_needs_a_vm_where_the_platform_insists() {
     let linked = Device::bind_for(&client.ctx, &platform.pair[0], Some(Arc::clone(&vm))).unwrap();
     let viommu = client.viommu(REALM, linked.id(), hwpt).unwrap();
     linked.end();
+    assert_eq!(Arc::strong_count(&linked), 1);
     drop(linked);
     assert_eq!(Arc::strong_count(&vm), 2, "the vIOMMU keeps the VM");
     client.destroy(viommu).unwrap();
@@ -222,6 +225,36 @@ fn a_vdevice_can_go_first_and_its_id_comes_back() {
     assert_eq!((left.ioases, left.objects(), left.tombstones), (1, 1, 1));
 }
 
+/// The device begins to end after its vdevice was linked to it, and before that is published.
+#[test]
+fn a_vdevice_is_not_published_on_a_device_that_is_ending() {
+    let fixture = Fixture::new();
+    let (device, ioas) = (Arc::clone(&fixture.device), fixture.client.ioas());
+    let (go, wait_go) = channel();
+    let (gone, wait_gone) = channel();
+    let made = std::thread::scope(|scope| {
+        let ending = Arc::clone(&device);
+        scope.spawn(move || {
+            wait_go.recv().unwrap();
+            ending.begin_end();
+            gone.send(()).unwrap();
+        });
+        let begin_end = move || {
+            go.send(()).unwrap();
+            while device.attach(ioas).is_ok() {
+                std::thread::yield_now();
+            }
+        };
+        BeforeLock::<rank::Group>::run_before(2, begin_end, || fixture.vdevice(1))
+    });
+    assert_eq!(made, Err(Errno::ENOENT));
+    wait_gone.recv().unwrap();
+    fixture.device.end();
+    let counts = fixture.client.ctx.counts();
+    assert_eq!((counts.vdevices, counts.tombstones), (0, 0));
+    fixture.client.destroy(fixture.viommu).unwrap();
+}
+
 #[test]
 fn closing_ends_a_viommu_before_what_it_is_over() {
     let Fixture { client, device, viommu, .. } = Fixture::new();
@@ -229,6 +262,7 @@ fn closing_ends_a_viommu_before_what_it_is_over() {
     client.ctx.put_file();
     assert_eq!(client.ctx.counts().vdevices, 1, "the device keeps the context open");
     device.end();
+    assert_eq!(Arc::strong_count(&device), 1, "nobody remembers it");
     let left = client.ctx.counts();
     assert_eq!((left.viommus, left.vdevices, left.hwpts, left.tombstones), (1, 0, 1, 1));
 }

@@ -1,5 +1,6 @@
 //! A client with memory of its own, and a platform of two groups behind one IOMMU.
 
+mod before_lock;
 mod bound;
 pub(crate) mod client;
 mod memory;
@@ -11,6 +12,7 @@ mod platform;
 )]
 mod tee;
 
+pub(crate) use before_lock::BeforeLock;
 pub(crate) use bound::{Confidential, GUEST_ID};
 pub(crate) use client::Client;
 pub(crate) use memory::{MEMORY_BYTES, READ_ONLY};
