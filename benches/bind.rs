@@ -33,8 +33,9 @@ const LAYERS: [&str; 4] = [
 
 fn main() -> ExitCode {
     let client = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bind_client");
-    let cc = Command::new("cc").args(["-O2", "-Wall", "-Werror", "-o"]).arg(&client).arg(CLIENT);
-    if !{ cc }.status().is_ok_and(|status| status.success()) {
+    let mut cc = Command::new("cc");
+    cc.args(["-O2", "-Wall", "-Werror", "-o"]).arg(&client).arg(CLIENT);
+    if !cc.status().is_ok_and(|status| status.success()) {
         eprintln!("bind bench: no C compiler, or it refused {CLIENT}");
         return ExitCode::FAILURE;
     }

@@ -116,9 +116,8 @@ impl Closes {
         let mut before_waiting = Some(before_waiting);
         let mut given_up = None;
         loop {
-            let may_begin = |pending: &Pending| match touch {
-                Touch::Waiting(_) => !pending.reach.slow,
-                _ => here(pending),
+            let may_begin = |pending: &Pending| {
+                if matches!(touch, Touch::Waiting(_)) { !pending.reach.slow } else { here(pending) }
             };
             if let Some(identity) = begin(&mut state, may_begin) {
                 drop(state);
@@ -136,12 +135,11 @@ impl Closes {
                 state = self.lock();
                 continue;
             }
-            let wait = match touch {
-                Touch::Waiting(_) => {
-                    let until = *given_up.get_or_insert_with(|| Instant::now() + BEGINNING);
-                    until.saturating_duration_since(Instant::now())
-                }
-                _ => Duration::MAX,
+            let wait = if matches!(touch, Touch::Waiting(_)) {
+                let until = *given_up.get_or_insert_with(|| Instant::now() + BEGINNING);
+                until.saturating_duration_since(Instant::now())
+            } else {
+                Duration::MAX
             };
             if wait.is_zero() {
                 return;
