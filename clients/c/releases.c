@@ -3,17 +3,11 @@
  * the virtual function vfio1 behind b1d0:01:00.0, and the physical function of another device.
  *
  * usage: releases close-device | close-iommu | kill | others PATH-OF-THE-OTHER */
-#include "dma_engine.h"
+#include "tdi.h"
 
 #include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
-
-enum { HWPT_ALLOC = 0x3b89, VIOMMU_ALLOC = 0x3b90, VDEVICE_ALLOC = 0x3b91, TSM_OP = 0x3b95, NEST_PARENT = 1, NO_TSM = 1, TSM_BIND = 1, TSM_UNBIND = 2 };
-struct hwpt_alloc { uint32_t size, flags, dev_id, pt_id, out_hwpt_id, reserved, data_type, data_len; uint64_t data_uptr; uint32_t fault_id, reserved2; };
-struct viommu_alloc { uint32_t size, flags, type, dev_id, hwpt_id, out_viommu_id, data_len, reserved; uint64_t data_uptr; };
-struct vdevice_alloc { uint32_t size, viommu_id, dev_id, out_vdevice_id; uint64_t virt_id; };
-struct tsm_op { uint32_t size, type, flags, vdevice_id; };
 
 static uint32_t vdevice;
 
@@ -23,38 +17,10 @@ static double now(void) {
     return at.tv_sec + at.tv_nsec / 1e9;
 }
 
-static void connect_tsm(const char *function) {
-    char path[128];
-    snprintf(path, sizeof path, "/sys/bus/pci/devices/%s/tsm/connect", function);
-    int fd = open(path, O_WRONLY);
-    must(fd >= 0 && write(fd, "tsm0\n", 5) == 5, path);
-    close(fd);
-}
-
-/* A vdevice for the device at `path`, in the one iommufd. Returns its id; `file` gets the device's file. */
-static uint32_t prepare(const char *path, uint64_t virt_id, int *file) {
-    must((*file = open(path, O_RDWR | O_CLOEXEC)) >= 0, path);
-    struct bind bind = {sizeof bind, 0, iommu, 0};
-    must(!ioctl(*file, BIND, &bind), "BIND");
-    struct ioas_alloc alloc = {sizeof alloc, 0, 0};
-    must(!ioctl(iommu, IOAS_ALLOC, &alloc), "IOAS_ALLOC");
-    struct hwpt_alloc hwpt = {.size = sizeof hwpt, .flags = NEST_PARENT, .dev_id = bind.out_devid, .pt_id = alloc.out_ioas_id};
-    must(!ioctl(iommu, HWPT_ALLOC, &hwpt), "HWPT_ALLOC");
-    struct viommu_alloc viommu = {.size = sizeof viommu, .type = NO_TSM, .dev_id = bind.out_devid, .hwpt_id = hwpt.out_hwpt_id};
-    must(!ioctl(iommu, VIOMMU_ALLOC, &viommu), "VIOMMU_ALLOC");
-    struct vdevice_alloc made = {sizeof made, viommu.out_viommu_id, bind.out_devid, 0, virt_id};
-    must(!ioctl(iommu, VDEVICE_ALLOC, &made), "VDEVICE_ALLOC");
-    return made.out_vdevice_id;
-}
-
-static int tsm_op(uint32_t type, uint32_t id) {
-    struct tsm_op op = {sizeof op, type, 0, id};
-    return ioctl(iommu, TSM_OP, &op);
-}
-
 static void prepare_vf(void) {
     must((iommu = open("/dev/iommu", O_RDWR | O_CLOEXEC)) >= 0, "open /dev/iommu");
-    vdevice = prepare("/dev/vfio/devices/vfio1", 0x10, &device);
+    must((device = open("/dev/vfio/devices/vfio1", O_RDWR | O_CLOEXEC)) >= 0, "open the device");
+    vdevice = prepare(device, 0x10);
 }
 
 static void *bind_in_vain(void *unused) {
@@ -108,8 +74,9 @@ static void killed(void) {
 /* One device's unbind takes its time, as its file is closed; the other's bind in the same iommufd does not. */
 static void others(const char *other) {
     prepare_vf();
-    int other_device;
-    uint32_t other_vdevice = prepare(other, 0x20, &other_device);
+    int other_device = open(other, O_RDWR | O_CLOEXEC);
+    must(other_device >= 0, "open the other");
+    uint32_t other_vdevice = prepare(other_device, 0x20);
     answers(tsm_op(TSM_BIND, vdevice), 0, "bind");
     close(device);
     double begun = now();

@@ -75,6 +75,13 @@ struct Pending {
     begun: bool,
 }
 
+impl Pending {
+    /// Whether a call about `touch` has to wait for it.
+    fn concerns(&self, touch: Touch) -> bool {
+        !self.reach.slow || self.reach.meets(touch)
+    }
+}
+
 impl Closes {
     /// A watcher of nothing yet.
     ///
@@ -112,46 +119,39 @@ impl Closes {
         if state.releases.is_empty() {
             return;
         }
-        let here = |pending: &Pending| !pending.reach.slow || pending.reach.meets(touch);
-        let mut before_waiting = Some(before_waiting);
-        let mut given_up = None;
-        loop {
-            let may_begin = |pending: &Pending| {
-                if matches!(touch, Touch::Waiting(_)) { !pending.reach.slow } else { here(pending) }
-            };
-            if let Some(identity) = begin(&mut state, may_begin) {
-                drop(state);
-                releaser.release(identity);
-                state = self.end(identity);
-                continue;
-            }
-            self.announce(&state);
-            if !state.releases.iter().any(here) {
-                return;
-            }
-            if let Some(before_waiting) = before_waiting.take() {
-                drop(state);
-                before_waiting();
-                state = self.lock();
-                continue;
-            }
-            let wait = if matches!(touch, Touch::Waiting(_)) {
-                let until = *given_up.get_or_insert_with(|| Instant::now() + BEGINNING);
-                until.saturating_duration_since(Instant::now())
-            } else {
-                Duration::MAX
-            };
-            if wait.is_zero() {
-                return;
-            }
-            state = self.wait_settled(state, wait);
+        drop(state);
+        self.release_those(releaser, |pending| {
+            !pending.reach.slow || (pending.concerns(touch) && !touch.waits())
+        });
+        let state = self.lock();
+        self.announce(&state);
+        if state.releases.iter().any(|pending| pending.concerns(touch)) {
+            drop(state);
+            before_waiting();
+            self.outwait(touch);
         }
     }
 
-    /// Releases whatever is closed from now on, for as long as this process lives. `help` is asked for
-    /// another thread that calls [`release_left`](Self::release_left), where one release may hold up
-    /// another.
-    pub(crate) fn serve(&self, releaser: &impl Release, help: &dyn Fn()) -> ! {
+    /// Returns when every release has ended that concerns `touch`. Others see to it that they do.
+    fn outwait(&self, touch: Touch) {
+        let begun = Instant::now();
+        let mut state = self.lock();
+        while state.releases.iter().any(|pending| pending.concerns(touch)) {
+            if touch.waits() {
+                let Some(left) = BEGINNING.checked_sub(begun.elapsed()) else { return };
+                let woken = self.settled.wait_timeout(state, left);
+                state = woken.unwrap_or_else(PoisonError::into_inner).0;
+            } else {
+                let woken = self.settled.wait(state);
+                state = woken.unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// Releases whatever is closed from now on, for as long as this process lives. `help` makes another
+    /// thread that calls [`release_left`](Self::release_left), if it can: a slow release is not to
+    /// hold up another.
+    pub(crate) fn serve(&self, releaser: &impl Release, help: &dyn Fn() -> bool) -> ! {
         loop {
             let mut sources =
                 [PollFd::new(&self.inotify, PollFlags::IN), PollFd::new(&self.left, PollFlags::IN)];
@@ -159,19 +159,23 @@ impl Closes {
             let _ = poll(&mut sources, None);
             let _ = rustix::io::read(&self.left, &mut [0; 8]);
             self.take(&mut self.lock(), releaser);
-            self.release_left(releaser, help);
+            self.release_those(releaser, |pending| !pending.reach.slow);
+            let slow = self.lock().releases.iter().filter(|pending| !pending.begun).count();
+            if !(0..slow).all(|_| help()) {
+                self.release_left(releaser);
+            }
         }
     }
 
     /// Begins releases that nobody has begun, until there are none, and completes them.
-    pub(crate) fn release_left(&self, releaser: &impl Release, help: &dyn Fn()) {
+    pub(crate) fn release_left(&self, releaser: &impl Release) {
+        self.release_those(releaser, |_| true);
+    }
+
+    fn release_those(&self, releaser: &impl Release, fit: impl Fn(&Pending) -> bool) {
         let mut state = self.lock();
-        while let Some(identity) = begin(&mut state, |_| true) {
-            let more = state.releases.iter().any(|pending| !pending.begun);
+        while let Some(identity) = begin(&mut state, &fit) {
             drop(state);
-            if more {
-                help();
-            }
             releaser.release(identity);
             state = self.end(identity);
         }
@@ -220,15 +224,6 @@ impl Closes {
         state.releases.retain(|pending| pending.identity != identity);
         self.settled.notify_all();
         state
-    }
-
-    fn wait_settled<'s>(
-        &self,
-        state: MutexGuard<'s, State>,
-        longest: Duration,
-    ) -> MutexGuard<'s, State> {
-        let woken = self.settled.wait_timeout(state, longest);
-        woken.unwrap_or_else(PoisonError::into_inner).0
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -374,7 +369,7 @@ mod tests {
         assert_eq!(rustix::io::read(&closes.left, &mut left), Ok(8), "somebody is told");
         closes.complete(&log, Touch::All, || ());
         assert_eq!(*log.released.lock().unwrap(), [other, identity]);
-        closes.release_left(&log, &|| ());
+        closes.release_left(&log);
         assert_eq!(log.released.lock().unwrap().len(), 2, "once");
     }
 
@@ -397,7 +392,7 @@ mod tests {
         drop(theirs);
         closes.take(&mut closes.lock(), &gate);
         std::thread::scope(|scope| {
-            scope.spawn(|| closes.release_left(&gate, &|| ()));
+            scope.spawn(|| closes.release_left(&gate));
             gate.1.wait();
             closes.complete(&gate, Touch::Nothing, || panic!("waits for nobody"));
             let concerned = scope.spawn(|| {

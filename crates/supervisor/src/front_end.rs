@@ -62,11 +62,11 @@ impl FrontEnd {
         }
     }
 
-    fn help_releasing(self: &Arc<Self>) {
+    /// Makes a thread that releases what nobody has begun to release; says whether there is one.
+    fn help_releasing(self: &Arc<Self>) -> bool {
         let front = Arc::clone(self);
-        let helper = move || front.closes.release_left(&*front, &|| front.help_releasing());
-        // Without another thread one release waits for the other, no more.
-        let _ = thread::Builder::new().name("release".to_owned()).spawn(helper);
+        let helper = move || front.closes.release_left(&*front);
+        thread::Builder::new().name("release".to_owned()).spawn(helper).is_ok()
     }
 
     fn device_reach(&self, number: usize, file: &DeviceFile, busy: bool) -> Reach {

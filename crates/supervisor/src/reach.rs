@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use iommufd::Context;
 use pci::Address;
-use uapi::{CommandId, FileKind, Profile, lookup};
+use uapi::CommandId;
 
 use crate::machine::Assignable;
 
@@ -83,19 +83,22 @@ impl Reach {
 }
 
 impl Touch {
+    /// Whether the call itself may wait for a device.
+    pub(crate) fn waits(self) -> bool {
+        matches!(self, Self::Waiting(_))
+    }
+
     /// Of an `ioctl` on a context.
-    pub(crate) fn of_context(context: &Arc<Context>, profile: Profile, request: u32) -> Self {
-        let command = lookup(FileKind::Iommufd, profile, request);
-        match command.map(|command| command.id) {
+    pub(crate) fn of_context(context: &Arc<Context>, command: Option<CommandId>) -> Self {
+        match command {
             Some(id) if WAIT_FOR_DEVICES.contains(&id) => Self::Waiting(name(context)),
             _ => Self::Context(name(context)),
         }
     }
 
     /// Of an `ioctl` on a device.
-    pub(crate) fn of_device(place: Place, profile: Profile, request: u32) -> Self {
-        let command = lookup(FileKind::VfioDevice, profile, request);
-        match command.map(|command| command.id) {
+    pub(crate) fn of_device(place: Place, command: Option<CommandId>) -> Self {
+        match command {
             Some(id) if LOOK_AROUND.contains(&id) => Self::Neighbours(place),
             _ => Self::Device(place.number),
         }

@@ -13,16 +13,17 @@ pub(super) fn ioctl(request: &Request<'_>, fd: i32, number: u32, argument: u64) 
     }
     let Some(target) = request.target(fd) else { return Reply::Continue };
     let front = request.front;
+    let command = lookup(target.file.told.kind, front.profile, number);
+    let id = command.map(|row| row.id);
     let touch = match &target.file.object {
-        Object::Iommufd(context) => Touch::of_context(context, front.profile, number),
-        Object::Vfio { number: device, .. } => match front.machine.devices.get(*device) {
-            Some(device) => Touch::of_device(Place::of(device), front.profile, number),
+        Object::Iommufd(context) => Touch::of_context(context, id),
+        Object::Vfio { number, .. } => match front.machine.devices.get(*number) {
+            Some(device) => Touch::of_device(Place::of(device), id),
             None => Touch::Nothing,
         },
         Object::Attribute(_) => return Reply::Continue,
     };
-    let kind = target.file.told.kind;
-    if lookup(kind, front.profile, number).is_some_and(|row| row.may_wait) {
+    if command.is_some_and(|row| row.may_wait) {
         request.turn.pass_unless_alone();
     }
     request.complete_closes(touch);
