@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use iommufd::ResetGuard;
 use mem::Pages;
 use pci::regs::{command, pm};
 use pci::{Function, HostSide};
@@ -27,10 +28,7 @@ impl Device {
         iommufd: &Arc<iommufd::Device>,
         pages: &BarPages,
     ) -> Result<(), Refusal> {
-        // The client may have guessed the id of the device, and have bound a TDI to it already.
-        if iommufd.tdi().is_bound() {
-            iommufd.cancel_and_unbind();
-        }
+        let _unbound = keep_unbound(iommufd);
         let turn = self.take_turn();
         self.prepare_parking(pages)?;
         let (function, facts) = (self.function(), self.facts());
@@ -142,6 +140,15 @@ impl Device {
 pub(crate) const POWER_D0: u16 = 0;
 /// Power state D3hot.
 pub(crate) const POWER_D3HOT: u16 = pm::D3HOT;
+
+/// Keeps a device that was just made without a TDI. A client may have guessed its id, and have bound one already.
+fn keep_unbound(iommufd: &iommufd::Device) -> Option<ResetGuard<'_>> {
+    let again = |_| {
+        iommufd.cancel_and_unbind();
+        iommufd.begin_reset()
+    };
+    iommufd.begin_reset().or_else(again).ok()
+}
 
 fn back_bars(function: &dyn Function, pages: &BarPages) {
     for (index, pages) in pages.iter().enumerate() {

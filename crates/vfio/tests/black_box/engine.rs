@@ -3,19 +3,21 @@
 
 use std::sync::Arc;
 
-use device::dma_engine::DmaEngine;
 use device::dma_engine::regs::{
     bar0, control, descriptor, flag, operation, reason, register, status, status_state,
 };
+use device::dma_engine::{self, DmaEngine};
 use mem::Pages;
-use pci::regs::{command, header};
-use pci::{DmaFaultReason, Function, Progress};
+use pci::regs::{command, doe, ext_id, header};
+use pci::{DmaFaultReason, Function, Progress, walk};
 use uapi::iommufd::{IoasAlloc, IoasMap, IoasUnmap, map_flags};
 use uapi::vfio::{DetachIommufdPt, irq_index, irq_set};
 use uapi::{Command, CommandId, Errno};
-use vfio::{BarPages, CloseOrder, DeviceFile, Settings};
+use vfio::{BarPages, CloseOrder, DeviceFile, Doe, Settings};
 
-use crate::support::{Counter, Irqs, MEMORY, Session, Stand, fds, position};
+use crate::support::{
+    ADDRESS, Counter, Irqs, MEMORY, Session, Stand, config_position, fds, position,
+};
 
 /// Where the client's pages appear to the engine.
 const IOVA: u64 = 0x4000_0000;
@@ -190,6 +192,37 @@ fn nothing_of_one_client_reaches_the_next() {
         assert_eq!(driver.read_register(register::SCRATCH), 0);
         driver.session.close();
     }
+}
+
+/// One object there, one back: discovery of what else the mailbox takes.
+#[test]
+fn an_exposed_mailbox_answers_the_client() {
+    let config = dma_engine::Config { tee: true, ..dma_engine::Config::new(ADDRESS) };
+    let settings = Settings { doe: Doe::Exposed, ..Settings::default() };
+    let stand = Stand::of(DmaEngine::new(&config), settings);
+    let session = stand.bound();
+    let read = |offset: u16, into: &mut [u8]| {
+        let at = config_position(u64::from(offset));
+        assert_eq!(session.read(at, into), Ok(into.len() as u64));
+    };
+    let found = walk::extended_capabilities(read);
+    let at = found.iter().find(|capability| capability.id == ext_id::DOE).unwrap().offset;
+    let pci_sig_discovery = 0x0001_u32;
+    for dword in [pci_sig_discovery, 3, 0] {
+        session.set_config(at + doe::WRITE_MAILBOX, &dword.to_le_bytes());
+    }
+    session.set_config(at + doe::CONTROL, &doe::GO.to_le_bytes());
+    assert_eq!(session.config_dword(at + doe::STATUS), doe::READY);
+    let mut answer = [0; 3];
+    for dword in &mut answer {
+        *dword = session.config_dword(at + doe::READ_MAILBOX);
+        assert_eq!(session.config_dword(at + doe::READ_MAILBOX), *dword, "until it is taken");
+        session.set_config(at + doe::READ_MAILBOX, &[0; 4]);
+    }
+    assert_eq!(answer[..2], [pci_sig_discovery, 3]);
+    assert_eq!(answer[2] & 0xff_ffff, pci_sig_discovery, "discovery is what it lists first");
+    assert_eq!(session.config_dword(at + doe::STATUS), 0);
+    session.close();
 }
 
 #[test]

@@ -149,3 +149,45 @@ fn binds_resets_and_writes_at_once() {
         }
     }
 }
+
+/// The context knows a device before BIND has answered, and a client may guess its id.
+#[test]
+fn nothing_is_bound_while_a_device_is_being_opened() {
+    let engine = engine(dma_engine::Config { tee: true, ..dma_engine::Config::new(ADDRESS) });
+    let tee = Tee::of(&[(engine, None)], FunctionReset::Unlocks);
+    let function = Fake::new(ADDRESS, Shape::default());
+    let (told, set) = (Arc::new(Told::default()), DeviceSet::new(true));
+    let stand = with_tee(function, &Settings::default(), &told, &set, &tee);
+    let context = Context::open(Profile::Rfc);
+    let (file, other) = (stand.open(), stand.open());
+    let mut client = Client::new();
+    let iommufd = client.open_iommufd(&context);
+    let (come, has_come) = mpsc::channel();
+    let (go, may_go) = mpsc::channel();
+    stand.function.hold_next_reset((come, may_go));
+    thread::scope(|scope| {
+        let opened = scope.spawn(|| {
+            let mut bind = bind_argument(iommufd);
+            let result = client.call(&file, CommandId::DeviceBindIommufd, &mut bind);
+            (result, bind.out_devid)
+        });
+        has_come.recv().unwrap();
+        let context = context.clone();
+        let guess = Session { client: Client::new(), file: other, context, iommufd, device_id: 1 };
+        let mut bind = TsmOp {
+            size: 16,
+            r#type: tsm_op::BIND,
+            vdevice_id: make_vdevice(&guess),
+            ..Default::default()
+        };
+        assert_eq!(guess.iommu_call(CommandId::VdeviceTsmOp, &mut bind), Err(Errno::EBUSY));
+        go.send(()).unwrap();
+        assert_eq!(opened.join().unwrap(), (Ok(0), 1));
+        assert_eq!(guess.iommu_call(CommandId::VdeviceTsmOp, &mut bind), Ok(0));
+        guess.file.release();
+    });
+    assert!(tee.host(ADDRESS).is_bound());
+    file.release();
+    assert_eq!(tee.host(ADDRESS), Binding::Unbound);
+    context.put_file();
+}

@@ -17,7 +17,9 @@ use pci::{Address, Function, walk};
 use sync::{Mutex, rank};
 use tdisp::FunctionReset;
 use tsm::{Binding, State, VmId};
-use uapi::iommufd::{HwptAlloc, IoasAlloc, VdeviceAlloc, ViommuAlloc, hwpt_flags, viommu_type};
+use uapi::iommufd::{
+    HwptAlloc, IoasAlloc, TsmOp, VdeviceAlloc, ViommuAlloc, hwpt_flags, tsm_op, viommu_type,
+};
 use uapi::vfio::{TsmBind, TsmUnbind, irq_index, irq_set};
 use uapi::{Command, CommandId, Errno, Profile};
 use vfio::{
@@ -25,8 +27,8 @@ use vfio::{
 };
 
 use crate::support::{
-    ADDRESS, ARGUMENT, Client, Fake, Irqs, Session, Shape, Stand, Tee, Told, config_position, fds,
-    iommu, position,
+    ADDRESS, ARGUMENT, Client, Fake, Irqs, Session, Shape, Stand, Tee, Told, bind_argument,
+    config_position, fds, iommu, position,
 };
 
 /// How long the end of a file may take.
