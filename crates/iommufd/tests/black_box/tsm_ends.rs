@@ -12,7 +12,7 @@ use crate::support::{Answers, Confidential, GUEST_ID, TIMEOUT_MS};
 const REALM: u32 = viommu_type::ARM_REALM_SMMUV3;
 
 /// What no end may take longer than: twice the exchange timeout, and time for a loaded machine.
-const BOUND: Duration = Duration::from_millis(2 * TIMEOUT_MS + 400);
+const BOUND: Duration = Duration::from_millis(2 * TIMEOUT_MS + 2000);
 
 /// Runs `command` against a device that answers so, and `meanwhile` once the device was asked.
 fn while_in_flight<T: Send>(

@@ -12,7 +12,7 @@ use uapi::{CommandId, Errno, Profile};
 use crate::support::{Answers, Client, Confidential, GUEST_ID, Platform, TIMEOUT_MS, Tee};
 
 /// What no end may take longer than: twice the exchange timeout, and time for a loaded machine.
-const BOUND: Duration = Duration::from_millis(2 * TIMEOUT_MS + 1000);
+const BOUND: Duration = Duration::from_millis(2 * TIMEOUT_MS + 2000);
 
 /// What a thread does again and again to a vdevice that others use too.
 type Act = fn(&Confidential, &Client, u32) -> Option<Errno>;
