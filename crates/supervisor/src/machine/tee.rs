@@ -159,8 +159,10 @@ struct Channel {
 
 impl Transport for Channel {
     /// Answers at once: a security manager in this process waits for no more than a function's DMA.
+    /// Meanwhile the mailboxes are Busy to clients who see them.
     fn submit(&self, request: &[u8], _: Reply) -> Option<Vec<u8>> {
         let manager = &self.wire.manager;
+        let _claim = manager.claim_mailbox();
         if let Some(over) = self.wire.speaks(self.session) {
             manager.session_ended(over);
         }
