@@ -1,5 +1,5 @@
 //! Files closed, and clients killed, while a device's security manager is silent: what runs is given
-//! up, the device is free soon, and nobody else is held up. And which VM a device file belongs to.
+//! up, the device is free soon, and nobody else is held up.
 
 mod programs;
 
@@ -74,17 +74,4 @@ fn a_slow_release_holds_up_nobody_who_cannot_tell() {
     let other = format!("/dev/vfio/devices/vfio{other}");
     let report = Case::new("unbind=slow:1200*1", 2_000).run(&["others", &other]);
     assert_settled(&report);
-}
-
-#[test]
-fn a_file_belongs_to_the_one_vm_of_the_process_that_links_it() {
-    let scratch = Scratch::new();
-    let program = scratch.c_client("vms", &[]);
-    let platform = scratch.path().join("platform.toml");
-    let text = supervisor::DEFAULT_TOML.replace("tvm = \"implicit\"", "tvm = \"kvm\"");
-    fs::write(&platform, text).unwrap();
-    let mut command = run(&["--platform", &platform.display().to_string()]);
-    let said = succeed(command.arg(program));
-    assert!(["ok\n", "no KVM\n"].contains(&said.as_str()), "{said}");
-    eprintln!("{said}");
 }

@@ -33,7 +33,7 @@ struct descriptor { uint32_t operation, flags, vector, length; uint64_t source, 
 struct status { uint32_t state, reason; uint64_t fault_address; uint32_t fault_access, bytes_done; uint64_t cookie; };
 
 static int iommu, device;
-static uint32_t ioas;
+static uint32_t ioas, device_id;
 static uint64_t bar0, config;
 static volatile struct descriptor *descriptors;
 static volatile struct status *statuses;
@@ -85,6 +85,7 @@ __attribute__((unused)) static void assign(void) {
     must((iommu = open("/dev/iommu", O_RDWR | O_CLOEXEC)) >= 0, "open /dev/iommu");
     struct bind bind = {sizeof bind, 0, iommu, 0};
     must(!ioctl(device, BIND, &bind), "BIND");
+    device_id = bind.out_devid;
     struct ioas_alloc alloc = {sizeof alloc, 0, 0};
     must(!ioctl(iommu, IOAS_ALLOC, &alloc), "IOAS_ALLOC");
     ioas = alloc.out_ioas_id;
