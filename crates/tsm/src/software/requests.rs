@@ -37,6 +37,7 @@ pub(super) fn serve(
     memory: &dyn Memory,
     exchange: &mut Exchange<'_>,
 ) -> Result<GuestResponse, Failure> {
+    let request = &of_own_arch(interface.dialect(), request);
     admit(interface, request).map_err(Failure::refused)?;
     match request.op {
         Op::SetTdiState | Op::Scope(Op::SCOPE_STATE_CHANGE) => {
@@ -57,6 +58,17 @@ pub(super) fn serve(
         Op::ObjectInfo => describe(interface, request).map_err(Failure::refused),
         Op::Scope(_) => info(interface, request).map_err(Failure::refused),
     }
+}
+
+/// Scopes came before architectures: what is asked by scope is meant for whatever TSM there is.
+fn of_own_arch<'r>(dialect: Dialect, request: &GuestRequest<'r>) -> GuestRequest<'r> {
+    let arch = match (request.op, dialect) {
+        (Op::Scope(_), Dialect::Cca) => Arch::Cca,
+        (Op::Scope(_), Dialect::Sev) => Arch::Sev,
+        (Op::Scope(_), Dialect::Tdx) => Arch::Tdx,
+        _ => request.arch,
+    };
+    GuestRequest { arch, ..*request }
 }
 
 /// Whether the TSM takes the request at all, in the state that it believes in.

@@ -100,3 +100,22 @@ fn a_bind_that_fails_after_lock_is_undone() {
     machine.device.answers(Answers::Never);
     machine.assert_clean();
 }
+
+#[test]
+fn a_scope_is_whatever_tsm_there_is() {
+    for (dialect, run) in [
+        (Dialect::Cca, &2_u32.to_le_bytes()[..]),
+        (Dialect::Sev, &[1]),
+        (Dialect::Tdx, &2_u32.to_le_bytes()),
+    ] {
+        let machine = Machine::of(&Clock::standing(), dialect);
+        machine.connect();
+        machine.bind(VF1).unwrap();
+        if dialect == Dialect::Cca {
+            machine.set_state(VF1, 1).unwrap();
+        }
+        let scope = Op::Scope(Op::SCOPE_STATE_CHANGE);
+        assert_eq!(ask(&machine, Arch::Cca, scope, run), Ok(()), "{dialect:?}");
+        assert_eq!(machine.device.state(VF1.requester_id()), State::Run);
+    }
+}
