@@ -30,6 +30,9 @@ pub(crate) struct Arguments {
     /// Show what running instances hold; releases under way are waited for
     #[arg(long, conflicts_with = "platform")]
     ledger: bool,
+    /// With --ledger: only of the instance of this process
+    #[arg(long, value_name = "PID", requires = "ledger")]
+    pid: Option<u32>,
     /// Print JSON: {"instances": […], "platform": […] or null}; with --ledger {"instances": […]}
     #[arg(long)]
     json: bool,
@@ -44,8 +47,7 @@ struct Everything {
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     if arguments.ledger {
-        ledger::print_all(arguments.json);
-        return ExitCode::SUCCESS;
+        return ledger::run(arguments.pid, arguments.json);
     }
     let instances = if arguments.platform.is_none() { control::instances() } else { Vec::new() };
     let platform = match &arguments.platform {

@@ -67,7 +67,7 @@ fn help_names_every_subcommand_and_no_hidden_one() {
     let (status, help, _) = outcome(&["--help"]);
     assert_eq!(status, Some(0));
     assert!(!help.contains("demo-client"), "{help}");
-    for subcommand in ["run", "ls", "platform", "doctor", "demo"] {
+    for subcommand in ["run", "ls", "tsm", "platform", "doctor", "demo"] {
         assert!(help.lines().any(|line| line.trim().starts_with(subcommand)), "{subcommand}");
         let (status, help, _) = outcome(&[subcommand, "--help"]);
         assert_eq!(status, Some(0), "{subcommand}");
@@ -83,6 +83,10 @@ fn bad_options_of_run_exit_125_and_of_others_2() {
         (&["run", "--error-exitcode", "0", "true"], 125, "--error-exitcode"),
         (&["run", "--error-exitcode", "256", "true"], 125, "--error-exitcode"),
         (&["ls", "--what"], 2, "--what"),
+        (&["ls", "--ledger", "--platform", "x"], 2, "--platform"),
+        (&["ls", "--pid", "1"], 2, "--ledger"),
+        (&["tsm"], 2, "connect"),
+        (&["tsm", "fault", "b1d0:01:00.0"], 2, "<FAULT>"),
         (&["walk"], 2, "walk"),
     ] {
         let (found, _, stderr) = outcome(arguments);

@@ -1,10 +1,13 @@
 //! `bindery ls --ledger`: what running instances hold.
 
+use std::process::ExitCode;
+
 use serde::Serialize;
-use supervisor::control::{self, Accounts};
+use supervisor::control::{self, Accounts, AskError};
 use supervisor::ledger::{ContextRow, FileRow, Ledger, ManagerRow, TdiRow};
 
 use super::headline;
+use crate::exit;
 use crate::terminal::{Style, columns, or_dash, print, print_json};
 
 /// What is printed as JSON.
@@ -13,9 +16,17 @@ struct Everything {
     instances: Vec<Accounts>,
 }
 
-/// Prints the ledger of every running instance.
-pub(super) fn print_all(json: bool) {
-    let instances = control::ledgers();
+/// Prints the ledger of every running instance, or of one.
+pub(super) fn run(pid: Option<u32>, json: bool) -> ExitCode {
+    let mut instances = control::ledgers();
+    if let Some(pid) = pid {
+        instances.retain(|accounts| accounts.pid == pid);
+        if instances.is_empty() {
+            let error = AskError::NotRunning { pid, running: control::instances() };
+            eprintln!("bindery: {error}");
+            return ExitCode::from(exit::OURS);
+        }
+    }
     if json {
         print_json(&Everything { instances });
     } else if instances.is_empty() {
@@ -27,6 +38,7 @@ pub(super) fn print_all(json: bool) {
         });
         print(&texts.collect::<Vec<_>>().join("\n"));
     }
+    ExitCode::SUCCESS
 }
 
 fn text(ledger: &Ledger) -> String {
