@@ -5,9 +5,15 @@
 //! what it contains is known by that. One that does not is known by who changed it after having seen what:
 //! the same changes in the same order leave the same data, whatever that is.
 //!
-//! A step ends where the next operation could make a difference in another order. Giving a lock back commutes
-//! with whatever others do before, so it belongs to the step before it. So does a use of a living object while
-//! the step has done nothing but take locks.
+//! A step ends where the next operation could make a difference in another order. Taking a lock commutes with
+//! whatever others do after it, and giving one back with whatever they do before. So a step is any number of
+//! locks taken, one operation that others could notice, and any number of locks given back (Lipton's
+//! reduction). A lock that is taken begins a step even so: whether it must be waited for is what deadlocks are
+//! made of; and so does a look at a wait's condition, which may then ask any number of deadlines: nobody but
+//! the clock fires them, in any order.
+//!
+//! A deadline fires only when a thread is about to notice: just before, it makes the same difference as at any
+//! time since it was armed.
 //!
 //! Takes no lock; one OS thread.
 
@@ -53,6 +59,8 @@ struct Picture {
     alone_waits: Option<(ObjectId, bool)>,
     armed: BTreeMap<ObjectId, Armed>,
     footprint: Footprint,
+    /// What its thread had seen when the step began.
+    seen_before_step: Fingerprint,
     tale: Option<Vec<Event>>,
     /// States are of no interest any more: the execution is only brought to its end.
     abandoned: bool,
@@ -73,8 +81,18 @@ struct Thread {
     waits: Option<(ObjectId, bool)>,
     /// It has done nothing since that would be out of place before sleeping.
     may_sleep: bool,
-    /// So far the step took locks and did nothing else.
+    /// What it had seen before it took its last lock, and when it had it.
+    around_lock: [Fingerprint; 2],
+    /// What it had seen when it began to wait: all that it knows whenever it looks again.
+    seen_before_wait: Option<Fingerprint>,
+    /// That is what it had seen before it took the lock, and it has learned nothing since.
+    unseen: bool,
+    /// It has slept and not looked yet whether that was enough.
+    slept: bool,
+    /// So far the step took locks and did nothing else that others could notice.
     only_acquired: bool,
+    /// So far the step evaluates a condition and asked about deadlines only.
+    only_asked: bool,
     next_object: u64,
 }
 
@@ -118,6 +136,7 @@ impl Runtime {
         let mut picture = self.picture.borrow_mut();
         let state = &mut picture.threads[thread];
         state.waits = None;
+        (state.slept, state.unseen) = (false, false);
         state.seen = Fingerprint::of(&(thread, call));
         hook::number_objects_from(number(Some(thread), call));
     }
@@ -152,13 +171,16 @@ impl Runtime {
         }
     }
 
-    /// What could happen next, threads first.
+    /// What could happen next, threads first. Deadlines that nobody would notice yet are left for later.
     pub(crate) fn enabled(&self, into: &mut Vec<Move>) {
         let picture = self.picture.borrow();
         let threads = picture.threads.iter().enumerate();
         let able = threads.filter(|(_, thread)| picture.is_able(thread));
         into.extend(able.map(|(index, _)| Move::Thread(index)));
-        into.extend(picture.armed.keys().map(|deadline| Move::Fire(*deadline)));
+        let heard = picture.armed.iter().filter(|(deadline, armed)| {
+            picture.threads.iter().any(|thread| thread.hears(**deadline, armed.wakes()))
+        });
+        into.extend(heard.map(|(deadline, _)| Move::Fire(*deadline)));
     }
 
     /// Where the thread is about to go on, which tells whether two executions are at the same place.
@@ -234,13 +256,23 @@ impl Runtime {
     /// Whether the operation must wait for its turn here.
     fn is_step(&self, thread: usize, operation: &Operation) -> bool {
         let picture = self.picture.borrow();
-        if operation.kind == Kind::Release {
-            false
-        } else if thread::panicking() {
+        let state = &picture.threads[thread];
+        match operation.kind {
+            Kind::Release => false,
             // A call that panicked ends at once, unless that needs what others hold.
-            !picture.can(&picture.threads[thread], operation)
-        } else {
-            operation.kind != Kind::Use || !picture.threads[thread].only_acquired
+            _ if thread::panicking() => !picture.can(state, operation),
+            Kind::Acquire | Kind::Sleep | Kind::WaitCheck => true,
+            Kind::Fired => !state.only_asked,
+            Kind::Count(_)
+            | Kind::Wake
+            | Kind::Use
+            | Kind::End
+            | Kind::EpochEnter
+            | Kind::EpochLeave
+            | Kind::EpochFlip
+            | Kind::Arm
+            | Kind::Disarm
+            | Kind::Fire => !state.only_acquired,
         }
     }
 
@@ -315,6 +347,16 @@ impl Hook for Runtime {
         picture.see(self.running.get(), &(object, value));
     }
 
+    fn unseen(&self, _: ObjectId) {
+        let Runner::Thread(thread) = self.running.get() else { return };
+        let state = &mut self.picture.borrow_mut().threads[thread];
+        let [before, after] = state.around_lock;
+        if state.seen == after {
+            state.seen_before_wait = Some(before);
+            state.unseen = true;
+        }
+    }
+
     fn holds(&self, object: ObjectId, now: Now<'_>) {
         let runner = self.running.get();
         let mut picture = self.picture.borrow_mut();
@@ -363,7 +405,9 @@ impl Picture {
         if self.abandoned {
             return;
         }
-        self.threads[thread].only_acquired = true;
+        let state = &mut self.threads[thread];
+        (state.only_acquired, state.only_asked) = (true, false);
+        self.seen_before_step = state.seen;
         self.see(Runner::Thread(thread), &Point::of(operation));
         self.tell(Runner::Thread(thread), operation, true);
     }
@@ -371,9 +415,10 @@ impl Picture {
     /// What an operation does to the picture, whether or not it began a step.
     fn take_effect(&mut self, runner: Runner, operation: &Operation) {
         if let Runner::Thread(thread) = runner {
-            let harmless = matches!(operation.kind, Kind::Acquire | Kind::Use);
             let state = &mut self.threads[thread];
-            state.only_acquired &= harmless;
+            state.only_acquired &= matches!(operation.kind, Kind::Acquire | Kind::Use);
+            state.only_asked &= operation.kind == Kind::Fired;
+            state.only_asked |= operation.kind == Kind::WaitCheck;
             // A condition may ask some things before the thread sleeps.
             let asks = matches!(
                 operation.kind,
@@ -391,8 +436,8 @@ impl Picture {
         match operation.kind {
             Kind::Acquire => self.acquire(runner, operation),
             Kind::Release => self.release(object),
-            Kind::WaitCheck => *self.waits_of(runner) = Some((object, false)),
-            Kind::Sleep => *self.waits_of(runner) = None,
+            Kind::WaitCheck => self.begin_wait(runner, object),
+            Kind::Sleep => self.end_sleep(runner),
             Kind::Wake => self.wake(object),
             Kind::Count(_)
             | Kind::Use
@@ -418,8 +463,33 @@ impl Picture {
         let mutex = self.object(operation.object, operation.name);
         mutex.holder = Some(runner);
         let holds = mutex.holds;
+        let before = self.seen_before_step;
         self.footprint.note_locked(operation.object);
         self.see(runner, &holds);
+        if let Runner::Thread(thread) = runner {
+            let state = &mut self.threads[thread];
+            state.around_lock = [before, state.seen];
+        }
+    }
+
+    fn begin_wait(&mut self, runner: Runner, queue: ObjectId) {
+        *self.waits_of(runner) = Some((queue, false));
+        if let Runner::Thread(thread) = runner {
+            let state = &mut self.threads[thread];
+            if !std::mem::take(&mut state.slept) && !std::mem::take(&mut state.unseen) {
+                state.seen_before_wait = Some(state.seen);
+            }
+        }
+    }
+
+    /// A wait is a loop that carries nothing from one look to the next, so what earlier looks saw is forgotten.
+    fn end_sleep(&mut self, runner: Runner) {
+        *self.waits_of(runner) = None;
+        if let Runner::Thread(thread) = runner {
+            let state = &mut self.threads[thread];
+            state.seen = state.seen_before_wait.unwrap_or(state.seen);
+            state.slept = true;
+        }
     }
 
     fn waits_of(&mut self, runner: Runner) -> &mut Option<(ObjectId, bool)> {
@@ -522,6 +592,29 @@ impl Picture {
     fn name(&self, operation: &Operation) -> String {
         let name = self.objects.get(&operation.object).map_or(operation.name, |known| known.name);
         crate::moves::object_name(name, operation.object)
+    }
+}
+
+impl Thread {
+    /// Whether the thread's next step is one that a deadline makes a difference to.
+    fn hears(&self, deadline: ObjectId, wakes: ObjectId) -> bool {
+        self.pending.is_some_and(|operation| match operation.kind {
+            Kind::WaitCheck => operation.object == wakes,
+            Kind::Sleep => self.waits == Some((wakes, false)),
+            Kind::Fired => operation.object == deadline,
+            Kind::Acquire
+            | Kind::Release
+            | Kind::Count(_)
+            | Kind::Wake
+            | Kind::Use
+            | Kind::End
+            | Kind::EpochEnter
+            | Kind::EpochLeave
+            | Kind::EpochFlip
+            | Kind::Arm
+            | Kind::Disarm
+            | Kind::Fire => false,
+        })
     }
 }
 

@@ -145,6 +145,11 @@ impl Armed {
         self.state.object.id()
     }
 
+    /// The number of the wait queue that it wakes.
+    pub fn wakes(&self) -> ObjectId {
+        self.state.wakes.id()
+    }
+
     /// Fires the deadline, whatever the time, unless it was fired or disarmed.
     pub fn fire(&self) {
         let armed = lock(&self.table).remove(self.number);

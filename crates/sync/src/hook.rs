@@ -38,6 +38,9 @@ pub trait Hook {
     /// The thread has learned `value` from `object`.
     fn saw(&self, _object: ObjectId, _value: u64) {}
 
+    /// The thread has `mutex`, has not looked at its data, and is about to wait for a change of it.
+    fn unseen(&self, _mutex: ObjectId) {}
+
     /// This is what `object` holds from now on.
     fn holds(&self, _object: ObjectId, _now: Now<'_>) {}
 

@@ -3,6 +3,7 @@
 //! Built on `std::sync::Mutex`; poison is ignored, because a thread that panicked is a bug reported
 //! elsewhere and teardown must still work. There is no `try_lock`: see the crate documentation.
 
+use std::cell::Cell;
 use std::fmt;
 use std::hash::Hasher;
 use std::marker::PhantomData;
@@ -32,6 +33,8 @@ pub struct Guard<'a, R: Rank, T> {
     mutex: &'a Mutex<R, T>,
     /// Whether the value was borrowed mutably; if not, it is as it was.
     written: bool,
+    /// Whether it was borrowed at all: if not, whoever has the lock knows nothing of it.
+    looked_at: Cell<bool>,
 }
 
 impl<R: Rank, T> Mutex<R, T> {
@@ -66,7 +69,7 @@ impl<R: Rank, T> Mutex<R, T> {
         hook::before(Kind::Acquire, self.object.id(), R::NAME);
         let value = self.value.lock().unwrap_or_else(PoisonError::into_inner);
         rank::taken::<R>();
-        Guard { value, mutex: self, written: false }
+        Guard { value, mutex: self, written: false, looked_at: Cell::new(false) }
     }
 }
 
@@ -86,6 +89,13 @@ impl<'a, R: Rank, T> Guard<'a, R, T> {
     /// The mutex this guard locks.
     pub(crate) fn mutex(&self) -> &'a Mutex<R, T> {
         self.mutex
+    }
+
+    /// Tells the hook where nothing was learned from the data since the lock was taken.
+    pub(crate) fn tell_if_unseen(&self) {
+        if !self.looked_at.get() {
+            hook::tell(|hook| hook.unseen(self.mutex.object.id()));
+        }
     }
 
     /// The value, for one who changes nothing.
@@ -109,6 +119,7 @@ impl<R: Rank, T> Deref for Guard<'_, R, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
+        self.looked_at.set(true);
         &self.value
     }
 }
@@ -116,6 +127,7 @@ impl<R: Rank, T> Deref for Guard<'_, R, T> {
 impl<R: Rank, T> DerefMut for Guard<'_, R, T> {
     fn deref_mut(&mut self) -> &mut T {
         self.written = true;
+        self.looked_at.set(true);
         &mut self.value
     }
 }

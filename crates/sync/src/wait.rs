@@ -10,7 +10,7 @@
 use std::sync::PoisonError;
 
 use crate::count::Refcount;
-use crate::hook::{self, Kind, Object};
+use crate::hook::{self, Kind, Object, ObjectId};
 use crate::mutex::Guard;
 use crate::rank::Rank;
 
@@ -42,6 +42,9 @@ impl WaitQueue {
     /// Sleeps, with the lock of `guard` given back, as long as `must_wait` holds. Returns the lock
     /// taken again, with `must_wait` false under it.
     ///
+    /// `must_wait` is asked again after each wake-up and must carry nothing from a time when it held to the
+    /// next: an explorer takes it to begin anew.
+    ///
     /// Whoever may make `must_wait` false changes the data under the lock and calls
     /// [`wake_all`](Self::wake_all), under the lock or after. Other locks that the caller holds
     /// stay held: there should be none that the waker needs.
@@ -51,6 +54,7 @@ impl WaitQueue {
         mut guard: Guard<'a, R, T>,
         mut must_wait: impl FnMut(&T) -> bool,
     ) -> Guard<'a, R, T> {
+        guard.tell_if_unseen();
         loop {
             let noted = self.note();
             if !must_wait(guard.value()) {
@@ -70,6 +74,10 @@ impl WaitQueue {
         hook::before(Kind::Wake, self.object.id(), NAME);
         *self.wake_ups.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         self.sleepers.notify_all();
+    }
+
+    pub(crate) const fn id(&self) -> ObjectId {
+        self.object.id()
     }
 
     /// Sleeps until `done` holds of state that is not behind a lock.
