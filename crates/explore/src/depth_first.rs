@@ -54,7 +54,7 @@ impl<'a, M: Model> Search<'a, M> {
         settings: &'a Settings,
         pool: &'a Pool,
     ) -> Self {
-        let stage = Stage::new(model, script, settings.stack_bytes);
+        let stage = Stage::new(model, script, settings);
         Self { stage, plan, settings, pool, path: Vec::new(), base: 0, tally: Tally::new() }
     }
 

@@ -30,7 +30,7 @@ pub(crate) fn search<M: Model>(
     settings: &Settings,
     pool: &Pool,
 ) -> Tally<M::Outcome> {
-    let stage = Stage::new(model, script, settings.stack_bytes);
+    let stage = Stage::new(model, script, settings);
     let mut search = Dpor { stage, settings, path: Vec::new(), tally: Tally::new() };
     loop {
         let before = search.tally.counts;

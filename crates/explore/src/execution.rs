@@ -1,8 +1,8 @@
 //! One execution: a world, its threads as coroutines, and the moves made so far.
 //!
 //! An execution that is of no more interest is not torn down but brought to its end: its threads go on in any
-//! order, so that every destructor runs where it was written to run and no lock stays held. Only threads that
-//! can never go on are leaked.
+//! order, so that every destructor runs where it was written to run and no lock stays held. A thread that can
+//! never go on is ended by a panic, and leaked if even that is stuck.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use mem::coroutine::{Coroutine, Progress, Stack};
 use sync::hook::{self, Installed};
 
+use crate::Settings;
 use crate::fingerprint::Fingerprint;
 use crate::footprint::Footprint;
 use crate::model::{Model, Script};
@@ -66,15 +67,15 @@ impl<M: Model> Stage<M> {
     ///
     /// # Panics
     /// If this OS thread has a hook already.
-    pub(crate) fn new(model: &Arc<M>, script: &Arc<Script<M::Call>>, stack_bytes: usize) -> Self {
-        let runtime = Rc::new(Runtime::new());
+    pub(crate) fn new(model: &Arc<M>, script: &Arc<Script<M::Call>>, settings: &Settings) -> Self {
+        let runtime = Rc::new(Runtime::new(settings.steps));
         Self {
             model: Arc::clone(model),
             script: Arc::clone(script),
             _installed: hook::install(Rc::clone(&runtime) as Rc<dyn hook::Hook>),
             runtime,
             stacks: Vec::new(),
-            stack_bytes,
+            stack_bytes: settings.stack_bytes,
             _quiet: Quiet::begin(),
         }
     }
@@ -183,8 +184,13 @@ impl<M: Model> Stage<M> {
             }
             enabled.clear();
             self.runtime.enabled(&mut enabled);
-            let Some(next) = enabled.first() else { return };
-            self.make(execution, *next);
+            match enabled.first() {
+                Some(next) => self.make(execution, *next),
+                None => match self.runtime.doom() {
+                    Some(thread) => self.resume(execution, thread),
+                    None => return,
+                },
+            }
         }
     }
 

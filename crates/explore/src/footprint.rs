@@ -65,9 +65,12 @@ impl Footprint {
         self.unlocked.push(mutex);
     }
 
-    /// Whether the step took a lock that the step `earlier` gave back.
+    /// Whether the step took a lock that the step `earlier` gave back and had not taken itself: one that was
+    /// taken and given back in one step conflicts, or does not, by what was done under it.
     pub(crate) fn locks_after(&self, earlier: &Self) -> bool {
-        self.locked.iter().any(|mutex| earlier.unlocked.contains(mutex))
+        let mut given_back =
+            earlier.unlocked.iter().filter(|mutex| !earlier.locked.contains(mutex));
+        given_back.any(|mutex| self.locked.contains(mutex))
     }
 
     /// Whether two steps of different threads with these footprints may not swap places.

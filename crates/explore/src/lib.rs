@@ -88,6 +88,6 @@ pub use pool::{Limit, Progress};
 pub use runtime::Event;
 pub use schedule::{BadSchedule, Diverged, Replayed, Schedule};
 pub use search::{Counterexample, Report, Verdict, explore};
-pub use settings::{Budget, Reduction, Settings};
+pub use settings::{Budget, Reduction, Settings, Steps};
 pub use tally::{Counts, Nondeterminism};
 pub use violation::{Violation, ViolationKind};

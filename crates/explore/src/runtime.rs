@@ -29,6 +29,7 @@ use mem::coroutine;
 use sync::Armed;
 use sync::hook::{self, CountOperation, Hook, Kind, Now, ObjectId, Operation};
 
+use crate::Steps;
 use crate::fingerprint::{Fingerprint, Lanes};
 use crate::footprint::{Access, Footprint, access};
 use crate::moves::{Move, Point};
@@ -37,6 +38,7 @@ use crate::violation::{Violation, ViolationKind, raise};
 /// What is known of the world of one OS thread.
 pub(crate) struct Runtime {
     running: Cell<Runner>,
+    steps: Steps,
     picture: RefCell<Picture>,
 }
 
@@ -94,6 +96,10 @@ struct Thread {
     /// So far the step evaluates a condition and asked about deadlines only.
     only_asked: bool,
     next_object: u64,
+    /// To be ended by a panic when it is resumed.
+    doomed: bool,
+    /// It is being ended by one already, as far as can be told.
+    dying: bool,
 }
 
 /// Something that happened in an execution, for its timeline.
@@ -110,8 +116,8 @@ pub struct Event {
 }
 
 impl Runtime {
-    pub(crate) fn new() -> Self {
-        Self { running: Cell::new(Runner::Alone), picture: RefCell::default() }
+    pub(crate) fn new(steps: Steps) -> Self {
+        Self { running: Cell::new(Runner::Alone), steps, picture: RefCell::default() }
     }
 
     /// Forgets the last execution and expects one of so many threads.
@@ -178,7 +184,9 @@ impl Runtime {
         let able = threads.filter(|(_, thread)| picture.is_able(thread));
         into.extend(able.map(|(index, _)| Move::Thread(index)));
         let heard = picture.armed.iter().filter(|(deadline, armed)| {
-            picture.threads.iter().any(|thread| thread.hears(**deadline, armed.wakes()))
+            let mut threads = picture.threads.iter();
+            self.steps == Steps::Every
+                || threads.any(|thread| thread.hears(**deadline, armed.wakes()))
         });
         into.extend(heard.map(|(deadline, _)| Move::Fire(*deadline)));
     }
@@ -220,6 +228,16 @@ impl Runtime {
         self.picture.borrow_mut().abandoned = true;
     }
 
+    /// Names a thread that can never go on and that a panic would end, which gives back what it holds. A second
+    /// panic in the same thread would end the process.
+    pub(crate) fn doom(&self) -> Option<usize> {
+        let mut picture = self.picture.borrow_mut();
+        let stuck = |thread: &Thread| thread.pending.is_some() && !thread.dying;
+        let index = picture.threads.iter().position(stuck)?;
+        picture.threads[index].doomed = true;
+        Some(index)
+    }
+
     /// What has happened, if it was to be told.
     pub(crate) fn take_tale(&self) -> Vec<Event> {
         self.picture.borrow_mut().tale.take().unwrap_or_default()
@@ -258,6 +276,7 @@ impl Runtime {
         let picture = self.picture.borrow();
         let state = &picture.threads[thread];
         match operation.kind {
+            _ if self.steps == Steps::Every && !thread::panicking() => true,
             Kind::Release => false,
             // A call that panicked ends at once, unless that needs what others hold.
             _ if thread::panicking() => !picture.can(state, operation),
@@ -293,6 +312,15 @@ impl Runtime {
         }
     }
 
+    fn end_if_doomed(&self, thread: usize, operation: &Operation) {
+        let state = &mut self.picture.borrow_mut().threads[thread];
+        if std::mem::take(&mut state.doomed) {
+            state.dying = true;
+            let message = format!("stuck at {}", Point::of(operation));
+            raise(Violation { kind: ViolationKind::Deadlock, message });
+        }
+    }
+
     fn is_woken_alone(&self) -> bool {
         self.picture.borrow().alone_waits.is_none_or(|(_, woken)| woken)
     }
@@ -303,9 +331,13 @@ impl Hook for Runtime {
         let runner = self.running.get();
         match runner {
             Runner::Thread(thread) if self.is_step(thread, &operation) => {
-                let pending = Some(operation);
-                self.picture.borrow_mut().threads[thread].pending = pending;
+                {
+                    let state = &mut self.picture.borrow_mut().threads[thread];
+                    state.pending = Some(operation);
+                    state.dying |= thread::panicking();
+                }
                 coroutine::suspend();
+                self.end_if_doomed(thread, &operation);
                 self.picture.borrow_mut().begin_step(thread, &operation);
             }
             Runner::Thread(_) => {}

@@ -95,7 +95,7 @@ impl Schedule {
         script: &Script<M::Call>,
         settings: &Settings,
     ) -> Result<Replayed, Diverged> {
-        let mut stage = Stage::new(model, &Arc::new(script.clone()), settings.stack_bytes);
+        let mut stage = Stage::new(model, &Arc::new(script.clone()), settings);
         let mut execution = match stage.begin(true) {
             Ok(execution) => execution,
             Err(violation) => return Ok(Replayed { violation: Some(violation), tale: Vec::new() }),

@@ -12,6 +12,8 @@ pub struct Settings {
     pub all: bool,
     /// How executions are saved when all interleavings are explored.
     pub reduction: Reduction,
+    /// Where threads may be interrupted.
+    pub steps: Steps,
     /// OS threads that explore.
     pub workers: usize,
     /// When to give up.
@@ -42,6 +44,16 @@ pub enum Reduction {
     Dpor,
 }
 
+/// Where threads may be interrupted, and when deadlines fire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steps {
+    /// Only where it can make a difference: a step is some locks taken, one operation that others could notice,
+    /// and some locks given back. Deadlines fire when somebody is about to notice.
+    Reduced,
+    /// Before each operation, and deadlines fire at any time. Checks the other.
+    Every,
+}
+
 /// When an exploration gives up.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
@@ -59,6 +71,7 @@ impl Default for Settings {
             preemptions: vec![0, 1, 2],
             all: true,
             reduction: Reduction::StatesAndSleep,
+            steps: Steps::Reduced,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             budget: Budget::default(),
             steps_max: 20_000,
