@@ -5,6 +5,8 @@
 //! have waited longer than two seconds. What each step answered is the table in `docs/teardown.md`, which a
 //! trial compares; `BINDERY_BLESS=1` writes it anew.
 
+#[path = "teardown/bystander.rs"]
+mod bystander;
 #[path = "teardown/kill.rs"]
 mod kill;
 #[path = "teardown/neighbour.rs"]

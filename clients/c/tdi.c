@@ -187,18 +187,22 @@ static void tell_dma(void) {
 
 static pthread_t binder;
 static int is_binding;
+static volatile int is_entering;
 
 static int bind_by_profile(void) { return binds_at_alloc() ? make_vdevice() : bind_tdi(); }
 
 static void *bind_under_way(void *unused) {
+    is_entering = 1;
     STEP("bind", bind_by_profile());
     return unused;
 }
 
 /* A machine so busy that the moment has passed shows nothing: then whoever started this tries again. */
 static void start_binder(void) {
-    double since = now_ms();
     is_binding = !pthread_create(&binder, 0, bind_under_way, 0);
+    while (is_binding && !is_entering)
+        usleep(1000);
+    double since = now_ms();
     usleep(UNDER_WAY_MS * 1000);
     if (now_ms() - since > 2 * UNDER_WAY_MS)
         exit(MOMENT_PASSED);
@@ -220,8 +224,10 @@ static void destroy_both(void) {
 static void close_vfio(void) { STEP("close(vfio)", shut(&device)); }
 static void close_iommu(void) { STEP("close(iommu)", shut(&iommu)); }
 
+/* The close gives up a bind in flight; until that has returned it is a user of what it was given, and DESTROY says EBUSY. */
 static void vfio_first(void) {
     close_vfio();
+    join_binder();
     destroy_both();
     close_iommu();
 }
@@ -438,8 +444,10 @@ static void live_and_end(const struct order *order) {
     }
     printf("--\n");
     fflush(stdout);
+    double since = now_ms();
     order->end();
     join_binder();
+    told("in all", "0", since);
 }
 
 /* What was ended is free: somebody else can have it. */

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use sync::{Mutex, rank};
+use sync::{Mutex, WaitQueue, rank};
 use tsm::{Binding, Cancel};
 
 use crate::vdevice::Vdevice;
@@ -18,6 +18,8 @@ use crate::{Device, Refusal};
 /// Where the TSM commands about a device pass.
 pub(crate) struct Gate {
     state: Mutex<rank::Objects, State>,
+    /// Woken when the last bind under way is over while a reset waits for that.
+    idle: WaitQueue,
 }
 
 struct State {
@@ -43,7 +45,7 @@ pub(crate) enum Origin {
 impl Gate {
     pub(crate) fn new() -> Self {
         let state = State { cancel: Cancel::new(), binds: 0, resets: 0, is_closed: false };
-        Self { state: Mutex::new(state) }
+        Self { state: Mutex::new(state), idle: WaitQueue::new() }
     }
 
     /// Gives a new vdevice a token that is not set. Called under GROUP, when no command runs.
@@ -112,7 +114,14 @@ struct BindUnderWay<'g> {
 
 impl Drop for BindUnderWay<'_> {
     fn drop(&mut self) {
-        self.gate.state.lock().binds -= 1;
+        let is_waited_for = {
+            let mut state = self.gate.state.lock();
+            state.binds -= 1;
+            state.binds == 0 && state.resets > 0
+        };
+        if is_waited_for {
+            self.gate.idle.wake_all();
+        }
     }
 }
 
@@ -169,11 +178,16 @@ impl Device {
     }
 
     /// Gives up the TSM command that is running about the device, if there is one, and then unbinds as
-    /// [`unbind`](Self::unbind) does: for a reset that policy allows while bound. Called with no lock held.
+    /// [`unbind`](Self::unbind) does: for a reset that policy allows while bound. Returns when no bind is under
+    /// way any more. Called with no lock held.
     pub fn cancel_and_unbind(&self) {
+        self.gate().state.lock().resets += 1;
+        let _shut = ResetGuard { device: self };
         let token = self.gate().take_token();
         self.set(&token);
         self.unbind();
+        let state = self.gate().state.lock();
+        drop(self.gate().idle.wait_while(state, |state| state.binds > 0));
     }
 
     /// How the device's TDI stands, as the host sees it; `Unbound` where there is no TSM. Called with no lock

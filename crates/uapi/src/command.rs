@@ -187,7 +187,7 @@ pub(crate) mod profiles {
     pub(crate) const TSM_OP: Profiles = Profiles::of(&[Profile::Rfc, Profile::RfcV5_2026_05]);
     pub(crate) const TSM_REQ: Profiles = Profiles::of(&[Profile::Rfc, Profile::RfcV7_2026_10]);
     pub(crate) const TSM_REQ_V5: Profiles = Profiles::of(&[Profile::RfcV5_2026_05]);
-    pub(crate) const REALM: Profiles = Profiles::except(&[Profile::Linux73, Profile::Rfc2025_05]);
+    pub(crate) const REALM: Profiles = Profiles::except(&[Profile::Linux73]);
 }
 
 commands! {

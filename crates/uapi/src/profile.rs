@@ -77,8 +77,8 @@ impl Profile {
                  the operation numbers of the series' integration tree."
             }
             Self::Rfc2025_05 => {
-                "That commands which Linux gained since then stand next to it; the series itself was \
-                 based on an older kernel."
+                "That commands which Linux gained since then stand next to it, and a later series' type \
+                 of vIOMMU; the series itself was based on an older kernel."
             }
         }
     }
