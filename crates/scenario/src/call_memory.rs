@@ -20,6 +20,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 pub struct CallMemory {
     runs: RefCell<BTreeMap<u64, Vec<u8>>>,
     iommufd: Option<Arc<Context>>,
+    pages: Option<Arc<dyn Source>>,
 }
 
 /// Where the first run of bytes lies; each has room to grow before the next.
@@ -31,7 +32,12 @@ pub const IOMMUFD: i32 = 3;
 impl CallMemory {
     /// Memory of a call that can name `iommufd` as descriptor [`IOMMUFD`].
     pub fn naming(iommufd: Arc<Context>) -> Self {
-        Self { runs: RefCell::default(), iommufd: Some(iommufd) }
+        Self { iommufd: Some(iommufd), ..Self::default() }
+    }
+
+    /// Memory of a call that maps `pages`.
+    pub fn mapping(pages: Arc<dyn Source>) -> Self {
+        Self { pages: Some(pages), ..Self::default() }
     }
 
     /// Puts bytes somewhere and returns where.
@@ -90,7 +96,7 @@ impl Caller for CallMemory {
     }
 
     fn memory(&self) -> Arc<dyn Source> {
-        Arc::new(Zeros)
+        self.pages.clone().unwrap_or_else(|| Arc::new(Zeros))
     }
 
     fn file_memory(&self, _: i32) -> Result<Arc<dyn Source>, FileFault> {

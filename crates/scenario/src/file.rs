@@ -22,13 +22,17 @@
 //! Takes no lock.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 
+use designs::{Design, Rules};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use crate::mistake::Mistake;
-use crate::script::{CALLS_MAX, Step, THREADS_MAX, Threads};
+use crate::models::{in_designs, objects};
+use crate::script::{self, CALLS_MAX, Step, THREADS_MAX, Threads};
+use crate::words::{Call, Verb};
 
 /// A scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +43,10 @@ pub struct Scenario {
     pub number: Option<String>,
     /// What is to come out.
     pub expect: Verdict,
+    /// What the violation is to say, among other words.
+    pub says: Option<String>,
+    /// Explored are interleavings with so many preemptions at most; `None`: all.
+    pub preemptions: Option<u32>,
     /// The design that is explored instead of the shipped code, and the rule that it is without.
     pub design: Option<(String, Option<String>)>,
     /// Settings that differ from the defaults, by key.
@@ -68,6 +76,53 @@ pub enum Verdict {
     Counterexample,
     /// Threads wait for each other.
     Deadlock,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = Self::ALL.iter().find(|(_, verdict)| verdict == self);
+        f.write_str(named.map_or("", |(name, _)| name))
+    }
+}
+
+impl fmt::Display for Scenario {
+    /// As a file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted = |text: &str| toml::Value::from(text).to_string();
+        writeln!(f, "title = {}", quoted(&self.title))?;
+        let (design, without) = self.design.clone().unzip();
+        let expect = self.expect.to_string();
+        for (key, value) in [
+            ("number", self.number.as_ref()),
+            ("expect", Some(&expect)),
+            ("says", self.says.as_ref()),
+            ("design", design.as_ref()),
+            ("without", without.flatten().as_ref()),
+        ] {
+            if let Some(value) = value {
+                writeln!(f, "{key} = {}", quoted(value))?;
+            }
+        }
+        if let Some(preemptions) = self.preemptions {
+            writeln!(f, "preemptions = {preemptions}")?;
+        }
+        if !self.settings.is_empty() {
+            writeln!(f, "\n[settings]")?;
+        }
+        for (key, setting) in &self.settings {
+            writeln!(f, "{key} = {}", quoted(&setting.value))?;
+        }
+        let calls = |steps: &[Step]| {
+            let quoted: Vec<_> = steps.iter().map(|step| quoted(&step.to_string())).collect();
+            quoted.join(", ")
+        };
+        if !self.setup.is_empty() {
+            writeln!(f, "\n[setup]\ncalls = [{}]", calls(&self.setup))?;
+        }
+        self.threads
+            .iter()
+            .try_for_each(|steps| writeln!(f, "\n[[thread]]\ncalls = [{}]", calls(steps)))
+    }
 }
 
 impl Verdict {
@@ -107,6 +162,46 @@ pub const SETTINGS: &[Key] = &[
 ];
 
 impl Scenario {
+    /// A scenario of threads alone, with what is usual for the rest.
+    pub fn of(threads: Threads) -> Self {
+        Self {
+            title: script::line(&threads),
+            number: None,
+            expect: Verdict::Safe,
+            says: None,
+            preemptions: None,
+            design: None,
+            settings: BTreeMap::new(),
+            setup: Vec::new(),
+            threads,
+        }
+    }
+
+    /// Looks whether what the calls name exists.
+    ///
+    /// # Errors
+    /// The place of the first call that names something else, and why.
+    pub fn check(&self) -> Result<(), (Range<usize>, String)> {
+        for step in self.setup.iter().chain(self.threads.iter().flatten()) {
+            let Call { verb, number } = step.call;
+            if self.design.is_some() && in_designs(step.call).is_none() {
+                let known = Verb::ALL.iter().map(|verb| Call { verb: *verb, number: 0 });
+                let known = known.filter(|call| in_designs(*call).is_some());
+                let known: Vec<_> = known.map(|call| call.to_string()).collect();
+                let message =
+                    format!("designs have no {}; they have {}", step.call, known.join(", "));
+                return Err((step.at.clone(), message));
+            }
+            let there = objects(verb.object());
+            if number >= there {
+                let last = Call { verb, number: there - 1 };
+                let message = format!("there is no such object; the last is that of {last}");
+                return Err((step.at.clone(), message));
+            }
+        }
+        Ok(())
+    }
+
     /// Reads a file's text.
     ///
     /// # Errors
@@ -121,6 +216,30 @@ impl Scenario {
     }
 }
 
+/// Whether there is such a design, and such a rule in it; if not, the key that is wrong and why.
+pub(crate) fn check_design(
+    design: &str,
+    without: Option<&str>,
+) -> Result<(), (&'static str, String)> {
+    if Design::of(design).is_none() {
+        let names: Vec<_> = designs::ALL.iter().map(|design| design.name).collect();
+        let message = format!("there is no design {design:?}; designs are {}", names.join(", "));
+        return Err(("design", message));
+    }
+    let Some(rule) = without else { return Ok(()) };
+    if design != WITH_RULES {
+        return Err(("without", format!("rules can be left out of design {WITH_RULES} only")));
+    }
+    if Rules::without(rule).is_none() {
+        let names = Rules::NAMES.join(", ");
+        return Err(("without", format!("there is no rule {rule:?}; rules are {names}")));
+    }
+    Ok(())
+}
+
+/// The design whose rules can be left out.
+pub const WITH_RULES: &str = "D";
+
 struct Reader<'t> {
     source: &'t str,
     text: &'t str,
@@ -129,8 +248,18 @@ struct Reader<'t> {
 type Read<T> = Result<T, Box<Mistake>>;
 type Value<'i> = Spanned<DeValue<'i>>;
 
-const KEYS: [&str; 8] =
-    ["title", "number", "expect", "design", "without", "settings", "setup", "thread"];
+const KEYS: [&str; 10] = [
+    "title",
+    "number",
+    "expect",
+    "says",
+    "preemptions",
+    "design",
+    "without",
+    "settings",
+    "setup",
+    "thread",
+];
 
 impl Reader<'_> {
     fn mistake(&self, at: Range<usize>, message: impl Into<String>) -> Box<Mistake> {
@@ -143,38 +272,57 @@ impl Reader<'_> {
         let title = text("title")?;
         let title =
             title.ok_or_else(|| self.mistake(0..0, "title is missing: what is this about?"))?;
-        let without = text("without")?;
-        let design = text("design")?;
-        if let (None, Some(_)) = (&design, &without) {
-            let at = table.get("without").map_or(0..0, Spanned::span);
-            return Err(
-                self.mistake(at, "without names a rule of a design, and no design is named")
-            );
-        }
         let threads = table.get("thread").map(|value| self.threads(value)).transpose()?;
         let threads = threads.filter(|threads| !threads.is_empty());
         let threads = threads.ok_or_else(|| self.mistake(0..0, "there is no [[thread]]"))?;
-        Ok(Scenario {
+        let read = |key: &str| table.get(key);
+        let scenario = Scenario {
             title,
             number: text("number")?,
-            expect: table
-                .get("expect")
+            expect: read("expect")
                 .map(|value| self.verdict(value))
                 .transpose()?
                 .unwrap_or_default(),
-            design: design.map(|design| (design, without)),
-            settings: table
-                .get("settings")
+            says: text("says")?,
+            preemptions: read("preemptions").map(|value| self.preemptions(value)).transpose()?,
+            design: self.design(table)?,
+            settings: read("settings")
                 .map(|value| self.settings(value))
                 .transpose()?
                 .unwrap_or_default(),
-            setup: table
-                .get("setup")
-                .map(|value| self.calls_of(value))
-                .transpose()?
-                .unwrap_or_default(),
+            setup: read("setup").map(|value| self.calls_of(value)).transpose()?.unwrap_or_default(),
             threads,
-        })
+        };
+        scenario.check().map_err(|(at, message)| self.mistake(at, message))?;
+        Ok(scenario)
+    }
+
+    fn design(&self, table: &DeTable<'_>) -> Read<Option<(String, Option<String>)>> {
+        let text = |key: &str| table.get(key).map(|value| self.text_of(key, value)).transpose();
+        let place = |key: &str| table.get(key).map_or(0..0, Spanned::span);
+        let (design, without) = (text("design")?, text("without")?);
+        let Some(design) = design else {
+            return match without {
+                None => Ok(None),
+                Some(_) => Err(self.mistake(
+                    place("without"),
+                    "without names a rule of a design, and no design is named",
+                )),
+            };
+        };
+        check_design(&design, without.as_deref())
+            .map_err(|(key, message)| self.mistake(place(key), message))?;
+        for key in ["settings", "setup"] {
+            if table.get(key).is_some() {
+                return Err(self.mistake(place(key), format!("a design has no {key}")));
+            }
+        }
+        Ok(Some((design, without)))
+    }
+
+    fn preemptions(&self, value: &Value<'_>) -> Read<u32> {
+        let number = value.get_ref().as_integer().and_then(|number| number.as_str().parse().ok());
+        number.ok_or_else(|| self.mistake(value.span(), "preemptions is a number: preemptions = 2"))
     }
 
     fn allow(&self, table: &DeTable<'_>, keys: &[&str]) -> Read<()> {
@@ -256,11 +404,13 @@ impl Reader<'_> {
 
     fn step(&self, value: &Value<'_>) -> Read<Step> {
         let text = self.text_of("a call", value)?;
-        Step::parse(&text).map_err(|error| {
-            // Inside the quotes; an escape before it would shift the place, and calls need none.
-            let start = value.span().start + 1;
+        // Inside the quotes; an escape before it would shift the place, and calls need none.
+        let start = value.span().start + 1;
+        let mut step = Step::parse(&text).map_err(|error| {
             self.mistake(start + error.at.start..start + error.at.end, error.to_string())
-        })
+        })?;
+        step.at = start + step.at.start..start + step.at.end;
+        Ok(step)
     }
 }
 
@@ -295,7 +445,7 @@ calls = ["close vfio0 -> ok"]
         assert_eq!(scenario.settings["bind"].value, "slow");
         assert_eq!((scenario.setup.len(), scenario.threads.len()), (1, 2));
         assert_eq!(
-            crate::script::line(&scenario.threads),
+            script::line(&scenario.threads),
             "destroy vdev0 -> ok, ENOENT | close vfio0 -> ok"
         );
     }

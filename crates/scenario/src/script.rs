@@ -19,6 +19,8 @@ pub struct Step {
     pub call: Call,
     /// The outcomes that are expected; `None` where any is.
     pub expected: Option<BTreeSet<Outcome>>,
+    /// Its bytes in the text that it comes from.
+    pub at: Range<usize>,
 }
 
 /// What a call answers.
@@ -113,6 +115,11 @@ impl Step {
         Self::parse_at(text, 0)
     }
 
+    /// A step that no text says.
+    pub const fn new(call: Call, expected: Option<BTreeSet<Outcome>>) -> Self {
+        Self { call, expected, at: 0..0 }
+    }
+
     fn parse_at(text: &str, at: usize) -> Result<Self, ScriptError> {
         let (call, outcomes) = match text.split_once("->") {
             Some((call, outcomes)) => (call, Some(outcomes)),
@@ -135,7 +142,9 @@ impl Step {
                 })
                 .collect::<Result<BTreeSet<_>, _>>()
         });
-        Ok(Self { call: parsed, expected: expected.transpose()? })
+        let lead = text.len() - text.trim_start().len();
+        let at = at + lead..at + lead + text.trim().len();
+        Ok(Self { call: parsed, expected: expected.transpose()?, at })
     }
 }
 

@@ -59,6 +59,7 @@ verbs! {
     DestroyVdevice "destroy" Vdevice, "IOMMU_DESTROY of the vdevice.";
     DestroyViommu "destroy" Viommu, "IOMMU_DESTROY of the vIOMMU.";
     VdeviceAlloc "vdevice_alloc" Device, "IOMMU_VDEVICE_ALLOC for the device.";
+    IoasAlloc "ioas_alloc" Iommu, "IOMMU_IOAS_ALLOC: takes the lowest free id.";
     CloseVfio "close" Vfio, "Closes the device's file.";
     CloseIommu "close" Iommu, "Closes /dev/iommu.";
     CloseVm "close" Vm, "Closes the VM's file.";

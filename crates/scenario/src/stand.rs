@@ -1,0 +1,424 @@
+//! One machine of the shipped crates, in this process and the same each time: what a scenario's calls are made
+//! on.
+//!
+//! A device of three functions (`dev0` is the physical one, which the TSM is connected to), a program with
+//! `/dev/iommu`, an address space, and for each function that the scenario names its device file, vIOMMU and
+//! vdevice. No supervisor, no threads, no clock: deadlines are the explorer's to fire. Faults and policies are
+//! settings; a fault strikes what the threads do, not the set-up.
+//!
+//! # What must hold
+//!
+//! [`Stand::check`] and some calls panic where it does not, with a text that begins with the invariant's number:
+//! I1 nothing is bound after VFIO's close returned; I2 device and vdevice agree that they are linked; I3 one
+//! unbind per bind; I5 an id that was taken from a program names nothing else; I7 a close by the default order
+//! breaks no TDI; I9 host and device agree on the TDI's state, or the host says that it does not know; and that a
+//! device reaches no page after its unmap. I4 is `sync::Life`'s, I8 is that no thread waits for ever, I6 is
+//! asserted by `sync` in debug builds.
+//!
+//! Takes no lock itself; one leaf for the VM's descriptor, one for what is mapped.
+
+mod card;
+mod invariants;
+mod open_file;
+mod page;
+mod settings;
+mod vm;
+
+use std::sync::Arc;
+
+use iommufd::{Context, ContextSettings, Endpoint, Geometry, Group, Iommu};
+use pci::regs::{command, header};
+use pci::{DmaFault, Interrupt, Notices};
+use span::Span;
+use sync::{Mutex, Timers};
+use tdisp::State;
+use tsm::{Registry, Untold, software};
+use uapi::iommufd::{
+    Destroy, HwptAlloc, IoasAlloc, IoasMap, IoasUnmap, TsmOp, TsmReq, VdeviceAlloc, ViommuAlloc,
+    hwpt_flags, map_flags, tsm_op, tsm_request, tvm_arch,
+};
+use uapi::vfio::{AttachIommufdPt, BindIommufd, DetachIommufdPt, TsmBind, TsmUnbind, region_index};
+use uapi::{Command, CommandId, Errno, Profile};
+use vfio::{DeviceFile, DeviceSet};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use self::card::{Card, Engine};
+use self::open_file::OpenFile;
+use self::page::{Mapped, Memory, Page};
+pub use self::settings::StandSettings;
+use self::vm::{Descriptor, Vm};
+use crate::call_memory::{CallMemory, IOMMUFD};
+use crate::script::Outcome;
+use crate::words::{Call, Verb};
+
+/// Functions that scenarios can name.
+pub const DEVICES_MAX: usize = card::FUNCTIONS;
+
+/// The machine and the program on it.
+pub struct Stand {
+    settings: StandSettings,
+    registry: Arc<Registry>,
+    card: Arc<Card>,
+    iommu: OpenFile,
+    context: Arc<Context>,
+    ioas: u32,
+    devices: Vec<Device>,
+    vm: Descriptor,
+    mapped: Mapped,
+}
+
+/// A function, its file, and what was made for it.
+struct Device {
+    engine: Arc<Engine>,
+    vfio: Arc<vfio::Device>,
+    opened: OpenFile,
+    file: Arc<DeviceFile>,
+    id: u32,
+    viommu: u32,
+    vdevice: u32,
+}
+
+type Answer = Result<(), Errno>;
+
+impl Stand {
+    /// A machine with `devices` functions, each open in the program with a vdevice made for it.
+    ///
+    /// # Panics
+    /// If the machine cannot be made so: a fault of the settings, told in words.
+    pub fn open(settings: &StandSettings, devices: usize) -> Self {
+        let card = Card::new(settings.flr_while_locked);
+        let registry = connected(&card);
+        let context =
+            Context::open_with(ContextSettings { profile: settings.profile, tvm: settings.tvm });
+        let ioas = made(&context, CommandId::IoasAlloc, IoasAlloc::default()).out_ioas_id;
+        let vm = settings.with_vm.then(Vm::new);
+        let mut stand = Self {
+            settings: settings.clone(),
+            registry,
+            card,
+            iommu: OpenFile::new(),
+            context,
+            ioas,
+            devices: Vec::new(),
+            vm: Mutex::new(vm),
+            mapped: Mapped::new(),
+        };
+        for number in 0..devices.clamp(1, DEVICES_MAX) {
+            let device = stand.device(number);
+            stand.devices.push(device);
+        }
+        stand
+    }
+
+    /// Lets the faults of the settings strike from now on.
+    pub fn begin(&self) {
+        for fault in &self.settings.faults {
+            for number in 0..self.devices.len() {
+                self.registry.set_fault(card::address(number), *fault);
+            }
+        }
+    }
+
+    /// Makes a call.
+    pub fn call(&self, call: Call) -> Outcome {
+        Outcome::from(self.answer(call).map(|()| 0))
+    }
+
+    fn answer(&self, call: Call) -> Answer {
+        let number = call.number;
+        let function = card::address(number);
+        let Some(device) = self.devices.get(number) else { return Err(Errno::ENODEV) };
+        match call.verb {
+            Verb::TsmBind => self.tsm_bind(device),
+            Verb::TsmUnbind => self.tsm_unbind(device),
+            Verb::TsmLock => self.set_state(device, State::Locked),
+            Verb::TsmRun => self.set_state(device, State::Run),
+            Verb::DestroyVdevice => self.destroy(device.vdevice),
+            Verb::DestroyViommu => self.destroy(device.viommu),
+            Verb::VdeviceAlloc => self.vdevice_alloc(number, device).map(|_| ()),
+            Verb::IoasAlloc => self.command(CommandId::IoasAlloc, IoasAlloc::default()).map(|_| ()),
+            Verb::CloseVfio => self.close_vfio(number, device),
+            Verb::CloseIommu => self.close_iommu(),
+            Verb::CloseVm => self.close_vm(),
+            Verb::TsmConnect => {
+                self.registry.connect(function, TSM).map_err(|refusal| refusal.errno())
+            }
+            Verb::TsmDisconnect => {
+                self.registry.disconnect(function, TSM).map_err(|refusal| refusal.errno())
+            }
+            Verb::Remove => {
+                self.registry.remove(function);
+                Ok(())
+            }
+            Verb::Reset => device.run(CommandId::DeviceReset, [0_u8; 4]),
+            Verb::ClearBusMaster => device.change_command(0, command::BUS_MASTER),
+            Verb::Attach => device.run(
+                CommandId::DeviceAttachIommufdPt,
+                AttachIommufdPt { argsz: 12, pt_id: self.ioas, ..Default::default() },
+            ),
+            Verb::Detach => device.run(
+                CommandId::DeviceDetachIommufdPt,
+                DetachIommufdPt { argsz: 8, ..Default::default() },
+            ),
+            Verb::Map => self.map(),
+            Verb::Unmap => self.unmap(),
+            Verb::Dma => device.engine.dma(IOVA).map_err(|_| Errno::EFAULT),
+        }
+    }
+
+    fn tsm_bind(&self, device: &Device) -> Answer {
+        if self.settings.profile == Profile::Rfc2025_05 {
+            let bind = TsmBind { argsz: 16, vdevice_id: device.vdevice, ..Default::default() };
+            return device.run(CommandId::DeviceTsmBind, bind);
+        }
+        self.tsm_op(tsm_op::BIND, device)
+    }
+
+    fn tsm_unbind(&self, device: &Device) -> Answer {
+        if self.settings.profile == Profile::Rfc2025_05 {
+            let unbind = TsmUnbind { argsz: 8, ..Default::default() };
+            return device.run(CommandId::DeviceTsmUnbind, unbind);
+        }
+        self.tsm_op(tsm_op::UNBIND, device)
+    }
+
+    fn tsm_op(&self, r#type: u32, device: &Device) -> Answer {
+        let argument = TsmOp { r#type, vdevice_id: device.vdevice, ..Default::default() };
+        self.command(CommandId::VdeviceTsmOp, argument).map(|_| ())
+    }
+
+    /// SET_TDI_STATE.
+    fn set_state(&self, device: &Device, state: State) -> Answer {
+        let memory = CallMemory::default();
+        let payload = u32::from(state as u8).to_le_bytes();
+        let mut argument = TsmReq {
+            size: size_u32::<TsmReq>(),
+            vdevice_id: device.vdevice,
+            op: tsm_request::SET_TDI_STATE,
+            tvm_arch: tvm_arch::CCA,
+            req_len: 4,
+            req_uptr: memory.put(&payload),
+            ..Default::default()
+        };
+        let request = Command::of(CommandId::VdeviceTsmReq).request;
+        self.iommu.run(|| {
+            memory
+                .exchange(&mut argument, |at| self.context.ioctl(&memory, request, at))
+                .map(|_| ())
+        })
+    }
+
+    fn destroy(&self, id: u32) -> Answer {
+        self.command(CommandId::Destroy, Destroy { id, ..Default::default() }).map(|_| ())
+    }
+
+    fn vdevice_alloc(&self, number: usize, device: &Device) -> Result<u32, Errno> {
+        let argument = VdeviceAlloc {
+            viommu_id: device.viommu,
+            dev_id: device.id,
+            virt_id: 0x100 + number as u64,
+            ..Default::default()
+        };
+        self.command(CommandId::VdeviceAlloc, argument).map(|made| made.out_vdevice_id)
+    }
+
+    fn close_vfio(&self, number: usize, device: &Device) -> Answer {
+        device.opened.close(|| ())?;
+        device.file.release();
+        let host = self.registry.binding(card::address(number));
+        assert!(!host.is_bound(), "I1: vfio{number} is closed and the host says {host}");
+        Ok(())
+    }
+
+    fn close_iommu(&self) -> Answer {
+        self.iommu.close(|| self.context.cancel_commands())?;
+        self.context.put_file();
+        Ok(())
+    }
+
+    fn close_vm(&self) -> Answer {
+        let vm = self.vm.lock().take();
+        vm.map(drop).ok_or(Errno::EBADF)
+    }
+
+    fn map(&self) -> Answer {
+        let page = Page::new();
+        let memory = CallMemory::mapping(Arc::new(Memory(Arc::clone(&page))));
+        let mut argument = IoasMap {
+            size: size_u32::<IoasMap>(),
+            flags: map_flags::FIXED_IOVA | map_flags::READABLE | map_flags::WRITEABLE,
+            ioas_id: self.ioas,
+            user_va: 0x1000,
+            length: PAGE_BYTES,
+            iova: IOVA,
+            ..Default::default()
+        };
+        let request = Command::of(CommandId::IoasMap).request;
+        self.iommu.run(|| {
+            memory.exchange(&mut argument, |at| self.context.ioctl(&memory, request, at))
+        })?;
+        self.mapped.add(page);
+        Ok(())
+    }
+
+    fn unmap(&self) -> Answer {
+        let pages = self.mapped.now();
+        let argument =
+            IoasUnmap { ioas_id: self.ioas, iova: IOVA, length: PAGE_BYTES, ..Default::default() };
+        self.command(CommandId::IoasUnmap, argument)?;
+        self.mapped.end(pages);
+        Ok(())
+    }
+
+    /// Runs a command of `/dev/iommu`.
+    fn command<T: IntoBytes + Immutable + FromBytes>(
+        &self,
+        id: CommandId,
+        argument: T,
+    ) -> Result<T, Errno> {
+        self.iommu.run(|| ioctl(&self.context, id, argument))
+    }
+
+    /// A function and all that a program makes for it.
+    fn device(&self, number: usize) -> Device {
+        let engine = Engine::new(number, &self.card);
+        let endpoint = Endpoint::with_tsm(
+            card::address(number),
+            Group::new(u32::try_from(number).unwrap_or(u32::MAX)),
+            Iommu::new(geometry()),
+            Arc::new(Deaf),
+            Arc::clone(&self.registry),
+        );
+        let function = Arc::clone(&engine) as Arc<dyn pci::Function>;
+        let set = DeviceSet::new(false);
+        let vfio = vfio::Device::new(function, endpoint, set, self.settings.vfio());
+        let file = DeviceFile::open(&vfio, Default::default()).expect("nobody removes the device");
+        file.link_vm(self.vm.lock().clone().map(|vm| vm as Arc<dyn iommufd::Vm>));
+        let id = bind_iommufd(&file, &self.context);
+        let parent = HwptAlloc {
+            flags: hwpt_flags::NEST_PARENT,
+            dev_id: id,
+            pt_id: self.ioas,
+            ..Default::default()
+        };
+        let parent = made(&self.context, CommandId::HwptAlloc, parent).out_hwpt_id;
+        let viommu = ViommuAlloc {
+            r#type: self.settings.viommu,
+            dev_id: id,
+            hwpt_id: parent,
+            ..Default::default()
+        };
+        let viommu = made(&self.context, CommandId::ViommuAlloc, viommu).out_viommu_id;
+        let opened = OpenFile::new();
+        let mut device = Device { engine, vfio, opened, file, id, viommu, vdevice: 0 };
+        device.vdevice =
+            self.vdevice_alloc(number, &device).expect("set-up: a new device has no vdevice");
+        let enabled = device.change_command(command::MEMORY | command::BUS_MASTER, 0);
+        enabled.expect("set-up: config space can be written");
+        device
+    }
+}
+
+impl Device {
+    /// Runs a command of the device file.
+    fn run<T: FromBytes + IntoBytes + Immutable>(&self, id: CommandId, mut argument: T) -> Answer {
+        if !self.opened.is_open() {
+            return Err(Errno::EBADF);
+        }
+        let memory = CallMemory::default();
+        let request = Command::of(id).request;
+        memory.exchange(&mut argument, |at| self.file.ioctl(&memory, request, at)).map(|_| ())
+    }
+
+    /// Sets and clears bits of the command register.
+    fn change_command(&self, set: u16, clear: u16) -> Answer {
+        if !self.opened.is_open() {
+            return Err(Errno::EBADF);
+        }
+        let position = vfio::REGION_BASE
+            + (u64::from(region_index::CONFIG) << vfio::REGION_SHIFT)
+            + u64::from(header::COMMAND);
+        let memory = CallMemory::default();
+        let at = memory.put(&[0; 2]);
+        self.file.read(&memory, at, 2, position)?;
+        let before = memory.take(at).first_chunk().map_or(0, |bytes| u16::from_le_bytes(*bytes));
+        let after = before & !clear | set;
+        let at = memory.put(&after.to_le_bytes());
+        self.file.write(&memory, at, 2, position).map(|_| ())
+    }
+}
+
+/// The device's functions under a TSM in software, connected.
+fn connected(card: &Arc<Card>) -> Arc<Registry> {
+    let facts = (0..DEVICES_MAX).map(card::facts).collect();
+    let timers = Timers::new(|| {});
+    let registry = Registry::new(facts, timers, tsm::Settings::default(), Arc::new(Untold));
+    let wire = Arc::new(card::Wire(Arc::clone(card)));
+    registry.register(software::Tsm::new(wire, Arc::new(card::Nines), Default::default()));
+    registry.connect(card::address(0), TSM).expect("the device has a security manager");
+    registry
+}
+
+fn bind_iommufd(file: &Arc<DeviceFile>, context: &Arc<Context>) -> u32 {
+    let memory = CallMemory::naming(Arc::clone(context));
+    let mut bind = BindIommufd { argsz: 16, iommufd: IOMMUFD, ..Default::default() };
+    let request = Command::of(CommandId::DeviceBindIommufd).request;
+    let bound = memory.exchange(&mut bind, |at| file.ioctl(&memory, request, at));
+    bound.expect("set-up: nobody else has the device");
+    bind.out_devid
+}
+
+fn made<T: IntoBytes + Immutable + FromBytes>(
+    context: &Arc<Context>,
+    id: CommandId,
+    argument: T,
+) -> T {
+    ioctl(context, id, argument)
+        .unwrap_or_else(|errno| panic!("set-up: {} answers {errno}", Command::of(id).name))
+}
+
+/// Runs a command on `argument`, whose first field is its size.
+fn ioctl<T: IntoBytes + Immutable + FromBytes>(
+    context: &Arc<Context>,
+    id: CommandId,
+    argument: T,
+) -> Result<T, Errno> {
+    let memory = CallMemory::default();
+    let mut bytes = argument.as_bytes().to_vec();
+    if let Some(size) = bytes.first_chunk_mut() {
+        *size = size_u32::<T>().to_ne_bytes();
+    }
+    let at = memory.put(&bytes);
+    context.ioctl(&memory, Command::of(id).request, at)?;
+    Ok(T::read_from_bytes(&memory.take(at)).unwrap_or(argument))
+}
+
+fn size_u32<T>() -> u32 {
+    u32::try_from(size_of::<T>()).unwrap_or(u32::MAX)
+}
+
+fn geometry() -> Geometry {
+    Geometry {
+        aperture: Span::from_ends(0, (1 << 48) - 1).expect("ends in order"),
+        reserved: Vec::new(),
+        page_sizes: PAGE_BYTES,
+        dirty_tracking: false,
+        cache_coherent: true,
+        msi_isolated: true,
+        max_pasid_log2: 0,
+    }
+}
+
+/// What the program writes to `tsm/connect`.
+const TSM: &[u8] = b"tsm0";
+/// Where `map` maps.
+const IOVA: u64 = 0x10_0000;
+const PAGE_BYTES: u64 = 4096;
+
+struct Deaf;
+
+impl Notices for Deaf {
+    fn dma_fault(&self, _: pci::Address, _: &DmaFault) {}
+
+    fn interrupt_unheard(&self, _: pci::Address, _: Interrupt) {}
+}

@@ -1,0 +1,94 @@
+//! A scenario's settings as the machine takes them.
+//!
+//! Takes no lock.
+
+use std::collections::BTreeMap;
+
+use iommufd::Tvm;
+use tdisp::FunctionReset;
+use tsm::fault::{Fault, Kind, Operation};
+use uapi::Profile;
+use uapi::iommufd::viommu_type;
+use vfio::{ClientClearsBme, CloseOrder, ResetWhileBound};
+
+use crate::file::Setting;
+
+/// How the machine is.
+#[derive(Clone, Debug)]
+pub struct StandSettings {
+    pub(super) profile: Profile,
+    pub(super) tvm: Tvm,
+    pub(super) viommu: u32,
+    pub(super) close_order: CloseOrder,
+    pub(super) flr_while_locked: FunctionReset,
+    pub(super) faults: Vec<Fault>,
+    /// The device files are linked with a VM.
+    pub(super) with_vm: bool,
+    reset_while_bound: ResetWhileBound,
+    client_clears_bme: ClientClearsBme,
+}
+
+impl StandSettings {
+    /// The settings of a scenario, which have been checked. `with_vm` says whether its calls name the VM.
+    pub fn of(settings: &BTreeMap<String, Setting>, with_vm: bool) -> Self {
+        let value = |key: &str| settings.get(key).map(|setting| setting.value.as_str());
+        let tvm = if value("tvm") == Some("kvm") { Tvm::Kvm } else { Tvm::Implicit };
+        Self {
+            profile: value("uapi").and_then(Profile::from_name).unwrap_or_default(),
+            tvm,
+            viommu: match value("viommu") {
+                Some("realm") => viommu_type::ARM_REALM_SMMUV3,
+                _ => viommu_type::ARM_SMMUV3,
+            },
+            close_order: match value("close_order") {
+                Some("linux-7.3") => CloseOrder::Linux73,
+                _ => CloseOrder::UnbindFirst,
+            },
+            flr_while_locked: match value("flr_while_locked") {
+                Some("error") => FunctionReset::Breaches,
+                _ => FunctionReset::Unlocks,
+            },
+            reset_while_bound: match value("reset_while_bound") {
+                Some("unbind") => ResetWhileBound::Unbind,
+                Some("error") => ResetWhileBound::Error,
+                _ => ResetWhileBound::Refuse,
+            },
+            client_clears_bme: match value("client_clears_bme") {
+                Some("refuse") => ClientClearsBme::Refuse,
+                _ => ClientClearsBme::Error,
+            },
+            faults: [(Operation::Bind, "bind"), (Operation::Unbind, "unbind")]
+                .into_iter()
+                .filter_map(|(on, key)| {
+                    let kind = kind(value(key)?)?;
+                    Some(Fault { on, kind, times: None })
+                })
+                .collect(),
+            with_vm: with_vm || tvm == Tvm::Kvm,
+        }
+    }
+
+    pub(super) fn vfio(&self) -> vfio::Settings {
+        vfio::Settings {
+            profile: self.profile,
+            close_order: self.close_order,
+            reset_while_bound: self.reset_while_bound,
+            client_clears_bme: self.client_clears_bme,
+            ..vfio::Settings::default()
+        }
+    }
+}
+
+/// The fault that a setting's value names; `None` where nothing goes wrong.
+fn kind(value: &str) -> Option<Kind> {
+    match value {
+        // How late is the explorer's to choose: any moment before or after the exchange's deadline.
+        "slow" => Some(Kind::Slow { ms: 1 }),
+        "silent" => Some(Kind::Silent),
+        "null" => Some(Kind::NullBind),
+        "error-before" => Some(Kind::ErrorBefore),
+        "error-after-commit" => Some(Kind::ErrorAfter),
+        "refused" => Some(Kind::Refused),
+        _ => None,
+    }
+}
