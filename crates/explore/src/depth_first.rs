@@ -7,6 +7,7 @@ use crate::execution::{Answer, Execution, Stage, Status};
 use crate::frame::{Frame, Tried};
 use crate::model::Model;
 use crate::moves::Move;
+use crate::outlook::Outlook;
 use crate::pool::{Pool, Unit};
 use crate::seen::Visit;
 use crate::tally::{Found, Nondeterminism, Tally};
@@ -35,6 +36,9 @@ pub(crate) struct Search<'a, M: Model> {
     /// Frames below belong to whoever gave us the unit of work.
     base: usize,
     tally: Tally<M::Outcome>,
+    /// New states found.
+    new_states: u64,
+    outlook: Outlook,
 }
 
 /// Why an execution went no further.
@@ -55,7 +59,17 @@ impl<'a, M: Model> Search<'a, M> {
         pool: &'a Pool,
     ) -> Self {
         let stage = Stage::new(model, script, settings);
-        Self { stage, plan, settings, pool, path: Vec::new(), base: 0, tally: Tally::new() }
+        Self {
+            stage,
+            plan,
+            settings,
+            pool,
+            path: Vec::new(),
+            base: 0,
+            tally: Tally::new(),
+            new_states: 0,
+            outlook: Outlook::default(),
+        }
     }
 
     /// Works until the pool has no more work.
@@ -70,11 +84,15 @@ impl<'a, M: Model> Search<'a, M> {
     fn explore(&mut self, unit: Unit) {
         self.base = unit.path.len().saturating_sub(1);
         self.path = unit.path;
+        if let Some(first) = self.path.last_mut() {
+            first.began = self.new_states;
+        }
         loop {
             let before = self.tally.counts;
             self.execute();
             let share = self.path.last().map_or(1.0, |frame| frame.share);
-            self.pool.report(&before, &self.tally.counts, share);
+            let ahead = if self.plan.caches { self.outlook.ahead(&self.path) } else { 0.0 };
+            self.pool.report(&before, &self.tally.counts, share, ahead);
             if self.tally.nondeterminism.is_some()
                 || self.tally.found.len() >= self.settings.violations_max
             {
@@ -164,6 +182,7 @@ impl<'a, M: Model> Search<'a, M> {
             Some(_) | None => Vec::new(),
         };
         let visit = self.visit(&enabled, &asleep, previous.filter(|_| previous_able), preemptions);
+        self.new_states += u64::from(visit == Visit::New);
         let mut todo = enabled.clone();
         match visit {
             Visit::Covered => return None,
@@ -191,6 +210,7 @@ impl<'a, M: Model> Search<'a, M> {
             previous_able,
             preemptions,
             share,
+            began: self.new_states,
         })
     }
 
@@ -234,7 +254,13 @@ impl<'a, M: Model> Search<'a, M> {
     /// Goes back to the last state where something is left to try.
     fn backtrack(&mut self) -> bool {
         while self.path.len() > self.base {
-            if self.path.last_mut().is_some_and(Frame::advance) {
+            let depth = self.path.len() - 1;
+            let frame = &mut self.path[depth];
+            if !frame.tried.is_empty() {
+                self.outlook.note(depth, self.new_states - frame.began);
+            }
+            if frame.advance() {
+                frame.began = self.new_states;
                 return true;
             }
             self.path.pop();

@@ -35,7 +35,7 @@ pub(crate) fn search<M: Model>(
     loop {
         let before = search.tally.counts;
         search.execute();
-        pool.report(&before, &search.tally.counts, 0.0);
+        pool.report(&before, &search.tally.counts, 0.0, 0.0);
         let enough = search.tally.found.len() >= settings.violations_max;
         if enough || search.tally.nondeterminism.is_some() || pool.is_stopped() {
             break;

@@ -26,6 +26,8 @@ pub(crate) struct Frame {
     pub(crate) preemptions: u32,
     /// The share of all work that each move from here is guessed to be.
     pub(crate) share: f64,
+    /// New states that the worker had found when `chosen` became that.
+    pub(crate) began: u64,
 }
 
 /// A move and what it touched.

@@ -72,6 +72,7 @@ mod footprint;
 mod frame;
 mod model;
 mod moves;
+mod outlook;
 mod pool;
 mod runtime;
 mod schedule;
@@ -80,6 +81,7 @@ mod seen;
 mod settings;
 mod shrink;
 mod tally;
+pub mod timeline;
 mod violation;
 
 pub use fingerprint::Fingerprint;

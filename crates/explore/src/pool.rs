@@ -2,9 +2,10 @@
 //!
 //! One lock, a leaf, held for a few additions.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use crate::frame::Frame;
@@ -33,8 +34,10 @@ struct Queue {
     working: usize,
     waiting: usize,
     counts: Counts,
-    /// Of all work, as guessed.
+    /// The share of all executions that is done, as guessed.
     done: f64,
+    /// New states that the last report of each worker expected.
+    ahead: HashMap<ThreadId, f64>,
     exhausted: Option<Limit>,
 }
 
@@ -56,9 +59,10 @@ pub struct Progress {
     pub counts: Counts,
     /// For how long it has run.
     pub elapsed: Duration,
-    /// The share of the work that is done, from 0 to 1, guessed: each choice is taken for as much work as its
-    /// siblings. Where states are cached the first of them is more, so the guess is low at first and what is
-    /// left goes faster.
+    /// The share of the work that is done, from 0 to 1, guessed. Where states are cached: the states seen, of
+    /// those and what untried moves are expected to add, judging by what such moves added. Too high at first,
+    /// while little is known of moves near the beginning. Else: each move is taken for as much work as the
+    /// others from the same state.
     pub done: f64,
     /// The bound on preemptions, if there is one.
     pub preemptions: Option<u32>,
@@ -89,6 +93,7 @@ impl Pool {
             waiting: 0,
             counts: Counts::default(),
             done: 0.0,
+            ahead: HashMap::new(),
             exhausted: None,
         };
         Self {
@@ -162,14 +167,15 @@ impl Pool {
         &self.seen
     }
 
-    /// Adds an execution's counts and share, and stops the search where the budget is used up.
-    pub(crate) fn report(&self, before: &Counts, after: &Counts, share: f64) {
+    /// Adds an execution's counts and share, notes how many states its worker expects ahead, and stops the search where the budget is used up.
+    pub(crate) fn report(&self, before: &Counts, after: &Counts, share: f64, ahead: f64) {
         let mut queue = self.lock();
         queue.counts.executions += after.executions - before.executions;
         queue.counts.complete += after.complete - before.complete;
         queue.counts.steps += after.steps - before.steps;
         queue.counts.depth = queue.counts.depth.max(after.depth);
         queue.done += share;
+        queue.ahead.insert(thread::current().id(), ahead);
         let limit = self.limit(queue.counts.executions);
         if limit.is_some() {
             queue.exhausted = limit;
@@ -186,7 +192,11 @@ impl Pool {
     pub(crate) fn progress(&self, preemptions: Option<u32>) -> Progress {
         let queue = self.lock();
         let counts = Counts { states: self.seen.states() as u64, ..queue.counts };
-        let done = queue.done.min(1.0);
+        let ahead: f64 = queue.ahead.values().sum();
+        let done = match counts.states {
+            0 => queue.done.min(1.0),
+            states => states as f64 / (states as f64 + ahead),
+        };
         Progress { counts, elapsed: self.began.elapsed(), done, preemptions }
     }
 
