@@ -2,8 +2,8 @@
 //! [`sync`], to be explored under all interleavings.
 //!
 //! They share what no design changes: objects with the kernel's two counts and the table that holds them
-//! ([`object`]), the files that keep a context alive ([`world`]), and the hardware's view of who is bound
-//! ([`tsm`]). A design is an implementation of [`Link`](link::Link): when the pointers are set and cleared,
+//! (`object`), the files that keep a context alive (`world`), and the hardware's view of who is bound
+//! (`tsm`). A design is an implementation of `Link`: when the pointers are set and cleared,
 //! under which lock, who unbinds. Each file begins with what was proposed and where.
 //!
 //! | name | file | idea |
