@@ -16,7 +16,8 @@ use crate::fingerprint::Fingerprint;
 use crate::footprint::Footprint;
 use crate::model::{Model, Script};
 use crate::moves::{Move, Point};
-use crate::runtime::{Event, Runtime};
+use crate::picture::Event;
+use crate::runtime::Runtime;
 use crate::violation::{Quiet, Violation, ViolationKind, catch};
 
 /// Where executions of one model run: what is kept from one to the next.

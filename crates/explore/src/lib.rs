@@ -73,6 +73,7 @@ mod frame;
 mod model;
 mod moves;
 mod outlook;
+mod picture;
 mod pool;
 mod runtime;
 mod schedule;
@@ -86,8 +87,8 @@ mod violation;
 
 pub use fingerprint::Fingerprint;
 pub use model::{Act, Done, Model, Program, Script};
+pub use picture::Event;
 pub use pool::{Limit, Progress};
-pub use runtime::Event;
 pub use schedule::{BadSchedule, Diverged, Replayed, Schedule};
 pub use search::{Counterexample, Report, Verdict, explore};
 pub use settings::{Budget, Reduction, Settings, Steps};

@@ -1,10 +1,6 @@
 //! The explorer's side of [`sync::hook`]: suspends a coroutine before each step, and keeps the picture of the
 //! shared state from which follows who may run and which states are the same.
 //!
-//! A state is what all objects hold and what each thread has seen since its call began. An object that says
-//! what it contains is known by that. One that does not is known by who changed it after having seen what:
-//! the same changes in the same order leave the same data, whatever that is.
-//!
 //! A step ends where the next operation could make a difference in another order. Taking a lock commutes with
 //! whatever others do after it, and giving one back with whatever they do before. So a step is any number of
 //! locks taken, one operation that others could notice, and any number of locks given back (Lipton's
@@ -18,21 +14,17 @@
 //! Takes no lock; one OS thread.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::collections::HashMap;
-use std::fmt;
-use std::hash::{BuildHasherDefault, Hasher};
-use std::panic::Location;
 use std::thread;
 
 use mem::coroutine;
 use sync::Armed;
-use sync::hook::{self, CountOperation, Hook, Kind, Now, ObjectId, Operation};
+use sync::hook::{self, Hook, Kind, Now, ObjectId, Operation};
 
 use crate::Steps;
 use crate::fingerprint::{Fingerprint, Lanes};
-use crate::footprint::{Access, Footprint, access};
+use crate::footprint::{Access, Footprint};
 use crate::moves::{Move, Point};
+use crate::picture::{Event, Picture, Runner, Thread};
 use crate::violation::{Violation, ViolationKind, raise};
 
 /// What is known of the world of one OS thread.
@@ -40,79 +32,6 @@ pub(crate) struct Runtime {
     running: Cell<Runner>,
     steps: Steps,
     picture: RefCell<Picture>,
-}
-
-/// Whose operations are told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Runner {
-    /// Set-up, check, or a deadline that fires: runs alone.
-    Alone,
-    /// A thread of the script.
-    Thread(usize),
-}
-
-#[derive(Default)]
-struct Picture {
-    objects: HashMap<ObjectId, Object, BuildHasherDefault<Numbers>>,
-    /// Of all objects.
-    shared: Fingerprint,
-    threads: Vec<Thread>,
-    /// What set-up waits on, and whether it was woken.
-    alone_waits: Option<(ObjectId, bool)>,
-    armed: BTreeMap<ObjectId, Armed>,
-    footprint: Footprint,
-    /// What its thread had seen when the step began.
-    seen_before_step: Fingerprint,
-    tale: Option<Vec<Event>>,
-    /// States are of no interest any more: the execution is only brought to its end.
-    abandoned: bool,
-}
-
-struct Object {
-    name: &'static str,
-    holds: Fingerprint,
-    holder: Option<Runner>,
-    ended: bool,
-}
-
-#[derive(Default)]
-struct Thread {
-    pending: Option<Operation>,
-    seen: Fingerprint,
-    /// The queue whose condition it evaluated last, and whether that was woken since.
-    waits: Option<(ObjectId, bool)>,
-    /// It has done nothing since that would be out of place before sleeping.
-    may_sleep: bool,
-    /// What it had seen before it took its last lock, and when it had it.
-    around_lock: [Fingerprint; 2],
-    /// What it had seen when it began to wait: all that it knows whenever it looks again.
-    seen_before_wait: Option<Fingerprint>,
-    /// That is what it had seen before it took the lock, and it has learned nothing since.
-    unseen: bool,
-    /// It has slept and not looked yet whether that was enough.
-    slept: bool,
-    /// So far the step took locks and did nothing else that others could notice.
-    only_acquired: bool,
-    /// So far the step evaluates a condition and asked about deadlines only.
-    only_asked: bool,
-    next_object: u64,
-    /// To be ended by a panic when it is resumed.
-    doomed: bool,
-    /// It is being ended by one already, as far as can be told.
-    dying: bool,
-}
-
-/// Something that happened in an execution, for its timeline.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// Who did it; `None` for a deadline and for what runs alone.
-    pub thread: Option<usize>,
-    /// What was done.
-    pub what: String,
-    /// Where in the source.
-    pub at: Option<&'static Location<'static>>,
-    /// Whether others could have run just before.
-    pub is_step: bool,
 }
 
 impl Runtime {
@@ -416,255 +335,6 @@ impl Hook for Runtime {
     }
 }
 
-impl Picture {
-    fn is_able(&self, thread: &Thread) -> bool {
-        thread.pending.is_some_and(|pending| self.can(thread, &pending))
-    }
-
-    fn can(&self, thread: &Thread, operation: &Operation) -> bool {
-        let is_free = || self.holder(operation.object).is_none();
-        let is_woken = || thread.waits.is_none_or(|(_, woken)| woken);
-        (operation.kind != Kind::Acquire || is_free())
-            && (operation.kind != Kind::Sleep || is_woken())
-    }
-
-    fn holder(&self, object: ObjectId) -> Option<Runner> {
-        self.objects.get(&object)?.holder
-    }
-
-    /// The first operation of a step: what it touches, and that the thread did it.
-    fn begin_step(&mut self, thread: usize, operation: &Operation) {
-        if self.abandoned {
-            return;
-        }
-        let state = &mut self.threads[thread];
-        (state.only_acquired, state.only_asked) = (true, false);
-        self.seen_before_step = state.seen;
-        self.see(Runner::Thread(thread), &Point::of(operation));
-        self.tell(Runner::Thread(thread), operation, true);
-    }
-
-    /// What an operation does to the picture, whether or not it began a step.
-    fn take_effect(&mut self, runner: Runner, operation: &Operation) {
-        if let Runner::Thread(thread) = runner {
-            let state = &mut self.threads[thread];
-            state.only_acquired &= matches!(operation.kind, Kind::Acquire | Kind::Use);
-            state.only_asked &= operation.kind == Kind::Fired;
-            state.only_asked |= operation.kind == Kind::WaitCheck;
-            // A condition may ask some things before the thread sleeps.
-            let asks = matches!(
-                operation.kind,
-                Kind::Fired | Kind::Count(CountOperation::Read) | Kind::Use | Kind::Release
-            );
-            state.may_sleep = operation.kind == Kind::WaitCheck || state.may_sleep && asks;
-        }
-        if let Some(access) = access(operation) {
-            self.footprint.note(operation.object, access);
-        }
-        if runner == Runner::Alone {
-            self.tell(runner, operation, operation.kind == Kind::Fire);
-        }
-        let object = operation.object;
-        match operation.kind {
-            Kind::Acquire => self.acquire(runner, operation),
-            Kind::Release => self.release(object),
-            Kind::WaitCheck => self.begin_wait(runner, object),
-            Kind::Sleep => self.end_sleep(runner),
-            Kind::Wake => self.wake(object),
-            Kind::Count(_)
-            | Kind::Use
-            | Kind::End
-            | Kind::EpochEnter
-            | Kind::EpochLeave
-            | Kind::EpochFlip
-            | Kind::Arm
-            | Kind::Disarm
-            | Kind::Fire
-            | Kind::Fired => {}
-        }
-    }
-
-    fn release(&mut self, mutex: ObjectId) {
-        self.footprint.note_unlocked(mutex);
-        if let Some(mutex) = self.objects.get_mut(&mutex) {
-            mutex.holder = None;
-        }
-    }
-
-    fn acquire(&mut self, runner: Runner, operation: &Operation) {
-        let mutex = self.object(operation.object, operation.name);
-        mutex.holder = Some(runner);
-        let holds = mutex.holds;
-        let before = self.seen_before_step;
-        self.footprint.note_locked(operation.object);
-        self.see(runner, &holds);
-        if let Runner::Thread(thread) = runner {
-            let state = &mut self.threads[thread];
-            state.around_lock = [before, state.seen];
-        }
-    }
-
-    fn begin_wait(&mut self, runner: Runner, queue: ObjectId) {
-        *self.waits_of(runner) = Some((queue, false));
-        if let Runner::Thread(thread) = runner {
-            let state = &mut self.threads[thread];
-            if !std::mem::take(&mut state.slept) && !std::mem::take(&mut state.unseen) {
-                state.seen_before_wait = Some(state.seen);
-            }
-        }
-    }
-
-    /// A wait is a loop that carries nothing from one look to the next, so what earlier looks saw is forgotten.
-    fn end_sleep(&mut self, runner: Runner) {
-        *self.waits_of(runner) = None;
-        if let Runner::Thread(thread) = runner {
-            let state = &mut self.threads[thread];
-            state.seen = state.seen_before_wait.unwrap_or(state.seen);
-            state.slept = true;
-        }
-    }
-
-    fn waits_of(&mut self, runner: Runner) -> &mut Option<(ObjectId, bool)> {
-        match runner {
-            Runner::Alone => &mut self.alone_waits,
-            Runner::Thread(thread) => &mut self.threads[thread].waits,
-        }
-    }
-
-    fn wake(&mut self, queue: ObjectId) {
-        let threads = self.threads.iter_mut().map(|thread| &mut thread.waits);
-        for (waits_on, woken) in threads.chain([&mut self.alone_waits]).flatten() {
-            *woken |= *waits_on == queue;
-        }
-    }
-
-    fn life_violation(&mut self, operation: &Operation) -> Option<Violation> {
-        let ends = operation.kind == Kind::End;
-        if !ends && operation.kind != Kind::Use {
-            return None;
-        }
-        let name = self.name(operation);
-        let life = self.object(operation.object, operation.name);
-        if !life.ended {
-            life.ended = ends;
-            return None;
-        }
-        let what = if ends { "ended twice" } else { "used after its end" };
-        let message = format!("{name} {what} ({})", operation.at);
-        Some(Violation { kind: ViolationKind::UseAfterEnd, message })
-    }
-
-    fn create(&mut self, runner: Runner, object: ObjectId, name: &'static str) {
-        let holds = match runner {
-            Runner::Alone => Fingerprint::default(),
-            Runner::Thread(thread) => self.threads[thread].seen,
-        };
-        let made = Object { name, holds, holder: None, ended: false };
-        self.shared = self.shared.with(made.share(object));
-        if let Some(before) = self.objects.insert(object, made) {
-            self.shared = self.shared.without(before.share(object));
-        }
-    }
-
-    /// An object made before the execution is known from its first operation on.
-    fn object(&mut self, object: ObjectId, name: &'static str) -> &mut Object {
-        if !self.objects.contains_key(&object) {
-            self.create(Runner::Alone, object, name);
-        }
-        self.objects.get_mut(&object).expect("made if it was not there")
-    }
-
-    /// The state of data that changed and says nothing of itself.
-    fn change_of(&self, runner: Runner, object: ObjectId) -> Fingerprint {
-        let before = self.objects.get(&object).map(|mutex| mutex.holds);
-        let seen = match runner {
-            Runner::Alone => Fingerprint::default(),
-            Runner::Thread(thread) => self.threads[thread].seen,
-        };
-        Fingerprint::of(&(before, seen))
-    }
-
-    /// A lock given back in the step that took it, with its data unchanged, was a look at it.
-    fn left_as_it_was(&mut self, object: ObjectId) {
-        self.footprint.only_read(object);
-    }
-
-    fn set(&mut self, object: ObjectId, now: Fingerprint) {
-        let Some(holder) = self.objects.get_mut(&object) else { return };
-        let before = holder.share(object);
-        holder.holds = now;
-        self.shared = self.shared.without(before).with(holder.share(object));
-    }
-
-    fn see(&mut self, runner: Runner, what: &impl std::hash::Hash) {
-        if let Runner::Thread(thread) = runner
-            && !self.abandoned
-        {
-            let seen = &mut self.threads[thread].seen;
-            *seen = seen.then(what);
-        }
-    }
-
-    fn tell(&mut self, runner: Runner, operation: &Operation, is_step: bool) {
-        if self.tale.is_none() {
-            return;
-        }
-        let thread = match runner {
-            Runner::Thread(thread) => Some(thread),
-            // Set-up and check are not part of the tale.
-            Runner::Alone if operation.kind != Kind::Fire => return,
-            Runner::Alone => None,
-        };
-        let what = Point::of(operation).to_string();
-        if let Some(tale) = &mut self.tale {
-            tale.push(Event { thread, what, at: Some(operation.at), is_step });
-        }
-    }
-
-    fn name(&self, operation: &Operation) -> String {
-        let name = self.objects.get(&operation.object).map_or(operation.name, |known| known.name);
-        crate::moves::object_name(name, operation.object)
-    }
-}
-
-impl Thread {
-    /// Whether the thread's next step is one that a deadline makes a difference to.
-    fn hears(&self, deadline: ObjectId, wakes: ObjectId) -> bool {
-        self.pending.is_some_and(|operation| match operation.kind {
-            Kind::WaitCheck => operation.object == wakes,
-            Kind::Sleep => self.waits == Some((wakes, false)),
-            Kind::Fired => operation.object == deadline,
-            Kind::Acquire
-            | Kind::Release
-            | Kind::Count(_)
-            | Kind::Wake
-            | Kind::Use
-            | Kind::End
-            | Kind::EpochEnter
-            | Kind::EpochLeave
-            | Kind::EpochFlip
-            | Kind::Arm
-            | Kind::Disarm
-            | Kind::Fire => false,
-        })
-    }
-}
-
-impl Object {
-    fn share(&self, object: ObjectId) -> Fingerprint {
-        Fingerprint::of(&(object, self.holds))
-    }
-}
-
-impl fmt::Display for Runner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Alone => f.write_str("set-up"),
-            Self::Thread(thread) => write!(f, "T{thread}"),
-        }
-    }
-}
-
 const CALL_SHIFT: u32 = 24;
 const THREAD_SHIFT: u32 = 48;
 
@@ -682,25 +352,4 @@ pub(crate) fn maker(object: ObjectId) -> (Option<usize>, u64, u64) {
         usize::try_from(number >> THREAD_SHIFT).ok().and_then(|thread| thread.checked_sub(2));
     let call = number >> CALL_SHIFT & ((1 << (THREAD_SHIFT - CALL_SHIFT)) - 1);
     (thread, call, number & ((1 << CALL_SHIFT) - 1))
-}
-
-/// Object numbers spread by a multiplication.
-#[derive(Default)]
-struct Numbers(u64);
-
-impl Hasher for Numbers {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 ^= self.0 >> 32;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use crate::execution::{Execution, Stage, Status};
 use crate::model::{Model, Script};
 use crate::moves::{Move, Who};
-use crate::runtime::Event;
+use crate::picture::Event;
 use crate::settings::Settings;
 use crate::tally::Found;
 use crate::violation::Violation;

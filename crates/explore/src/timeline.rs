@@ -2,7 +2,7 @@
 //!
 //! Plain ASCII, so that it can be pasted into a mail. Takes no lock.
 
-use crate::runtime::Event;
+use crate::picture::Event;
 
 /// Lays the events of `threads` threads out in columns, `width` characters wide in all. What the clock did
 /// begins at the left edge; a line of dots stands where one thread stopped and another went on. What does not
