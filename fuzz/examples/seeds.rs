@@ -8,6 +8,8 @@ use bindery_fuzz::commands::{Place, Step};
 use bindery_fuzz::descriptor::Descriptor;
 use bindery_fuzz::device_io::Access;
 use bindery_fuzz::engine::{self, Deed, HostDeed};
+
+use bindery_fuzz::guest::Asked;
 use bindery_fuzz::input::Output;
 use bindery_fuzz::overlay_path::Question;
 use bindery_fuzz::rig::Kind;
@@ -35,6 +37,8 @@ fn main() {
     trace_decode();
     security();
     dsm();
+    guest();
+    words();
     config_walk();
 }
 
@@ -522,6 +526,41 @@ fn save_deeds(name: &str, kind: u8, deeds: &[Deed]) {
     out.put(&[kind]);
     deeds.iter().for_each(|deed| deed.encode(&mut out));
     write("engine", name, &out.into_bytes());
+}
+
+// ---- guests ---------------------------------------------------------------------------------------
+
+fn guest() {
+    let ask = |op: u8, payload: &[u8], room| Asked { arch: 0, op, room, payload: payload.to_vec() };
+    let state = |state: u32| ask(1, &state.to_le_bytes(), 0);
+    let whole_report = [3_u32.to_le_bytes(), [0; 4], [0; 4], [0; 4]].concat();
+    let requests = [
+        state(1),
+        ask(6, &3_u32.to_le_bytes(), 4),
+        ask(4, &whole_report, 256),
+        state(2),
+        ask(0, &[0_u64, 0x1000, 0xc000_0000].map(u64::to_le_bytes).concat(), 0),
+        ask(7, &[], 4),
+        ask(5, &[3_u64, 1, 0x1000].map(u64::to_le_bytes).concat(), 0),
+        ask(8, &[], 8),
+        state(0),
+    ];
+    let mut out = Output::default();
+    requests.iter().for_each(|request| request.encode(&mut out));
+    write("guest", "life", &out.into_bytes());
+}
+
+fn words() {
+    let file = "title = \"a race\"\nnumber = \"S12\"\nexpect = \"safe\"\n[settings]\nbind = \"slow\"\n\
+                [setup]\ncalls = [\"tsm_bind vdev0\"]\n[[thread]]\ncalls = [\"destroy vdev0 -> ok\"]\n";
+    for (name, text) in [
+        ("file", file),
+        ("line", "tsm_bind vdev0; tsm_unbind vdev0 | destroy vdev0 -> ok, EBUSY | close vfio0"),
+        ("fault", "bind=slow:500*2"),
+        ("wrong", "close vdev0 -> ok, EFOO | ; |\u{e4}"),
+    ] {
+        write("words", name, text.as_bytes());
+    }
 }
 
 // ---- texts ----------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@
 //! | [`trace_decode`] | calls with any bytes | each prints as one line |
 //! | [`security`] | messages of TDISP and IDE_KM | answers can be read, states change as the table says |
 //! | [`dsm`] | requests to a device's security manager, and what is done to its functions | functions act as the state that is told |
+//! | [`guest`] | a guest's requests about a bound interface | answers fit, and unbind leaves the device unlocked |
+//! | [`words`] | scenarios and faults, as people write them | a mistake has a place inside the text |
 //! | [`config_walk`] | config space | chains end, and lie inside |
 //!
 //! Run one with `cargo fuzz run -s none TARGET`. Seeds are written by `cargo run --example seeds`;
@@ -22,10 +24,12 @@ pub mod device_io;
 pub mod device_option;
 pub mod dsm;
 pub mod engine;
+pub mod guest;
 pub mod overlay_path;
 pub mod platform;
 pub mod security;
 pub mod trace_decode;
+pub mod words;
 
 pub mod descriptor;
 pub mod input;

@@ -6,25 +6,27 @@ use std::path::{Path, PathBuf};
 use bindery_fuzz::commands::{self, Step};
 use bindery_fuzz::input::{Input, Output};
 use bindery_fuzz::{
-    config_walk, device_io, device_option, dsm, engine, overlay_path, platform, security,
-    trace_decode,
+    config_walk, device_io, device_option, dsm, engine, guest, overlay_path, platform, security,
+    trace_decode, words,
 };
 use uapi::{COMMANDS, Errno};
 
 #[test]
 fn seeds_run() {
     type Target = (&'static str, fn(&[u8]));
-    let targets: [Target; 10] = [
+    let targets: [Target; 12] = [
         ("commands", commands::run),
         ("config_walk", config_walk::run),
         ("device_io", device_io::run),
         ("device_option", device_option::run),
         ("dsm", dsm::run),
         ("engine", engine::run),
+        ("guest", guest::run),
         ("overlay_path", overlay_path::run),
         ("platform", platform::run),
         ("tdisp", security::run),
         ("trace_decode", trace_decode::run),
+        ("words", words::run),
     ];
     for (target, run) in targets {
         let seeds = seeds(target);
