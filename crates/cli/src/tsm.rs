@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use supervisor::control::{self, AskError, TsmCounts, TsmOrder, TsmRow, TsmStatus};
+use tsm::VmId;
 
 use crate::exit;
 use crate::ls::headline;
@@ -159,7 +160,7 @@ fn text(status: &TsmStatus) -> String {
 fn table(rows: &[TsmRow]) -> String {
     let header = ["FUNCTION", "DSM", "TSM", "KEYS", "HOST", "TSM'S VIEW", "DEVICE'S VIEW", "VM"];
     let cells = |row: &TsmRow| {
-        let number = |value: Option<u64>| or_dash(value.map(|value| value.to_string()).as_ref());
+        let vm = row.tdi.vm.map(|vm| VmId(vm).to_string().replace("VM ", ""));
         [
             row.tdi.function.clone(),
             or_dash(row.dsm.as_ref()),
@@ -168,7 +169,7 @@ fn table(rows: &[TsmRow]) -> String {
             row.tdi.host.clone(),
             or_dash(row.tdi.tsm.as_ref()),
             or_dash(row.tdi.device.as_ref()),
-            number(row.tdi.vm),
+            or_dash(vm.as_ref()),
         ]
     };
     columns(header, rows.iter().map(cells))

@@ -110,6 +110,22 @@ impl fmt::Display for ObjectKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VmId(pub u64);
 
+impl VmId {
+    /// The bit of those that stand for a client which has no VM.
+    pub const IMPLICIT: u64 = 1 << 63;
+}
+
+impl fmt::Display for VmId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(number) = self;
+        if number & Self::IMPLICIT == 0 {
+            write!(f, "VM {number}")
+        } else {
+            write!(f, "implicit VM {}", number & !Self::IMPLICIT)
+        }
+    }
+}
+
 /// The memory of the client that asks.
 pub trait Memory {
     /// Copies from it, whole or not at all.

@@ -88,7 +88,7 @@ impl fmt::Display for Notice {
             Self::Connected { tsm } => write!(f, "connected to tsm{tsm}"),
             Self::Disconnected { tsm } => write!(f, "disconnected from tsm{tsm}"),
             Self::Bound { vm, guest_id } => {
-                write!(f, "bound to VM {} as {guest_id:#x}", vm.0)
+                write!(f, "bound to {vm} as {guest_id:#x}")
             }
             Self::BindFailed { refusal, unknown: false } => write!(f, "not bound: {refusal}"),
             Self::BindFailed { refusal, unknown: true } => {

@@ -113,7 +113,7 @@ impl Registry {
     pub fn new_vm(&self) -> VmId {
         let mut table = self.table.lock();
         table.vms += 1;
-        VmId(1 << 63 | table.vms)
+        VmId(VmId::IMPLICIT | table.vms)
     }
 
     /// Sets `cancel` and gives up what runs or waits under it about a function. Returns at once.
