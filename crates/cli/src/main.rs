@@ -12,6 +12,7 @@ mod demo_client;
 mod doctor;
 mod events;
 mod exit;
+mod explore;
 mod ls;
 mod nested;
 mod platform;
@@ -52,6 +53,7 @@ enum Command {
     Platform(platform::Arguments),
     Doctor(doctor::Arguments),
     Demo(demo::Arguments),
+    Explore(explore::Arguments),
     Uapi(uapi::Arguments),
     #[command(hide = true)]
     DemoClient(demo_client::Arguments),
@@ -72,6 +74,7 @@ fn execute(command: Command) -> ExitCode {
         Command::Platform(arguments) => platform::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Explore(arguments) => explore::run(&arguments),
         Command::Uapi(arguments) => uapi::run(&arguments),
         Command::DemoClient(arguments) => demo_client::run(&arguments),
     }

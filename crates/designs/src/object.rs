@@ -28,6 +28,8 @@ pub(crate) enum Body {
     Device(Mutex<GroupLock, Group>),
     /// `struct iommufd_vdevice`.
     Vdevice(Mutex<VdeviceLock, Vdevice>),
+    /// `struct iommufd_ioas`: takes an id, and is linked with nothing.
+    AddressSpace,
 }
 
 /// `igroup->lock`.
@@ -113,6 +115,10 @@ impl Object {
     pub(crate) fn is_device(&self) -> bool {
         matches!(self.body, Body::Device(_))
     }
+
+    pub(crate) fn is_vdevice(&self) -> bool {
+        matches!(self.body, Body::Vdevice(_))
+    }
 }
 
 /// `ictx->objects`.
@@ -135,6 +141,8 @@ struct Slots {
     by_id: Vec<Slot>,
     /// All that ever were: what a stale pointer leads to.
     ever: Vec<Arc<Object>>,
+    /// Ids of vdevices that their device took along: the program has them still.
+    taken: Vec<usize>,
 }
 
 #[derive(Clone, Default)]
@@ -165,7 +173,12 @@ impl Eq for Object {}
 
 impl std::fmt::Debug for Object {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", if self.is_device() { "device" } else { "vdevice" }, self.id)
+        let kind = match self.body {
+            Body::Device(_) => "device",
+            Body::Vdevice(_) => "vdevice",
+            Body::AddressSpace => "address space",
+        };
+        write!(f, "{kind} {}", self.id)
     }
 }
 
@@ -178,7 +191,7 @@ pub(crate) enum Afterwards {
 
 impl Table {
     pub(crate) fn new(rules: Rules) -> Self {
-        let slots = Slots { by_id: vec![Slot::Free; IDS], ever: Vec::new() };
+        let slots = Slots { by_id: vec![Slot::Free; IDS], ever: Vec::new(), taken: Vec::new() };
         Self { slots: Mutex::new(slots), rules }
     }
 
@@ -187,6 +200,10 @@ impl Table {
         let mut slots = self.slots.lock();
         let free = |slot: &Slot| matches!(slot, Slot::Free);
         let id = slots.by_id.iter().skip(1).position(free).expect("few objects are made") + 1;
+        assert!(
+            !slots.taken.contains(&id),
+            "I5: an id that the program still has names another object"
+        );
         slots.by_id[id] = Slot::Reserved;
         let serial = u32::try_from(slots.ever.len()).expect("few objects are made");
         let object = Object::new(id, serial, body);
@@ -205,7 +222,8 @@ impl Table {
         let Some(Slot::Published(object)) = slots.by_id.get(id) else {
             return Err(Refused::ENOENT);
         };
-        if object.is_device() != device || !object.users.inc_not_zero() {
+        let is_right = if device { object.is_device() } else { object.is_vdevice() };
+        if !is_right || !object.users.inc_not_zero() {
             return Err(Refused::ENOENT);
         }
         if !object.wait_count.inc_not_zero() {
@@ -279,6 +297,9 @@ impl World {
                 assert!(owned.is_none(), "WARN_ON: the kernel's own removal got EBUSY");
                 return Err(Refused::EBUSY);
             }
+            if owned.is_some() && found.is_vdevice() {
+                slots.taken.push(id);
+            }
             slots.by_id[id] = match afterwards {
                 Afterwards::Free => Slot::Free,
                 Afterwards::Tombstone => Slot::Reserved,
@@ -312,7 +333,7 @@ impl World {
             if self.link.releases() {
                 self.tsm.release();
             }
-        } else {
+        } else if object.is_vdevice() {
             self.link.vdevice_end(self, object);
         }
         object.end();

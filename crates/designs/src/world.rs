@@ -32,6 +32,8 @@ pub enum Call {
     DestroyVdevice,
     /// `IOMMU_VDEVICE_ALLOC` for the device.
     VdeviceAlloc,
+    /// `IOMMU_IOAS_ALLOC`, which takes the lowest free id.
+    IoasAlloc,
     /// `close()` of the VFIO device file.
     CloseVfio,
     /// `close()` of `/dev/iommu`.
@@ -115,6 +117,11 @@ impl World {
             }
             Call::DestroyVdevice => self.command(|| self.remove(Removal::Asked(self.vdevice))),
             Call::VdeviceAlloc => self.command(|| self.vdevice_alloc().map(|_| ())),
+            Call::IoasAlloc => self.command(|| {
+                let made = self.table.reserve(Body::AddressSpace);
+                self.table.publish(&made);
+                Ok(())
+            }),
             Call::CloseVfio => self.close_vfio(),
             Call::CloseIommu => self.close_iommu(),
             Call::TsmUnregister => {

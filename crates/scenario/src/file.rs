@@ -216,11 +216,11 @@ impl Scenario {
     }
 }
 
-/// Whether there is such a design, and such a rule in it; if not, the key that is wrong and why.
-pub(crate) fn check_design(
-    design: &str,
-    without: Option<&str>,
-) -> Result<(), (&'static str, String)> {
+/// Looks whether there is such a design, and such a rule in it.
+///
+/// # Errors
+/// The key that is wrong, and why.
+pub fn check_design(design: &str, without: Option<&str>) -> Result<(), (&'static str, String)> {
     if Design::of(design).is_none() {
         let names: Vec<_> = designs::ALL.iter().map(|design| design.name).collect();
         let message = format!("there is no design {design:?}; designs are {}", names.join(", "));

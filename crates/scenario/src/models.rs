@@ -159,13 +159,13 @@ pub(crate) fn in_designs(call: Call) -> Option<designs::Call> {
         Verb::TsmUnbind => designs::Call::TsmUnbind,
         Verb::DestroyVdevice => designs::Call::DestroyVdevice,
         Verb::VdeviceAlloc => designs::Call::VdeviceAlloc,
+        Verb::IoasAlloc => designs::Call::IoasAlloc,
         Verb::CloseVfio => designs::Call::CloseVfio,
         Verb::CloseIommu => designs::Call::CloseIommu,
         Verb::TsmDisconnect => designs::Call::TsmUnregister,
         Verb::TsmLock
         | Verb::TsmRun
         | Verb::DestroyViommu
-        | Verb::IoasAlloc
         | Verb::CloseVm
         | Verb::TsmConnect
         | Verb::Remove
@@ -177,6 +177,16 @@ pub(crate) fn in_designs(call: Call) -> Option<designs::Call> {
         | Verb::Unmap
         | Verb::Dma => return None,
     })
+}
+
+/// `text` with the objects of a design's world called by what they are.
+pub(crate) fn with_roles(text: &str) -> String {
+    let words = text.split(' ').map(|word| {
+        let bare = word.trim_end_matches([';', ',', '.', ':']);
+        let role = designs::ROLES.iter().find(|(name, _)| *name == bare);
+        role.map_or_else(|| word.to_owned(), |(_, role)| format!("{role}{}", &word[bare.len()..]))
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// How many objects of a kind the machine has.

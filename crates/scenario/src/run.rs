@@ -16,7 +16,7 @@ use explore::{
 };
 
 use crate::file::Scenario;
-use crate::models::{Drawn, Planned, Shipped};
+use crate::models::{Drawn, Planned, Shipped, with_roles};
 use crate::script::{Outcome, Step, Threads};
 
 /// When to give up, and with how many workers.
@@ -129,14 +129,26 @@ pub fn replay(scenario: &Scenario, schedule: &Schedule) -> Result<Broken, Failur
         None => schedule.replay(&Arc::new(Shipped::new(scenario, true)), &script, &settings),
     }?;
     let violation = replayed.violation;
-    Ok(Broken {
+    let broken = Broken {
         threads: scenario.threads.clone(),
         kind: violation.as_ref().map_or(ViolationKind::Check, |violation| violation.kind),
         message: violation.map_or_else(|| "nothing is wrong any more".to_owned(), |it| it.message),
         preemptions: 0,
         schedule: schedule.clone(),
         tale: replayed.tale,
-    })
+    };
+    Ok(if scenario.design.is_some() { broken.with_roles() } else { broken })
+}
+
+impl Broken {
+    /// With the objects of a design called by what they are.
+    fn with_roles(mut self) -> Self {
+        self.message = with_roles(&self.message);
+        for event in &mut self.tale {
+            event.what = with_roles(&event.what);
+        }
+        self
+    }
 }
 
 impl Report {
@@ -300,6 +312,8 @@ impl Search<'_> {
         shrink: bool,
         time: Duration,
     ) -> explore::Settings {
+        // Threads that are there to be wrong are as few as their author wants them.
+        let shrink = shrink && self.scenario.expect == crate::Verdict::Safe;
         explore::Settings {
             preemptions: bounds.to_vec(),
             all,
@@ -331,14 +345,16 @@ impl Search<'_> {
             explore::Verdict::Counterexample(found) => {
                 let settings = self.settings(&[], false, false, self.limits.time);
                 let tale = found.schedule.replay(model, &found.script, &settings)?.tale;
-                Finding::Broken(Box::new(Broken {
+                let broken = Broken {
                     threads: steps(&found.script),
                     kind: found.violation.kind,
                     message: found.violation.message,
                     preemptions: found.preemptions,
                     schedule: found.schedule,
                     tale,
-                }))
+                };
+                let is_drawn = self.scenario.design.is_some();
+                Finding::Broken(Box::new(if is_drawn { broken.with_roles() } else { broken }))
             }
         };
         let explore::Report { counts, outcomes, elapsed, .. } = explored;

@@ -1,0 +1,76 @@
+//! A kept order: the schedule, with the scenario that it is an order of in remarks that begin with `#|`.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::{fs, io};
+
+use explore::Schedule;
+use scenario::Scenario;
+use scenario::run::{self, Broken};
+
+use super::human::{self, Drawing};
+use super::{Explored, UNEXPECTED};
+use crate::exit;
+use crate::terminal::print;
+
+const REMARK: &str = "#|";
+/// What it leads to; the schedule's own remark of that comes later, and has names of its own.
+const VIOLATION: &str = "# violation: ";
+
+/// Keeps the first counterexample.
+pub(super) fn save(path: &Path, explored: &[Explored]) -> io::Result<()> {
+    let found = explored.iter().find_map(|one| Some((one, one.broken()?)));
+    let Some((one, broken)) = found else {
+        eprintln!("bindery: nothing to keep: there is no counterexample");
+        return Ok(());
+    };
+    let scenario = Scenario { threads: broken.threads.clone(), ..one.scenario.clone() };
+    fs::write(path, text(&scenario, broken))
+}
+
+fn text(scenario: &Scenario, broken: &Broken) -> String {
+    let schedule = broken.schedule.to_string();
+    let (format, rest) = schedule.split_once('\n').unwrap_or((&schedule, ""));
+    let remarks = scenario.to_string();
+    let remarks: String = remarks.lines().map(|line| format!("{REMARK} {line}\n")).collect();
+    let violation = format!("{}: {}", broken.kind, broken.message).replace('\n', " ");
+    format!("{format}\n{remarks}{VIOLATION}{violation}\n{rest}")
+}
+
+/// Runs a kept order once. Status 0: it led where it had led.
+pub(super) fn replay(path: &Path, drawing: &Drawing) -> ExitCode {
+    match load(path) {
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::from(exit::USAGE)
+        }
+        Ok((scenario, schedule, violation)) => match run::replay(&scenario, &schedule) {
+            Err(failure) => {
+                eprintln!("bindery: {}: {failure}", path.display());
+                ExitCode::from(UNEXPECTED)
+            }
+            Ok(broken) => {
+                print(&human::replayed(&scenario, &broken, drawing));
+                let now = format!("{}: {}", broken.kind, broken.message).replace('\n', " ");
+                if now == violation {
+                    return ExitCode::SUCCESS;
+                }
+                eprintln!("bindery: {}: this order led elsewhere: {violation}", path.display());
+                ExitCode::from(UNEXPECTED)
+            }
+        },
+    }
+}
+
+fn load(path: &Path) -> Result<(Scenario, Schedule, String), String> {
+    let source = path.display();
+    let text = fs::read_to_string(path)
+        .map_err(|error| format!("bindery: cannot read {source}: {error}"))?;
+    let remarks = text.lines().filter_map(|line| line.strip_prefix(REMARK));
+    let toml: String = remarks.map(|line| format!("{}\n", line.trim())).collect();
+    let within = format!("{source} (its lines that begin with {REMARK})");
+    let scenario = Scenario::parse(&within, &toml).map_err(|mistake| mistake.to_string())?;
+    let schedule = text.parse().map_err(|bad| format!("{source}: {bad}"))?;
+    let violation = text.lines().find_map(|line| line.strip_prefix(VIOLATION));
+    Ok((scenario, schedule, violation.unwrap_or_default().trim().to_owned()))
+}

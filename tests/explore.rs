@@ -1,0 +1,226 @@
+//! `bindery explore` as people and CI use it: the verdicts of `designs/` and `scenarios/`, kept orders, mistakes.
+//!
+//! A debug build explores twenty times slower, so it takes the fast scenarios only; a release build takes all.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::{env, fs, process};
+
+use serde_json::Value;
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+fn explore(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bindery"));
+    command.arg("explore").args(arguments).current_dir(ROOT).env("NO_COLOR", "1");
+    command.output().expect("bindery starts")
+}
+
+fn status(output: &Output) -> i32 {
+    output.status.code().expect("no signal ends it")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A file that is gone when the test is.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        Self(env::temp_dir().join(format!("bindery-explore-{}-{name}", process::id())))
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("a plain path")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Never written is gone too.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// The scenario files of a directory: all, or those that a debug build has time for.
+fn files(directory: &str, slow: &[&str]) -> Vec<String> {
+    let listed = fs::read_dir(Path::new(ROOT).join(directory)).expect("the directory is there");
+    let names = listed.map(|entry| entry.expect("it can be read").file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    let is_taken =
+        |name: &String| !cfg!(debug_assertions) || !slow.iter().any(|slow| name.starts_with(slow));
+    let mut files: Vec<_> =
+        names.filter(is_taken).map(|name| format!("{directory}/{name}")).collect();
+    files.sort();
+    assert!(files.len() > 10, "{directory} has scenarios");
+    files
+}
+
+/// Explores files and holds each to what it expects.
+fn hold(files: &[String]) -> Vec<Value> {
+    let mut arguments = vec!["--format", "json"];
+    arguments.extend(files.iter().map(String::as_str));
+    let output = explore(&arguments);
+    let rows: Vec<Value> = serde_json::from_slice(&output.stdout).expect("it prints JSON");
+    for row in &rows {
+        assert_eq!(row["as_expected"], true, "{row:#}");
+    }
+    assert_eq!((rows.len(), status(&output)), (files.len(), 0), "{}", text(&output.stderr));
+    rows
+}
+
+#[test]
+fn each_design_has_its_counterexample() {
+    let rows = hold(&files("designs", &["d.toml"]));
+    let broken = rows.iter().filter(|row| row["expected"] != "safe");
+    for row in broken.clone() {
+        let verdict = row["verdict"].as_str().unwrap();
+        assert!(verdict.starts_with("COUNTEREXAMPLE"), "{verdict}");
+        assert_eq!(verdict.contains("deadlock"), row["expected"] == "deadlock", "{verdict}");
+        assert!(row["seconds"].as_f64().unwrap() < 5.0, "{row:#}");
+    }
+    assert_eq!(broken.count(), 14);
+}
+
+#[test]
+fn the_shipped_code_is_safe_in_every_scenario() {
+    let rows = hold(&files("scenarios", SLOW));
+    for row in rows {
+        assert!(row["verdict"].as_str().unwrap().starts_with("SAFE"), "{row:#}");
+    }
+}
+
+/// What a debug build has no time for, by the begin of its name.
+const SLOW: &[&str] =
+    &["s08", "s11", "s16", "s17", "s20", "s21", "s23", "s28", "s33", "dma", "origin"];
+
+#[test]
+fn what_calls_answer_is_told() {
+    let output = explore(&["--threads", "tsm_bind vdev0 | destroy vdev0"]);
+    let said = text(&output.stdout);
+    assert_eq!(status(&output), 0, "{said}");
+    assert!(said.contains("SAFE (all interleavings: "), "{said}");
+    assert!(said.contains("T1 destroy vdev0          ok, EBUSY\n"), "{said}");
+    assert!(said.contains("assumes the shipped iommufd, vfio and tsm"), "{said}");
+}
+
+#[test]
+fn an_outcome_that_is_not_expected_fails_with_a_timeline() {
+    let output = explore(&["--threads", "destroy vdev0 -> ok | tsm_bind vdev0"]);
+    let said = text(&output.stdout);
+    assert_eq!(status(&output), 1, "{said}");
+    assert!(said.contains("destroy vdev0 answers EBUSY, and ok is expected"), "{said}");
+    assert!(said.contains("NOT AS EXPECTED: expected safe"), "{said}");
+}
+
+#[test]
+fn pages_paste_into_mails() {
+    let listed = files("designs", &["d.toml"]);
+    let mut arguments = vec!["--ascii"];
+    arguments.extend(listed.iter().map(String::as_str));
+    let said = text(&explore(&arguments).stdout);
+    assert!(said.is_ascii());
+    let commands = ["To keep it: ", "Then: "];
+    let is_command = |line: &&str| commands.iter().any(|begin| line.trim().starts_with(begin));
+    let long: Vec<_> =
+        said.lines().filter(|line| !is_command(line) && line.chars().count() > 80).collect();
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+#[test]
+fn a_kept_order_leads_there_again() {
+    let kept = Scratch::new("order.txt");
+    let found = explore(&["designs/b-dropped.toml", "--save", kept.path()]);
+    let found = text(&found.stdout);
+    let again = explore(&["--replay", kept.path()]);
+    assert_eq!(status(&again), 0, "{}", text(&again.stderr));
+    let is_drawn = |line: &&str| line.contains(" │ ");
+    let again = text(&again.stdout);
+    let lines: Vec<_> = again.lines().filter(is_drawn).collect();
+    assert!(lines.len() > 10, "{again}");
+    assert_eq!(lines, found.lines().filter(is_drawn).collect::<Vec<_>>());
+    assert!(again.contains("device used after its end"), "{again}");
+}
+
+#[test]
+fn a_changed_program_is_noticed() {
+    let kept = Scratch::new("changed.txt");
+    explore(&["designs/b-nested.toml", "--save", kept.path()]);
+    let order = fs::read_to_string(&kept.0).unwrap();
+    fs::write(&kept.0, order.replace("T1 lock igroup->lock", "T1 lock xa_lock")).unwrap();
+    let again = explore(&["--replay", kept.path()]);
+    let said = text(&again.stderr);
+    assert_eq!(status(&again), 1, "{said}");
+    assert!(
+        said.contains("the program has changed since: step 11 was `T1 lock xa_lock#2`"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_rule_left_out_shows_what_it_is_for() {
+    let output = explore(&["--without", "tombstone"]);
+    assert_eq!(status(&output), 0);
+    let said = text(&output.stdout);
+    assert!(said.contains("I5: an id that the program still has names another object"), "{said}");
+    let other = explore(&["--without", "gravity"]);
+    assert_eq!(status(&other), 2);
+    assert!(text(&other.stderr).contains("rules are destroying, tombstone"));
+}
+
+#[test]
+fn a_budget_that_is_too_small_is_told() {
+    let threads = "tsm_bind vdev0; tsm_unbind vdev0 | destroy vdev0; vdevice_alloc dev0 | close vfio0; close iommu";
+    let output = explore(&["--threads", threads, "--budget", "1"]);
+    let said = text(&output.stdout);
+    assert_eq!(status(&output), 3, "{said}");
+    assert!(said.contains("budget reached"), "{said}");
+}
+
+#[test]
+fn mistakes_are_told_with_their_place() {
+    let file = Scratch::new("mistake.toml");
+    let wrong = |text_of_file: &str| {
+        fs::write(&file.0, text_of_file).unwrap();
+        let output = explore(&[file.path()]);
+        assert_eq!(status(&output), 2, "{}", text(&output.stdout));
+        format!("{}{}", text(&output.stdout), text(&output.stderr))
+    };
+    let said = wrong("title = \"x\"\n[[thread]]\ncalls = [\"close vfio0\", \"bind vdev0\"]\n");
+    assert!(
+        said.contains(":3:26: there is no call \"bind vdev0\"")
+            || said.contains(":3:26: there is no call \"bind\""),
+        "{said}"
+    );
+    let said = wrong("title = \"x\"\ndesign = \"Z\"\n[[thread]]\ncalls = [\"close vfio0\"]\n");
+    assert!(said.contains(":2:10: there is no design \"Z\"; designs are A, "), "{said}");
+    let said = wrong("title = \"x\"\n[[thread]]\ncalls = [\"close vfio7\"]\n");
+    assert!(
+        said.contains(":3:11: there is no such object; the last is that of close vfio2"),
+        "{said}"
+    );
+    let said = wrong(
+        "title = \"x\"\n[setup]\ncalls = [\"close vfio0\", \"tsm_bind vdev0\"]\n[[thread]]\ncalls = [\"map\"]\n",
+    );
+    assert!(
+        said.contains(":3:26: the set-up is impossible: tsm_bind vdev0 answers ENOENT"),
+        "{said}"
+    );
+    let line = explore(&["--threads", "close vfio0 | ; | map"]);
+    assert_eq!(status(&line), 2);
+    assert!(text(&line.stderr).contains("--threads:1:14: a thread makes no call here"));
+    assert_eq!(status(&explore(&["nowhere.toml"])), 2);
+}
+
+#[test]
+fn ci_gets_junit() {
+    let output = explore(&["designs/b-nested.toml", "--format", "junit"]);
+    let said = text(&output.stdout);
+    assert!(said.contains("tests=\"1\" failures=\"0\" errors=\"0\""), "{said}");
+    assert!(said.contains("<testcase classname=\"designs/b-nested.toml\""), "{said}");
+    let output = explore(&["--threads", "tsm_bind vdev0 -> EIO", "--format", "junit"]);
+    let said = text(&output.stdout);
+    assert!(said.contains("<failure message=\"COUNTEREXAMPLE (panic): expected safe\">"), "{said}");
+}
