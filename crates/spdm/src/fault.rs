@@ -5,12 +5,16 @@
 
 use thiserror::Error;
 
+use crate::certificate::CertificateFault;
 use crate::crypto::CryptoFault;
 use crate::message::{Code, ErrorCode};
 
 /// Why an exchange gave nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Error {
+    /// The peer's certificates are refused.
+    #[error("certificate: {0}")]
+    Certificate(#[from] CertificateFault),
     /// Our cryptography gave nothing.
     #[error(transparent)]
     Crypto(#[from] CryptoFault),
@@ -34,7 +38,7 @@ impl Error {
     /// Whose fault it is.
     pub const fn blame(&self) -> Blame {
         match self {
-            Self::Peer(_) | Self::Said { .. } => Blame::Peer,
+            Self::Certificate(_) | Self::Peer(_) | Self::Said { .. } => Blame::Peer,
             Self::Refused(_) => Blame::Caller,
             Self::Crypto(_) => Blame::Ourselves,
         }

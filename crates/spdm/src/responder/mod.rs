@@ -1,0 +1,362 @@
+//! The side that answers: a device.
+//!
+//! [`Responder::handle`] takes a frame and gives the answer. It never fails: what a requester does
+//! wrong is answered by ERROR, and what is wrong in a session ends it. [`Device`] is what the
+//! responder asks of the device it stands for. Takes no lock and does no IO. Deliberately absent:
+//! answers that are not ready, chunks, a clock (a session without HEARTBEAT is ended by the caller,
+//! [`Responder::end_session`]).
+
+mod evidence;
+mod negotiation;
+mod session;
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use crate::algorithm::{Aead, Group, Selected, Suite, Version};
+use crate::certificate::Chain;
+use crate::crypto::{Crypto, CryptoFault, Entropy, Hasher, Signer, hash};
+use crate::endpoint::{Frame, transcript};
+use crate::fault::{PeerFault, Refusal};
+use crate::message::{
+    Block, Code, ErrorCode, ErrorMessage, Header, Limits, Message, Shape, VendorDefined,
+    VendorResponse, decode, encode,
+};
+use crate::secured::{OVERHEAD_BYTES, SessionId};
+
+use session::Session;
+
+/// What the responder asks of its device.
+pub trait Device {
+    /// What runs on the device, ascending by index.
+    fn measurements(&mut self) -> Vec<Block>;
+
+    /// Another protocol's message, in a session or in the clear. `None`: there is no such protocol.
+    fn vendor_defined(
+        &mut self,
+        session: Option<SessionId>,
+        message: &VendorDefined,
+    ) -> Option<VendorDefined>;
+
+    /// A session is over, for whatever reason.
+    fn session_ended(&mut self, session: SessionId);
+}
+
+/// A slot: a chain, and the private key of its leaf.
+pub struct Identity {
+    suite: Suite,
+    chain: Vec<u8>,
+    hash: Vec<u8>,
+    signer: Box<dyn Signer>,
+}
+
+impl Identity {
+    /// Puts `chain` into a slot.
+    ///
+    /// # Errors
+    /// [`Refusal::TooLong`] where the chain has more than 64 KiB.
+    pub fn new(
+        crypto: &dyn Crypto,
+        chain: &Chain,
+        signer: Box<dyn Signer>,
+    ) -> Result<Self, Refusal> {
+        let (suite, chain) = (signer.suite(), chain.write()?);
+        let hash = hash(crypto, suite, &chain);
+        Ok(Self { suite, chain, hash, signer })
+    }
+}
+
+/// What a responder offers.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Versions that are spoken, ascending.
+    pub versions: Vec<Version>,
+    /// What CAPABILITIES tells.
+    pub limits: Limits,
+    /// Curves of the key exchange, best first.
+    pub groups: Vec<Group>,
+    /// Ciphers, best first.
+    pub aeads: Vec<Aead>,
+    /// Sessions at a time.
+    pub sessions_max: usize,
+    /// The longest time between two messages of a session, in seconds; 0: no heartbeat.
+    pub heartbeat_s: u8,
+}
+
+/// The side that answers.
+pub struct Responder {
+    crypto: &'static dyn Crypto,
+    entropy: Box<dyn Entropy>,
+    config: Config,
+    /// By slot, from 0.
+    identities: Vec<Identity>,
+    phase: Phase,
+    sessions: Vec<Session>,
+    session_number: u16,
+}
+
+impl Responder {
+    /// A responder that nobody has spoken to. All `identities` have one suite, which is what is
+    /// negotiated; slots are numbered from 0.
+    ///
+    /// # Errors
+    /// [`Refusal::Unsupported`] without an identity, with more than 8, or with different suites.
+    pub fn new(
+        crypto: &'static dyn Crypto,
+        entropy: Box<dyn Entropy>,
+        config: Config,
+        identities: Vec<Identity>,
+    ) -> Result<Self, Refusal> {
+        let suite = identities.first().map(|identity| identity.suite);
+        let uniform = identities.iter().all(|identity| Some(identity.suite) == suite);
+        if identities.is_empty() || identities.len() > SLOTS_MAX || !uniform {
+            return Err(Refusal::Unsupported);
+        }
+        Ok(Self {
+            crypto,
+            entropy,
+            config,
+            identities,
+            phase: Phase::Fresh,
+            sessions: Vec::new(),
+            session_number: 0,
+        })
+    }
+
+    /// Answers a frame.
+    pub fn handle(&mut self, device: &mut dyn Device, frame: &Frame) -> Frame {
+        match frame {
+            Frame::Clear(message) => Frame::Clear(self.answer(device, message)),
+            Frame::Secured(record) => self.handle_record(device, record),
+        }
+    }
+
+    /// Ends a session for a reason of the caller's, such as a heartbeat that did not come.
+    pub fn end_session(&mut self, device: &mut dyn Device, session: SessionId) {
+        let before = self.sessions.len();
+        self.sessions.retain(|one| one.id() != session);
+        if self.sessions.len() < before {
+            device.session_ended(session);
+        }
+    }
+
+    /// The sessions that are established.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.sessions.iter().filter(|session| session.is_established()).map(Session::id)
+    }
+
+    fn answer(&mut self, device: &mut dyn Device, message: &[u8]) -> Vec<u8> {
+        self.try_answer(device, message).unwrap_or_else(|denied| self.error(&denied))
+    }
+
+    fn try_answer(&mut self, device: &mut dyn Device, message: &[u8]) -> Answer {
+        if message.len() > self.transfer_bytes_max() {
+            return Err(Denied::new(ErrorCode::REQUEST_TOO_LARGE));
+        }
+        let header = Header::of(message)?;
+        if header.code == Code::GET_VERSION {
+            return self.get_version(device, message);
+        }
+        match &mut self.phase {
+            Phase::Fresh => Err(unexpected(header.code)),
+            Phase::Versioned { .. } => self.get_capabilities(header, message),
+            Phase::Capable { .. } => self.negotiate_algorithms(header, message),
+            Phase::Negotiated(connection) => {
+                connection.check_version(header)?;
+                if header.code != Code::GET_MEASUREMENTS {
+                    connection.measured = None;
+                }
+                self.answer_negotiated(device, header.code, message)
+            }
+        }
+    }
+
+    fn answer_negotiated(&mut self, device: &mut dyn Device, code: Code, message: &[u8]) -> Answer {
+        let mut parts = self.parts()?;
+        if matches!(code, Code::GET_MEASUREMENTS | Code::KEY_EXCHANGE) {
+            parts.connection.challenged = parts.begin_transcript();
+        }
+        let answer = match code {
+            Code::GET_DIGESTS => parts.digests(message, true),
+            Code::GET_CERTIFICATE => parts.certificate(message, true),
+            Code::CHALLENGE => parts.challenge(device, message),
+            Code::GET_MEASUREMENTS => {
+                let mut measured = parts.connection.measured.take();
+                let answer = parts.measurements(device, message, &mut measured);
+                parts.connection.measured = measured;
+                answer
+            }
+            Code::VENDOR_DEFINED_REQUEST => {
+                vendor_defined(device, None, message, &parts.connection.shape())
+            }
+            Code::KEY_EXCHANGE => return self.key_exchange(device, message),
+            other => Err(unexpected(other)),
+        }?;
+        self.fit(answer, 0)
+    }
+
+    /// Refuses an answer that the requester cannot receive.
+    fn fit(&self, answer: Vec<u8>, overhead: usize) -> Answer {
+        let Phase::Negotiated(connection) = &self.phase else { return Ok(answer) };
+        let max = usize::try_from(connection.peer.transfer_bytes_max).unwrap_or(usize::MAX);
+        if answer.len() + overhead > max {
+            return Err(Denied::new(ErrorCode::RESPONSE_TOO_LARGE));
+        }
+        Ok(answer)
+    }
+
+    /// What answers outside of sessions and inside have in common.
+    fn parts(&mut self) -> Result<Parts<'_>, Denied> {
+        let Phase::Negotiated(connection) = &mut self.phase else {
+            return Err(Denied::new(ErrorCode::UNEXPECTED_REQUEST));
+        };
+        Ok(Parts {
+            crypto: self.crypto,
+            entropy: &mut *self.entropy,
+            identities: &self.identities,
+            connection,
+        })
+    }
+
+    fn error(&self, denied: &Denied) -> Vec<u8> {
+        let version = match &self.phase {
+            Phase::Fresh | Phase::Versioned { .. } => self.config.versions.last().copied(),
+            Phase::Capable { version, .. } => Some(*version),
+            Phase::Negotiated(connection) => Some(connection.selected.version),
+        };
+        let shape = Shape::unnegotiated(version.unwrap_or(Version::V12));
+        encode(&denied.0, &shape).expect("ERROR has no count")
+    }
+
+    fn transfer_bytes_max(&self) -> usize {
+        usize::try_from(self.config.limits.transfer_bytes_max).unwrap_or(usize::MAX)
+    }
+}
+
+/// How far the negotiation went.
+enum Phase {
+    Fresh,
+    Versioned { vca: Vec<u8> },
+    Capable { vca: Vec<u8>, version: Version, peer: Limits },
+    Negotiated(Box<Connection>),
+}
+
+/// What was negotiated, and what is signed of what was said since.
+struct Connection {
+    selected: Selected,
+    peer: Limits,
+    /// GET_VERSION to ALGORITHMS.
+    vca: Vec<u8>,
+    /// What CHALLENGE_AUTH signs: M1.
+    challenged: Box<dyn Hasher>,
+    /// What MEASUREMENTS signs: L1. `None` until it is asked for.
+    measured: Option<Box<dyn Hasher>>,
+}
+
+impl Connection {
+    fn shape(&self) -> Shape {
+        Shape::negotiated(self.selected)
+    }
+
+    fn check_version(&self, header: Header) -> Result<(), Denied> {
+        if header.version == self.selected.version.wire() {
+            Ok(())
+        } else {
+            Err(Denied::new(ErrorCode::VERSION_MISMATCH))
+        }
+    }
+}
+
+/// What an answer is made of.
+struct Parts<'a> {
+    crypto: &'static dyn Crypto,
+    entropy: &'a mut dyn Entropy,
+    identities: &'a [Identity],
+    connection: &'a mut Connection,
+}
+
+impl Parts<'_> {
+    fn begin_transcript(&self) -> Box<dyn Hasher> {
+        transcript(self.crypto, self.connection.selected.suite, &[&self.connection.vca])
+    }
+
+    fn identity(&self, slot: u8) -> Result<&Identity, Denied> {
+        self.identities.get(usize::from(slot)).ok_or(Denied::new(ErrorCode::INVALID_REQUEST))
+    }
+}
+
+/// The bytes of an answer, or why there is none.
+type Answer = Result<Vec<u8>, Denied>;
+
+/// A refusal, as it goes to the requester.
+#[derive(Debug)]
+struct Denied(ErrorMessage);
+
+impl Denied {
+    const fn new(code: ErrorCode) -> Self {
+        Self(ErrorMessage::new(code))
+    }
+}
+
+impl From<PeerFault> for Denied {
+    fn from(_: PeerFault) -> Self {
+        Self::new(ErrorCode::INVALID_REQUEST)
+    }
+}
+
+impl From<CryptoFault> for Denied {
+    fn from(_: CryptoFault) -> Self {
+        Self::new(ErrorCode::UNSPECIFIED)
+    }
+}
+
+impl From<Refusal> for Denied {
+    fn from(_: Refusal) -> Self {
+        Self::new(ErrorCode::UNSPECIFIED)
+    }
+}
+
+/// The refusal of a request that does not belong here, or that there is not.
+fn unexpected(code: Code) -> Denied {
+    const KNOWN: [Code; 14] = [
+        Code::GET_DIGESTS,
+        Code::GET_CERTIFICATE,
+        Code::CHALLENGE,
+        Code::GET_VERSION,
+        Code::GET_MEASUREMENTS,
+        Code::GET_CAPABILITIES,
+        Code::NEGOTIATE_ALGORITHMS,
+        Code::KEY_EXCHANGE,
+        Code::FINISH,
+        Code::HEARTBEAT,
+        Code::KEY_UPDATE,
+        Code::END_SESSION,
+        Code::VENDOR_DEFINED_REQUEST,
+        Code::RESPOND_IF_READY,
+    ];
+    if KNOWN.contains(&code) {
+        return Denied::new(ErrorCode::UNEXPECTED_REQUEST);
+    }
+    Denied(ErrorMessage { data: code.0, ..ErrorMessage::new(ErrorCode::UNSUPPORTED_REQUEST) })
+}
+
+/// Hands another protocol's message to the device.
+fn vendor_defined(
+    device: &mut dyn Device,
+    session: Option<SessionId>,
+    message: &[u8],
+    shape: &Shape,
+) -> Answer {
+    let (request, _) = decode::<VendorDefined>(message, shape)?;
+    let Some(response) = device.vendor_defined(session, &request) else {
+        let data = VendorDefined::CODE.0;
+        let code = ErrorCode::UNSUPPORTED_REQUEST;
+        return Err(Denied(ErrorMessage { data, ..ErrorMessage::new(code) }));
+    };
+    Ok(encode(&VendorResponse(response), shape)?)
+}
+
+/// Bytes of a record that are no message.
+const RECORD_OVERHEAD_BYTES: usize = OVERHEAD_BYTES;
+/// Slots are numbered from 0 to 7.
+const SLOTS_MAX: usize = 8;

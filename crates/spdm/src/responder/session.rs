@@ -1,0 +1,299 @@
+//! KEY_EXCHANGE and all that comes in a session.
+//!
+//! A [`Session`] is taken out of the responder while it answers, and put back if it goes on: a
+//! session that failed half-way cannot be met again.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::{
+    Answer, Denied, Device, Frame, Phase, RECORD_OVERHEAD_BYTES, Responder, unexpected,
+    vendor_defined,
+};
+use crate::crypto::{Hasher, draw_key_share};
+use crate::endpoint::{Keys, transcript};
+use crate::fault::Error;
+use crate::key_schedule::{Handshake, Side};
+use crate::message::{
+    Code, EndSession, EndSessionAck, ErrorCode, Finish, FinishResponse, HEADER_BYTES, Header,
+    Heartbeat, HeartbeatAck, KeyExchange, KeyExchangeResponse, KeyOperation, KeyUpdate,
+    KeyUpdateAck, Shape, decode, encode, read_supported, selected_secured_version,
+};
+use crate::secured::SessionId;
+use crate::signing::Purpose;
+
+/// A session, from KEY_EXCHANGE_RSP on.
+pub(super) struct Session {
+    id: SessionId,
+    keys: Keys,
+    stage: Stage,
+}
+
+enum Stage {
+    /// FINISH is to come.
+    Handshake(Box<ExpectFinish>),
+    Established(Established),
+}
+
+struct ExpectFinish {
+    handshake: Handshake,
+    /// To the end of KEY_EXCHANGE_RSP.
+    transcript: Box<dyn Hasher>,
+}
+
+struct Established {
+    /// What MEASUREMENTS signs: L1. `None` until it is asked for.
+    measured: Option<Box<dyn Hasher>>,
+    /// Whether the requester must prove its new keys before anything else.
+    unverified: bool,
+}
+
+impl Session {
+    pub(super) const fn id(&self) -> SessionId {
+        self.id
+    }
+
+    pub(super) const fn is_established(&self) -> bool {
+        matches!(self.stage, Stage::Established(_))
+    }
+}
+
+/// An answer in a session, and what becomes of the session.
+struct Reply {
+    answer: Vec<u8>,
+    then: Then,
+}
+
+/// What becomes of a session after an answer, which is always sent under the keys before.
+enum Then {
+    GoesOn,
+    Ends,
+    Becomes(Box<Keys>, Stage),
+}
+
+impl Responder {
+    pub(super) fn key_exchange(&mut self, device: &mut dyn Device, message: &[u8]) -> Answer {
+        if self.sessions.len() >= self.config.sessions_max {
+            return Err(Denied::new(ErrorCode::SESSION_LIMIT_EXCEEDED));
+        }
+        let responder = self.unused_session_number();
+        let heartbeat_s = self.config.heartbeat_s;
+        let mut parts = self.parts()?;
+        let shape = parts.connection.shape();
+        let selected = parts.connection.selected;
+        let (request, length) = decode::<KeyExchange>(message, &shape)?;
+        read_supported(&request.opaque)?;
+        let chain_hash = parts.identity(request.slot)?.hash.clone();
+        let share = draw_key_share(parts.crypto, parts.entropy, selected.group)?;
+        let response = KeyExchangeResponse {
+            heartbeat_s,
+            session: responder,
+            mutual: 0,
+            mutual_slot: 0,
+            random: parts.nonce()?,
+            exchange: share.public(),
+            summary: parts.summary(device, request.summary)?,
+            opaque: selected_secured_version(),
+            signature: Vec::new(),
+            verify_data: Vec::new(),
+        };
+        let mut response = encode(&response, &shape)?;
+        let vca = &parts.connection.vca;
+        let mut transcript = transcript(parts.crypto, selected.suite, &[vca, &chain_hash]);
+        transcript.update(&message[..length]);
+        transcript.update(&response);
+        let signature = parts.sign(request.slot, Purpose::KeyExchange, &*transcript)?;
+        transcript.update(&signature);
+        response.extend(signature);
+        let shared =
+            share.agree(&request.exchange).map_err(|_| Denied::new(ErrorCode::INVALID_REQUEST))?;
+        let th1 = transcript.digest();
+        let handshake = Handshake::new(parts.crypto, selected, &shared, &th1);
+        let proof = handshake.verify_data(Side::Responder, &th1);
+        transcript.update(proof.expose());
+        response.extend_from_slice(proof.expose());
+        let id = SessionId { requester: request.session, responder };
+        let keys = Keys::handshake(id, &handshake, Side::Responder)?;
+        let stage = Stage::Handshake(Box::new(ExpectFinish { handshake, transcript }));
+        let response = self.fit(response, 0)?;
+        self.sessions.push(Session { id, keys, stage });
+        Ok(response)
+    }
+
+    pub(super) fn handle_record(&mut self, device: &mut dyn Device, record: &[u8]) -> Frame {
+        let id = SessionId::of_record(record);
+        let place = self.sessions.iter().position(|session| Ok(session.id) == id);
+        let Some(place) = place else {
+            return self.refuse_in_the_clear(ErrorCode::INVALID_SESSION);
+        };
+        let mut session = self.sessions.swap_remove(place);
+        let id = session.id;
+        let Ok(message) = session.keys.opener.open(record) else {
+            device.session_ended(id);
+            return self.refuse_in_the_clear(ErrorCode::DECRYPT_ERROR);
+        };
+        match self.answer_in(session, device, &message) {
+            Ok((Some(session), frame)) => {
+                self.sessions.push(session);
+                frame
+            }
+            Ok((None, frame)) => {
+                device.session_ended(id);
+                frame
+            }
+            Err(_) => {
+                device.session_ended(id);
+                self.refuse_in_the_clear(ErrorCode::UNSPECIFIED)
+            }
+        }
+    }
+
+    /// Answers `message` in `session`, which goes on or does not.
+    fn answer_in(
+        &mut self,
+        mut session: Session,
+        device: &mut dyn Device,
+        message: &[u8],
+    ) -> Result<(Option<Session>, Frame), Error> {
+        let reply = self.reply(&mut session, device, message).and_then(|reply| {
+            let answer = self.fit(reply.answer, RECORD_OVERHEAD_BYTES)?;
+            Ok(Reply { answer, then: reply.then })
+        });
+        let reply = reply.unwrap_or_else(|denied| Reply {
+            answer: self.error(&denied),
+            then: if session.is_established() { Then::GoesOn } else { Then::Ends },
+        });
+        let record = session.keys.sealer.seal(&reply.answer)?;
+        let session = match reply.then {
+            Then::GoesOn => Some(session),
+            Then::Ends => None,
+            Then::Becomes(keys, stage) => Some(Session { id: session.id, keys: *keys, stage }),
+        };
+        Ok((session, Frame::Secured(record)))
+    }
+
+    fn reply(
+        &mut self,
+        session: &mut Session,
+        device: &mut dyn Device,
+        message: &[u8],
+    ) -> Result<Reply, Denied> {
+        let header = Header::of(message)?;
+        let Phase::Negotiated(connection) = &self.phase else {
+            return Err(unexpected(header.code));
+        };
+        connection.check_version(header)?;
+        let shape = connection.shape();
+        let Session { id, keys, stage } = session;
+        match stage {
+            Stage::Handshake(expect) => finish(*id, expect, header, message, &shape),
+            Stage::Established(established) => {
+                self.reply_established(*id, keys, established, device, header, message)
+            }
+        }
+    }
+
+    fn reply_established(
+        &mut self,
+        id: SessionId,
+        keys: &mut Keys,
+        established: &mut Established,
+        device: &mut dyn Device,
+        header: Header,
+        message: &[u8],
+    ) -> Result<Reply, Denied> {
+        let mut parts = self.parts()?;
+        let shape = parts.connection.shape();
+        if established.unverified && header.code != Code::KEY_UPDATE {
+            return Err(unexpected(header.code));
+        }
+        if header.code != Code::GET_MEASUREMENTS {
+            established.measured = None;
+        }
+        let answer = match header.code {
+            Code::GET_DIGESTS => parts.digests(message, false)?,
+            Code::GET_CERTIFICATE => parts.certificate(message, false)?,
+            Code::GET_MEASUREMENTS => {
+                parts.measurements(device, message, &mut established.measured)?
+            }
+            Code::VENDOR_DEFINED_REQUEST => vendor_defined(device, Some(id), message, &shape)?,
+            Code::HEARTBEAT => {
+                let (Heartbeat, _) = decode(message, &shape)?;
+                encode(&HeartbeatAck, &shape)?
+            }
+            Code::KEY_UPDATE => update_keys(keys, established, message, &shape)?,
+            Code::END_SESSION => {
+                let (EndSession { .. }, _) = decode(message, &shape)?;
+                return Ok(Reply { answer: encode(&EndSessionAck, &shape)?, then: Then::Ends });
+            }
+            other => return Err(unexpected(other)),
+        };
+        Ok(Reply { answer, then: Then::GoesOn })
+    }
+
+    fn refuse_in_the_clear(&self, code: ErrorCode) -> Frame {
+        Frame::Clear(self.error(&Denied::new(code)))
+    }
+
+    /// A number that no session has, from 1.
+    fn unused_session_number(&mut self) -> u16 {
+        loop {
+            self.session_number = self.session_number.checked_add(1).unwrap_or(1);
+            let number = self.session_number;
+            if self.sessions.iter().all(|session| session.id.responder != number) {
+                return number;
+            }
+        }
+    }
+}
+
+fn finish(
+    id: SessionId,
+    expect: &mut ExpectFinish,
+    header: Header,
+    message: &[u8],
+    shape: &Shape,
+) -> Result<Reply, Denied> {
+    if header.code != Code::FINISH {
+        return Err(unexpected(header.code));
+    }
+    let (request, length) = decode::<Finish>(message, shape)?;
+    let (before, rest) = message[..length].split_at(HEADER_BYTES);
+    let ExpectFinish { handshake, transcript } = expect;
+    transcript.update(before);
+    let proof = handshake.verify_data(Side::Requester, &transcript.digest());
+    if !proof.matches(&request.verify_data) {
+        return Err(Denied::new(ErrorCode::DECRYPT_ERROR));
+    }
+    transcript.update(rest);
+    let answer = encode(&FinishResponse, shape)?;
+    transcript.update(&answer);
+    let application = handshake.application(&transcript.digest());
+    let keys = Keys::application(id, &application, Side::Responder)?;
+    let established = Established { measured: None, unverified: false };
+    Ok(Reply { answer, then: Then::Becomes(Box::new(keys), Stage::Established(established)) })
+}
+
+/// The answer to an update is already under the responder's new key.
+fn update_keys(
+    keys: &mut Keys,
+    established: &mut Established,
+    message: &[u8],
+    shape: &Shape,
+) -> Answer {
+    let (KeyUpdate { operation, tag }, _) = decode(message, shape)?;
+    if established.unverified != (operation == KeyOperation::Verify) {
+        return Err(unexpected(Code::KEY_UPDATE));
+    }
+    let answer = encode(&KeyUpdateAck { operation, tag }, shape)?;
+    match operation {
+        KeyOperation::Verify => {}
+        KeyOperation::UpdateRequester => keys.opener.update()?,
+        KeyOperation::UpdateAll => {
+            keys.opener.update()?;
+            keys.sealer.update()?;
+        }
+    }
+    established.unverified = operation != KeyOperation::Verify;
+    Ok(answer)
+}

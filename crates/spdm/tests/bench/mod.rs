@@ -1,0 +1,225 @@
+//! A requester, a responder and certificates made for them.
+
+use std::time::Duration;
+
+use bindery_spdm::algorithm::{Aead, Group, Suite, Version};
+use bindery_spdm::certificate::{Chain, DeviceName, LeafUsage, Trust};
+use bindery_spdm::crypto::aws_lc::{AwsLc, SystemEntropy};
+use bindery_spdm::crypto::rust_crypto::{PrivateKey, RustCrypto};
+use bindery_spdm::crypto::{Crypto, Signer};
+use bindery_spdm::message::{Block, CapabilityFlags, Limits, VendorDefined};
+use bindery_spdm::requester::{self, Ask, Outcome, Requester, Step};
+use bindery_spdm::responder::{self, Device, Identity, Responder};
+use bindery_spdm::secured::SessionId;
+use bindery_spdm::{Error, Frame};
+
+/// 2026-01-01.
+pub(crate) const NOW: Duration = Duration::from_secs(1_767_225_600);
+/// The name that leaves have.
+pub(crate) const NAME: &str = "Vendor=1b36:Device=0010:CC=010802:REV=02:SSVID=1af4:SSID=1100";
+
+/// A device with two measurements, that answers each vendor-defined message by its reverse.
+#[derive(Default)]
+pub(crate) struct Mirror {
+    pub(crate) ended: Vec<SessionId>,
+}
+
+impl Device for Mirror {
+    fn measurements(&mut self) -> Vec<Block> {
+        let block = |index| Block { index, kind: 1, value: vec![index; 48] };
+        vec![block(1), block(2)]
+    }
+
+    fn vendor_defined(
+        &mut self,
+        _: Option<SessionId>,
+        message: &VendorDefined,
+    ) -> Option<VendorDefined> {
+        let payload = message.payload.iter().rev().copied().collect();
+        (message.standard == 3).then(|| VendorDefined { payload, ..message.clone() })
+    }
+
+    fn session_ended(&mut self, session: SessionId) {
+        self.ended.push(session);
+    }
+}
+
+/// Both sides, and what both are made of.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    pub(crate) versions: Vec<Version>,
+    pub(crate) suite: Suite,
+    pub(crate) group: Group,
+    pub(crate) aead: Aead,
+    pub(crate) transfer_bytes_max: u32,
+    pub(crate) requester: &'static dyn Crypto,
+    pub(crate) responder: &'static dyn Crypto,
+    pub(crate) trust: Trust,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            versions: Version::ALL.to_vec(),
+            suite: Suite::P384Sha384,
+            group: Group::Secp384r1,
+            aead: Aead::Aes256Gcm,
+            transfer_bytes_max: 4608,
+            requester: &AwsLc,
+            responder: &RustCrypto,
+            trust: Trust {
+                roots: None,
+                now: NOW,
+                usage: LeafUsage::Responder,
+                name: DeviceName::Pci(NAME.into()),
+            },
+        }
+    }
+}
+
+pub(crate) struct Bench {
+    pub(crate) requester: Requester,
+    pub(crate) responder: Responder,
+    pub(crate) device: Mirror,
+}
+
+impl Setup {
+    pub(crate) fn build(&self) -> Bench {
+        let flags = CapabilityFlags::CERTIFICATE
+            | CapabilityFlags::CHALLENGE
+            | CapabilityFlags::MEASUREMENTS_SIGNED
+            | CapabilityFlags::ENCRYPT
+            | CapabilityFlags::MAC
+            | CapabilityFlags::KEY_EXCHANGE
+            | CapabilityFlags::HEARTBEAT
+            | CapabilityFlags::KEY_UPDATE;
+        let limits = Limits {
+            timeout_exponent: 10,
+            flags,
+            transfer_bytes_max: self.transfer_bytes_max,
+            message_bytes_max: self.transfer_bytes_max,
+        };
+        let config = requester::Config {
+            versions: self.versions.clone(),
+            limits,
+            suites: Suite::ALL.to_vec(),
+            groups: vec![self.group],
+            aeads: vec![self.aead],
+            trust: self.trust.clone(),
+        };
+        let requester = Requester::new(self.requester, Box::new(SystemEntropy), config);
+        let config = responder::Config {
+            versions: Version::ALL.to_vec(),
+            limits,
+            groups: Group::ALL.to_vec(),
+            aeads: Aead::ALL.to_vec(),
+            sessions_max: 1,
+            heartbeat_s: 240,
+        };
+        let (chain, key) = chain(self.suite);
+        let identity = Identity::new(self.responder, &chain, Box::new(key)).unwrap();
+        let entropy = Box::new(SystemEntropy);
+        let responder = Responder::new(self.responder, entropy, config, vec![identity]).unwrap();
+        Bench { requester, responder, device: Mirror::default() }
+    }
+}
+
+impl Bench {
+    /// Takes an exchange to its end.
+    pub(crate) fn run(&mut self, ask: Ask) -> Result<Outcome, Error> {
+        let mut frame = self.requester.ask(ask)?;
+        loop {
+            let answer = self.responder.handle(&mut self.device, &padded(frame));
+            match self.requester.receive(&padded(answer))? {
+                Step::Send(next) | Step::Wait { then: next, .. } => frame = next,
+                Step::Done(outcome) => return Ok(outcome),
+            }
+        }
+    }
+
+    /// As far as an established session.
+    pub(crate) fn establish(&mut self) -> SessionId {
+        self.run(Ask::Connect).unwrap();
+        self.run(Ask::Certificate { slot: 0 }).unwrap();
+        let outcome = self.run(Ask::Session { slot: 0, summary: 0 }).unwrap();
+        let Outcome::Established { id, .. } = outcome else { panic!("{outcome:?}") };
+        id
+    }
+}
+
+/// As a mailbox would carry it.
+fn padded(frame: Frame) -> Frame {
+    let pad = |mut bytes: Vec<u8>| {
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    };
+    match frame {
+        Frame::Clear(bytes) => Frame::Clear(pad(bytes)),
+        Frame::Secured(bytes) => Frame::Secured(pad(bytes)),
+    }
+}
+
+/// A root, and a leaf that it signed, with the leaf's key.
+pub(crate) fn chain(suite: Suite) -> (Chain, PrivateKey) {
+    let key = |byte| PrivateKey::from_scalar(suite, &vec![byte; suite.hash_bytes()]).unwrap();
+    let (root, leaf) = (key(0x11), key(0x22));
+    let basic = extension(&[0x55, 0x1d, 0x13], true, &der(0x30, &der(0x01, &[0xff])));
+    let name = [der(0x06, &[0x67, 0x81, 0x13]), der(0xa0, &der(0x0c, NAME.as_bytes()))].concat();
+    let names = extension(&[0x55, 0x1d, 0x11], false, &der(0x30, &der(0xa0, &name)));
+    let root_certificate = certificate("root", &root, "root", &root, &basic);
+    let leaf_certificate = certificate("leaf", &leaf, "root", &root, &names);
+    (Chain::new(&RustCrypto, suite, vec![root_certificate, leaf_certificate]), leaf)
+}
+
+/// A certificate from 2025 to 2034.
+fn certificate(
+    subject: &str,
+    key: &PrivateKey,
+    issuer: &str,
+    signer: &PrivateKey,
+    extensions: &[u8],
+) -> Vec<u8> {
+    let (curve, hash): (&[u8], u8) = match key.suite() {
+        Suite::P256Sha256 => (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07], 2),
+        Suite::P384Sha384 => (&[0x2b, 0x81, 0x04, 0x00, 0x22], 3),
+    };
+    let algorithm = der(0x30, &der(0x06, &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, hash]));
+    let ec = der(0x06, &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01]);
+    let point = [&[0, 4], key.public().as_slice()].concat();
+    let info = [der(0x30, &[ec, der(0x06, curve)].concat()), der(0x03, &point)].concat();
+    let dates = [der(0x17, b"250101000000Z"), der(0x17, b"340101000000Z")].concat();
+    let body = [
+        der(0xa0, &der(0x02, &[2])),
+        der(0x02, &[1]),
+        algorithm.clone(),
+        common_name(issuer),
+        der(0x30, &dates),
+        common_name(subject),
+        der(0x30, &info),
+        der(0xa3, &der(0x30, extensions)),
+    ];
+    let body = der(0x30, &body.concat());
+    let signature = [&[0], signer.sign_certificate(&body).as_slice()].concat();
+    der(0x30, &[body, algorithm, der(0x03, &signature)].concat())
+}
+
+fn common_name(name: &str) -> Vec<u8> {
+    let attribute = [der(0x06, &[0x55, 4, 3]), der(0x0c, name.as_bytes())].concat();
+    der(0x30, &der(0x31, &der(0x30, &attribute)))
+}
+
+fn extension(id: &[u8], critical: bool, value: &[u8]) -> Vec<u8> {
+    let critical = if critical { der(0x01, &[0xff]) } else { Vec::new() };
+    der(0x30, &[der(0x06, id), critical, der(0x04, value)].concat())
+}
+
+fn der(tag: u8, contents: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(contents.len()).unwrap();
+    let [high, low] = length.to_be_bytes();
+    let head = match length {
+        0..=0x7f => vec![tag, low],
+        0x80..=0xff => vec![tag, 0x81, low],
+        _ => vec![tag, 0x82, high, low],
+    };
+    [head, contents.to_vec()].concat()
+}
