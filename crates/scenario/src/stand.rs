@@ -293,7 +293,8 @@ impl Stand {
         let set = DeviceSet::new(false);
         let vfio = vfio::Device::new(function, endpoint, set, self.settings.vfio());
         let file = DeviceFile::open(&vfio, Default::default()).expect("nobody removes the device");
-        file.link_vm(self.vm.lock().clone().map(|vm| vm as Arc<dyn iommufd::Vm>));
+        let vm = self.vm.lock().clone();
+        file.link_vm(vm.map(|vm| vm as Arc<dyn iommufd::Vm>));
         let id = bind_iommufd(&file, &self.context);
         let parent = HwptAlloc {
             flags: hwpt_flags::NEST_PARENT,

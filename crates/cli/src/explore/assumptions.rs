@@ -5,7 +5,7 @@ use scenario::file::SETTINGS;
 
 /// What holds for every verdict.
 pub(super) const GENERAL: &str = "threads see memory in one order (sequential consistency); a \
-    deadline fires at any moment while it is armed, or never before somebody would notice; calls \
+    deadline fires at any moment while it is armed; calls \
     not named are not covered; use after end means after the object's end, memory safety is Rust's";
 
 /// What is explored, and with which settings.
