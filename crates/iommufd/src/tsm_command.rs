@@ -2,7 +2,7 @@
 //!
 //! No released kernel has them; each profile has those of one published series, see the command table.
 //!
-//! A command looks whether the vdevice exists, reads the guest's request, and only then holds the vdevice,
+//! A command looks whether the vdevice exists, reads the guest's request and what that points to, and only then holds the vdevice,
 //! lets it go before anything is written back, and holds no lock in between: who ends the device waits for the TSM,
 //! which can be cancelled, and never for the client's memory. So a vdevice can end while its request is read;
 //! then the command is refused as if it had come later.
@@ -24,7 +24,7 @@ use uapi::iommufd::{
 use crate::dispatch::Exchange;
 use crate::tdi::Origin;
 use crate::vdevice::Vdevice;
-use crate::{Caller, Context, PAGE_SIZE, Refusal, Unreachable};
+use crate::{Caller, Context, PAGE_SIZE, Refusal};
 
 /// Binds or unbinds the TDI of a vdevice: `IOMMU_VDEVICE_TSM_OP`. Waits for the device. Binding again, to the
 /// same VM and under the same number, does nothing; so does unbinding what is not bound.
@@ -220,25 +220,41 @@ fn ask(
     pass(ctx, caller, vdevice_id, &GuestRequest { arch, op, request: &request, response_room })
 }
 
-/// Passes a request on, holding the vdevice.
+/// Reads what a request points to, then passes it on, holding the vdevice.
 fn pass(
     ctx: &Context,
     caller: &dyn Caller,
     vdevice_id: u32,
     request: &GuestRequest<'_>,
 ) -> Result<GuestResponse, Refusal> {
+    let pointed_to = PointedTo::by(request, caller);
     let vdevice = ctx.get::<Vdevice>(vdevice_id)?;
     let (tsm, function) = vdevice.tsm()?;
     let cancel = vdevice.device().gate().enter(Origin::Iommufd)?;
-    Ok(tsm.request(function, request, &ClientMemory(caller), &cancel)?)
+    Ok(tsm.request(function, request, &pointed_to, &cancel)?)
 }
 
-/// The memory of whoever asks, as the TSM core reads it.
-struct ClientMemory<'a>(&'a dyn Caller);
+/// What a request points to in the client's memory, as it was before anybody could wait for the request.
+struct PointedTo {
+    at: u64,
+    /// `None` where there is nothing, or it cannot be read.
+    bytes: Option<Vec<u8>>,
+}
 
-impl tsm::Memory for ClientMemory<'_> {
+impl PointedTo {
+    fn by(request: &GuestRequest<'_>, caller: &dyn Caller) -> Self {
+        let (at, length) = request.points_to().unwrap_or_default();
+        let mut bytes = vec![0; length];
+        let is_read = caller.read(at, &mut bytes).is_ok();
+        Self { at, bytes: is_read.then_some(bytes) }
+    }
+}
+
+impl tsm::Memory for PointedTo {
     fn read(&self, at: u64, into: &mut [u8]) -> Result<(), tsm::Unreachable> {
-        self.0.read(at, into).map_err(|Unreachable| tsm::Unreachable)
+        let bytes = self.bytes.as_ref().filter(|bytes| at == self.at && bytes.len() == into.len());
+        into.copy_from_slice(bytes.ok_or(tsm::Unreachable)?);
+        Ok(())
     }
 }
 

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use tdisp::exchange::NONCE_BYTES;
+
 /// A request, as it came.
 #[derive(Clone, Copy, Debug)]
 pub struct GuestRequest<'a> {
@@ -16,6 +18,22 @@ pub struct GuestRequest<'a> {
     pub request: &'a [u8],
     /// Bytes of room for the answer.
     pub response_room: u32,
+}
+
+/// REGEN_OBJECT, u32 type, u32 reserved, u64 flags, u64 pointer: a nonce is at the pointer.
+pub(crate) const REGEN_WITH_NONCE: u64 = 1 << 0;
+
+impl GuestRequest<'_> {
+    /// The client's memory that it points to, if it does: where, and how many bytes. To read it may take as long
+    /// as the client likes, so it is read before the request is passed on.
+    pub fn points_to(&self) -> Option<(u64, usize)> {
+        let is_regen = self.op == Op::RegenObject;
+        let fields = self.request.get(8..24).filter(|_| is_regen)?;
+        let (flags, pointer) = fields.split_first_chunk()?;
+        let pointer = pointer.first_chunk()?;
+        let has_nonce = u64::from_le_bytes(*flags) == REGEN_WITH_NONCE;
+        has_nonce.then_some((u64::from_le_bytes(*pointer), NONCE_BYTES))
+    }
 }
 
 /// What a request got.
@@ -126,7 +144,8 @@ impl fmt::Display for VmId {
     }
 }
 
-/// The memory of the client that asks.
+/// The memory of the client that asks. It is read while the device's turn is owned, so reading does not wait:
+/// what [`GuestRequest::points_to`] is read before.
 pub trait Memory {
     /// Copies from it, whole or not at all.
     ///

@@ -295,3 +295,31 @@ fn a_vdevice_ends_while_its_request_is_read() {
     assert_eq!(ask(client, &argument), Err(Errno::ENOENT));
     fixture.tee.assert_settled();
 }
+
+/// As above, while the nonce is read that its request points to.
+#[test]
+fn a_vdevice_ends_while_the_nonce_of_its_request_is_read() {
+    const NONCE_AT: u64 = REQUEST_AT + 0x200;
+    let (fixture, vdevice) = bound(Profile::Rfc);
+    let client = &fixture.client;
+    let argument = set_state(client, vdevice, State::Locked);
+    assert_eq!(ask(client, &argument), Ok(0));
+    let mut fields = [0_u8; 24];
+    (fields[0], fields[8]) = (3, 1);
+    fields[16..].copy_from_slice(&NONCE_AT.to_le_bytes());
+    client.memory.write(REQUEST_AT, &fields).unwrap();
+    let ending = std::sync::Arc::clone(&fixture.device);
+    let (ended, has_ended) = std::sync::mpsc::channel();
+    client.memory.during_read_at(NONCE_AT, move || {
+        let end = std::thread::spawn(move || ending.end());
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !end.is_finished() && std::time::Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        ended.send(end.is_finished()).unwrap();
+    });
+    let regenerate = TsmReq { op: tsm_request::REGEN_OBJECT, req_len: 24, ..argument };
+    assert_eq!(ask(client, &regenerate), Err(Errno::ENOENT));
+    assert_eq!(has_ended.recv(), Ok(true), "the end does not wait for the client's memory");
+    fixture.tee.assert_settled();
+}

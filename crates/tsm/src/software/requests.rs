@@ -10,12 +10,11 @@ use super::Dialect;
 use super::interface::Interface;
 use super::mmio::Wanted;
 use crate::fault::Operation;
+use crate::guest::REGEN_WITH_NONCE;
 use crate::{
     Arch, Exchange, Failure, GuestRequest, GuestResponse, Memory, ObjectKind, Op, Refusal,
 };
 
-/// REGEN_OBJECT: a nonce is at the pointer.
-const REGEN_WITH_NONCE: u64 = 1 << 0;
 /// SET_TDI_STATE of SEV: START; any other value is STOP.
 const SEV_RUN: u8 = 1;
 
