@@ -10,6 +10,7 @@
 //! both at once. Deliberately absent: switches (a security manager in an upstream port).
 //! Source: Linux 7.3, `pci_tsm_connect`, `pci_tsm_disconnect`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pci::Address;
@@ -46,18 +47,10 @@ impl Registry {
         if let Err(failure) = claimed.session.connect(&mut claimed.exchange) {
             return Err(self.abandon(claimed, failure));
         }
-        let mut places = vec![facts];
-        if facts.tee_io {
-            let dependents = self.table().dependents(function);
-            places.extend(dependents.into_iter().filter(|f| probe(&mut claimed, f)));
-        }
-        {
-            let mut table = self.table();
-            places.retain(|place| table.join(place.address, &line));
-        }
+        let places = self.gather(&mut claimed, facts);
         claimed.finish(|record| {
             let places = places.iter().map(|facts| (facts.address, Place::new(*facts)));
-            record.places = places.collect();
+            record.places.extend(places);
         });
         self.tell(&[(function, Notice::Connected { tsm: line.tsm })]);
         Ok(())
@@ -202,6 +195,27 @@ impl Registry {
         let line = self.new_line(tsm, entry.facts, backend);
         entry.line = Some(Arc::clone(&line));
         Ok(Found { line, facts: entry.facts, faults: entry.faults.clone() })
+    }
+
+    /// Probes the functions that come into a connection with `dsm`, and makes it their context and its own. A
+    /// function that arrives meanwhile is probed too; one that arrives later finds that it has to wait its turn.
+    fn gather(&self, claimed: &mut Claimed<'_>, dsm: FunctionFacts) -> Vec<FunctionFacts> {
+        claimed.line.lock().places.insert(dsm.address, Place::new(dsm));
+        let mut seen = BTreeSet::from([dsm.address]);
+        let mut places = vec![dsm];
+        loop {
+            let fresh = {
+                let mut table = self.table();
+                let mut fresh = if dsm.tee_io { table.dependents(dsm.address) } else { Vec::new() };
+                fresh.retain(|facts| seen.insert(facts.address));
+                if fresh.is_empty() {
+                    places.retain(|place| table.join(place.address, claimed.line));
+                    return places;
+                }
+                fresh
+            };
+            places.extend(fresh.into_iter().filter(|facts| probe(claimed, facts)));
+        }
     }
 
     /// Takes back what connect did, as far as it came.

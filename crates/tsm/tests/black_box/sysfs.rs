@@ -1,8 +1,12 @@
 //! What sysfs shows and takes: names, error numbers and their order, which function has what.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
-use tsm::{Attributes, Backend, FunctionFacts, Opened, Refusal};
+use sync::hook::{self, Hook, Kind, Operation};
+use tsm::{Attributes, Backend, FunctionFacts, Opened, Refusal, Registry};
 use uapi::Errno;
 
 use crate::support::{Answers, Clock, Machine, ORDINARY, OTHER, PF, VF1, VF2};
@@ -113,6 +117,61 @@ fn functions_come_and_go() {
     registry.arrive(PF);
     assert_eq!(registry.connect(PF, b"tsm0"), Ok(()));
     machine.assert_clean();
+}
+
+/// Linux lets neither begin before the other is over.
+#[test]
+fn a_function_that_arrives_while_its_device_is_connected_gets_a_context() {
+    for nth in 1.. {
+        let machine = Machine::new(&Clock::standing());
+        machine.registry.remove(VF2);
+        let hook = Rc::new(ArrivesBeforeLock::new(&machine, nth));
+        let installed = hook::install(Rc::clone(&hook) as Rc<dyn Hook>);
+        assert_eq!(machine.registry.connect(PF, b"tsm0"), Ok(()));
+        drop(installed);
+        let Some(arriving) = hook.arriving.take() else {
+            assert!(nth > 3, "connect takes locks");
+            return;
+        };
+        arriving.join().unwrap();
+        assert_eq!(shown(&machine, VF2)[1].as_deref(), Some("b1d0:01:00.0\n"), "lock {nth}");
+        assert_eq!(machine.bind(VF2), Ok(()), "lock {nth}");
+        machine.registry.disconnect(PF, b"tsm0").unwrap();
+        machine.assert_clean();
+    }
+}
+
+/// Lets [`VF2`] arrive, in another thread, before this one takes a lock for the n-th time.
+struct ArrivesBeforeLock {
+    registry: Arc<Registry>,
+    left: Cell<usize>,
+    arriving: Cell<Option<JoinHandle<()>>>,
+}
+
+impl ArrivesBeforeLock {
+    fn new(machine: &Machine, nth: usize) -> Self {
+        let registry = Arc::clone(&machine.registry);
+        Self { registry, left: Cell::new(nth), arriving: Cell::new(None) }
+    }
+}
+
+impl Hook for ArrivesBeforeLock {
+    fn before(&self, operation: Operation) {
+        if operation.kind != Kind::Acquire || self.left.get() == 0 {
+            return;
+        }
+        self.left.set(self.left.get() - 1);
+        if self.left.get() > 0 {
+            return;
+        }
+        let registry = Arc::clone(&self.registry);
+        let arriving = std::thread::spawn(move || registry.arrive(VF2));
+        let waits = || self.registry.ledger().iter().any(|line| line.waiting > 0);
+        while !arriving.is_finished() && !waits() {
+            std::thread::yield_now();
+        }
+        self.arriving.set(Some(arriving));
+    }
 }
 
 /// A second connect while the first is under way is refused; a disconnect gives the first up.
