@@ -8,6 +8,7 @@
 //! | [`platform`] | a platform file | a mistake has a place inside the text |
 //! | [`device_option`] | a `--device` option | likewise |
 //! | [`overlay_path`] | paths and flags | answers agree with each other |
+//! | [`spdm_messages`] | a message of SPDM | what is read is written and read as the same |
 //! | [`trace_decode`] | calls with any bytes | each prints as one line |
 //! | [`security`] | messages of TDISP and IDE_KM | answers can be read, states change as the table says |
 //! | [`dsm`] | requests to a device's security manager, and what is done to its functions | functions act as the state that is told |
@@ -28,6 +29,7 @@ pub mod guest;
 pub mod overlay_path;
 pub mod platform;
 pub mod security;
+pub mod spdm_messages;
 pub mod trace_decode;
 pub mod words;
 
