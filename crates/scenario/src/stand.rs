@@ -30,7 +30,7 @@ use iommufd::{Context, ContextSettings, Endpoint, Geometry, Group, Iommu};
 use pci::regs::{command, header};
 use pci::{DmaFault, Interrupt, Notices};
 use span::Span;
-use sync::{Mutex, Timers};
+use sync::{Mutex, Refcount, Timers};
 use tdisp::State;
 use tsm::{Registry, Untold, software};
 use uapi::iommufd::{
@@ -76,6 +76,8 @@ struct Device {
     id: u32,
     viommu: u32,
     vdevice: u32,
+    /// One until the program asks for the vdevice's end.
+    vdevice_kept: Refcount,
 }
 
 type Answer = Result<(), Errno>;
@@ -133,10 +135,13 @@ impl Stand {
             Verb::TsmUnbind => self.tsm_unbind(device),
             Verb::TsmLock => self.set_state(device, State::Locked),
             Verb::TsmRun => self.set_state(device, State::Run),
-            Verb::DestroyVdevice => self.destroy(device.vdevice),
+            Verb::DestroyVdevice => {
+                device.vdevice_kept.dec_if_one();
+                self.destroy(device.vdevice)
+            }
             Verb::DestroyViommu => self.destroy(device.viommu),
             Verb::VdeviceAlloc => self.vdevice_alloc(number, device).map(|_| ()),
-            Verb::IoasAlloc => self.command(CommandId::IoasAlloc, IoasAlloc::default()).map(|_| ()),
+            Verb::IoasAlloc => self.ioas_alloc().map(|_| ()),
             Verb::CloseVfio => self.close_vfio(number, device),
             Verb::CloseIommu => self.close_iommu(),
             Verb::CloseVm => self.close_vm(),
@@ -220,6 +225,16 @@ impl Stand {
             ..Default::default()
         };
         self.command(CommandId::VdeviceAlloc, argument).map(|made| made.out_vdevice_id)
+    }
+
+    /// Makes an address space; the lowest free id is its.
+    fn ioas_alloc(&self) -> Result<u32, Errno> {
+        let made = self.command(CommandId::IoasAlloc, IoasAlloc::default())?;
+        for (number, device) in self.devices.iter().enumerate() {
+            let is_kept = made.out_ioas_id == device.vdevice && device.vdevice_kept.read() == 1;
+            assert!(!is_kept, "I5: the id of vdev{number}, which the program has, names an IOAS");
+        }
+        Ok(made.out_ioas_id)
     }
 
     fn close_vfio(&self, number: usize, device: &Device) -> Answer {
@@ -311,7 +326,9 @@ impl Stand {
         };
         let viommu = made(&self.context, CommandId::ViommuAlloc, viommu).out_viommu_id;
         let opened = OpenFile::new();
-        let mut device = Device { engine, vfio, opened, file, id, viommu, vdevice: 0 };
+        let vdevice_kept = Refcount::new(1);
+        let mut device =
+            Device { engine, vfio, opened, file, id, viommu, vdevice: 0, vdevice_kept };
         device.vdevice =
             self.vdevice_alloc(number, &device).expect("set-up: a new device has no vdevice");
         let enabled = device.change_command(command::MEMORY | command::BUS_MASTER, 0);
