@@ -45,7 +45,7 @@ impl Error {
     }
 }
 
-/// Whose fault an [`Error`] is.
+/// Whose fault an [`enum@Error`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blame {
     /// The caller of this crate.

@@ -4,7 +4,7 @@
 //! Each [`TrafficSecret`] is one direction's, and knows how to become the next one (KEY_UPDATE).
 //! All secrets wipe themselves. Deliberately absent: pre-shared keys.
 //!
-//! Source: [DSP0274] key schedule, checked against the known answers in `tests/data`.
+//! Source: \[DSP0274\] key schedule, checked against the known answers in `tests/data`.
 
 use core::fmt;
 

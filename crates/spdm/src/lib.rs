@@ -32,7 +32,7 @@
 //! | `void-challenge` | GET_MEASUREMENTS and KEY_EXCHANGE make void what CHALLENGE_AUTH would sign |
 //! | `shown-root` | without roots of the caller's, the root in the chain is accepted |
 //!
-//! Sources: [DSP0274], [DSP0277]; sessions of spdm-emu, whose known answers are in `tests/data`.
+//! Sources: \[DSP0274\], \[DSP0277\]; sessions of spdm-emu, whose known answers are in `tests/data`.
 
 #![no_std]
 #![forbid(unsafe_code)]

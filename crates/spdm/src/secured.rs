@@ -4,7 +4,7 @@
 //! records, and the count is never on the wire. After a record that does not open, an [`Opener`]
 //! opens no other: a peer gets one guess. Deliberately absent: records that are only authenticated.
 //!
-//! Source: [DSP0277]; what the binding to DOE leaves away (sequence number, random bytes) as seen in
+//! Source: \[DSP0277\]; what the binding to DOE leaves away (sequence number, random bytes) as seen in
 //! real sessions.
 
 use alloc::boxed::Box;

@@ -27,7 +27,7 @@ impl Purpose {
 
 /// The message that is signed for `purpose` over a transcript with hash `transcript`.
 ///
-/// Source: [DSP0274] combined_spdm_prefix: the version four times, zeros, the context; 100 bytes.
+/// Source: \[DSP0274\] combined_spdm_prefix: the version four times, zeros, the context; 100 bytes.
 pub fn signed_message(version: Version, purpose: Purpose, transcript: &[u8]) -> Vec<u8> {
     let context = purpose.context();
     let mut message = version.signing_label().repeat(LABELS);

@@ -8,7 +8,7 @@
 //! Deliberately absent: pre-shared keys, mutual authentication and its encapsulated requests, CSR,
 //! SET_CERTIFICATE, key pairs, measurement logs, events.
 //!
-//! Source: [DSP0274]; real sessions.
+//! Source: \[DSP0274\]; real sessions.
 
 mod algorithms;
 mod capabilities;

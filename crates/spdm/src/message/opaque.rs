@@ -3,7 +3,7 @@
 //! The general format only (OpaqueDataFmt1): elements with an owner each. The one that says the
 //! version is the registry's own; all others are passed over.
 //!
-//! Source: [DSP0277]; real sessions.
+//! Source: \[DSP0277\]; real sessions.
 
 use alloc::vec::Vec;
 
