@@ -44,6 +44,9 @@ pub enum Refusal {
     /// The device is bound through another open file.
     #[error("the device is bound through another file")]
     DeviceBound,
+    /// A program has the device open, or a virtual function of it.
+    #[error("the device is open")]
+    DeviceOpen,
     /// This file is bound already.
     #[error("this file is bound already")]
     FileBound,
@@ -236,7 +239,9 @@ impl Refusal {
             Self::ResetRunning => Errno::EAGAIN,
             Self::ClosedFd { .. } => Errno::EBADF,
             Self::NotIommufd { .. } => Errno::EBADFD,
-            Self::AlreadyWatched | Self::BusResetContended | Self::TdiBound => Errno::EBUSY,
+            Self::AlreadyWatched | Self::BusResetContended | Self::DeviceOpen | Self::TdiBound => {
+                Errno::EBUSY
+            }
             Self::Unreachable | Self::OutsideConfig { .. } => Errno::EFAULT,
             Self::NotDecoded => Errno::EIO,
             Self::Withdrawn | Self::NoBusReset => Errno::ENODEV,

@@ -27,7 +27,8 @@ use pci::regs::{command, sriov};
 use crate::facts::Config;
 use crate::hardware::Saved;
 use crate::{
-    ClientClearsBme, CloseOrder, Device, PolicyEvent, Refusal, ResetCause, ResetWhileBound,
+    ClientClearsBme, CloseOrder, Device, DeviceState, PolicyEvent, Refusal, ResetCause,
+    ResetWhileBound,
 };
 
 /// The devices that a reset takes along, and what holds each of them.
@@ -138,6 +139,25 @@ impl Device {
                 && ids.contains(&device.address().requester_id())
         };
         self.set().devices().into_iter().filter(is_mine).collect()
+    }
+
+    /// Resets the function for the host, while no program has a file of it open, or of a virtual function that the
+    /// reset takes along. Registers that the host keeps come back.
+    ///
+    /// # Errors
+    /// [`Refusal::DeviceOpen`] – one is open; nothing was done (`EBUSY`).
+    ///
+    /// Takes `DEVICE_SET`, then `MEMORY`; holds neither while the function is reset.
+    pub fn reset_unopened(self: &Arc<Self>) -> Result<(), Refusal> {
+        let is_open = |device: &Arc<Self>| device.state() != DeviceState::Free;
+        if self.with_virtual_functions().iter().any(is_open) {
+            return Err(Refusal::DeviceOpen);
+        }
+        let _turn = self.take_turn();
+        let saved = Saved::of(self.function(), self.facts());
+        self.function().reset(Reset::Function);
+        saved.restore(self.function());
+        Ok(())
     }
 
     /// Resets the function because the host wants it fresh, if it can be reset alone. While a TDI of one of its

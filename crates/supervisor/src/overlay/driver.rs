@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pci::regs::{command, header};
-use pci::{Address, Function, Reset};
+use pci::{Address, Function};
 use uapi::Errno;
 use vfio::DeviceState;
 
@@ -233,25 +233,13 @@ impl VfioPci {
         Ok(())
     }
 
-    /// Resets a function that no program has open, and puts its header back.
+    /// Resets a function that no program has open, nor a virtual function of it, and puts its registers back.
     ///
     /// # Errors
-    /// `EBUSY` while a program has it open.
+    /// `EBUSY` while a program has one open.
     pub(super) fn reset(&self, address: Address) -> Result<(), Errno> {
         let candidate = self.functions.get(&address).ok_or(Errno::ENODEV)?;
-        if candidate.in_use() {
-            return Err(Errno::EBUSY);
-        }
-        let function = candidate.function.as_ref();
-        let mut saved = [0; HEADER_BYTES];
-        function.config_read(0, &mut saved);
-        function.reset(Reset::Function);
-        // BARs before the command register, so that nothing decodes at a wrong address.
-        let bars = usize::from(header::BAR0)..HEADER_BYTES;
-        function.config_write(header::BAR0, &saved[bars]);
-        let low = usize::from(header::COMMAND)..usize::from(header::STATUS);
-        function.config_write(header::COMMAND, &saved[low]);
-        Ok(())
+        candidate.vfio.reset_unopened().map_err(|refusal| refusal.errno())
     }
 
     /// # Errors
@@ -414,9 +402,6 @@ impl VfioPci {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// The registers of a header that a reset must not lose.
-const HEADER_BYTES: usize = 0x40;
 
 impl State {
     fn bond(&self, address: Address) -> Bond {

@@ -26,8 +26,8 @@ impl ResetFunction {
 
 impl Attribute for ResetFunction {
     /// # Errors
-    /// `EINVAL` for anything but 1; `EBUSY` while a program has the function open, where Linux
-    /// would reset it under the program's hands.
+    /// `EINVAL` for anything but 1; `EBUSY` while a program has the function open, or a
+    /// virtual function of it, where Linux would reset it under the program's hands.
     fn write(&self, bytes: &[u8]) -> Result<usize, Errno> {
         if number(bytes)? != 1 {
             return Err(Errno::EINVAL);

@@ -129,3 +129,25 @@ fn a_close_leaves_virtual_functions_as_the_host_has_them() {
         assert_eq!(control(), during);
     }
 }
+
+/// The host resets the physical function, whose virtual ones it must not lose.
+#[test]
+fn a_reset_by_the_host_keeps_virtual_functions_and_leaves_open_ones_alone() {
+    let pair = Pair::new(&Settings::default());
+    let device = pair.physical.device.clone();
+    let function = &pair.physical.function;
+    let at = sriov_at(function);
+    let registers = || {
+        let mut bytes = [0; 0x24];
+        function.config_read(at + sriov::CONTROL, &mut bytes);
+        bytes
+    };
+    let before = registers();
+    let session = pair.running();
+    assert_eq!(device.reset_unopened().unwrap_err().errno(), Errno::EBUSY);
+    assert_eq!(pair.tee.device(VIRTUAL), State::Run);
+    session.close();
+    assert!(device.reset_unopened().is_ok());
+    assert_eq!(registers(), before);
+    pair.running().close();
+}
