@@ -164,7 +164,7 @@ impl Machine {
             host.assignable(index, placed, group)
         });
         let devices: Vec<_> = devices.collect();
-        tee::watch(&devices, platform.settings.tdi_error_event, &told);
+        tee::watch(&devices, &tsm, platform.settings.tdi_error_event, &told);
         Self { settings: platform.settings, iommu, devices, bridges, tsm, clock }
     }
 }

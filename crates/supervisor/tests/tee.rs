@@ -65,8 +65,11 @@ const VM: VmId = VmId(1);
 impl Rig {
     /// The default platform, with more in its file.
     fn new(more: &str) -> Self {
-        let text = format!("{}\n{more}", bindery_supervisor::DEFAULT_TOML);
-        let platform = Platform::parse("test.toml", &text).unwrap();
+        Self::of(&format!("{}\n{more}", bindery_supervisor::DEFAULT_TOML))
+    }
+
+    fn of(text: &str) -> Self {
+        let platform = Platform::parse("test.toml", text).unwrap();
         let ears = Arc::new(Ears::default());
         let machine = Machine::build_watched(&platform, Arc::<Ears>::clone(&ears), None);
         machine.clock.start().unwrap();
@@ -140,9 +143,28 @@ fn a_breach_is_told_and_ended_by_unbind() {
     rig.write_command(command::MEMORY);
     assert_eq!(rig.vf().tdi_state(), Some(State::Error));
     assert!(rig.ears.heard("tdi b1d0:01:00.1 RUN -> ERROR: bus master enable cleared"));
+    let vf = rig.vf().address;
+    assert_eq!(rig.machine.tsm.binding(vf), Binding::Bound { state: State::Error });
     rig.machine.tsm.unbind(rig.vf().address);
     assert_eq!(rig.vf().tdi_state(), Some(State::Unlocked));
     assert_eq!(rig.machine.tdis_in_use(), []);
+}
+
+#[test]
+fn a_reset_that_reaches_a_tdi_is_known() {
+    for (policy, state) in [("unlocked", State::Unlocked), ("error", State::Error)] {
+        let text = bindery_supervisor::DEFAULT_TOML;
+        let default = "flr_while_locked = \"unlocked\"";
+        assert!(text.contains(default));
+        let text = text.replace(default, &format!("flr_while_locked = \"{policy}\""));
+        let rig = Rig::of(&text);
+        rig.enable();
+        rig.bind().unwrap();
+        rig.set_state(1).unwrap();
+        rig.vf().function.reset(pci::Reset::Function);
+        assert_eq!(rig.vf().tdi_state(), Some(state));
+        assert_eq!(rig.machine.tsm.binding(rig.vf().address), Binding::Bound { state });
+    }
 }
 
 #[test]

@@ -82,8 +82,13 @@ pub(super) fn registry(
     registry
 }
 
-/// Tells people and clients what becomes of the TDIs of `devices`.
-pub(super) fn watch(devices: &[Assignable], event: TdiErrorEvent, told: &Arc<Told>) {
+/// Tells the host's TSM core, people and clients what becomes of the TDIs of `devices`.
+pub(super) fn watch(
+    devices: &[Assignable],
+    tsm: &Arc<tsm::Registry>,
+    event: TdiErrorEvent,
+    told: &Arc<Told>,
+) {
     let mut watched: Vec<&Arc<Manager>> = Vec::new();
     for manager in devices.iter().filter_map(|device| device.security.as_ref()) {
         if watched.iter().any(|other| Arc::ptr_eq(other, manager)) {
@@ -99,9 +104,12 @@ pub(super) fn watch(devices: &[Assignable], event: TdiErrorEvent, told: &Arc<Tol
                 (facts::requester_id(device.address), (device.address, client))
             })
             .collect();
-        let told = Arc::clone(told);
+        let (tsm, told) = (Arc::downgrade(tsm), Arc::clone(told));
         manager.watch(Arc::new(move |change: TdiChange| {
             let Some((address, client)) = clients.get(&change.requester_id) else { return };
+            if let Some(tsm) = tsm.upgrade() {
+                tsm.observed(*address, change.to);
+            }
             told.tdi(*address, &change);
             let erred = change.to == State::Error && change.from != State::Error;
             if let (true, Some(device)) = (erred, client.upgrade()) {
