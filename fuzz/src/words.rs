@@ -25,7 +25,16 @@ fn file(text: &str) {
 
 fn line(text: &str) {
     match script::parse(text) {
-        Ok(threads) => assert_eq!(script::parse(&script::line(&threads)), Ok(threads)),
+        Ok(threads) => {
+            let printed = script::line(&threads);
+            let again = script::parse(&printed).expect("what is printed can be read");
+            assert_eq!(script::line(&again), printed);
+            let calls = |threads: &script::Threads| {
+                let steps = threads.iter().flatten();
+                steps.map(|step| (step.call, step.expected.clone())).collect::<Vec<_>>()
+            };
+            assert_eq!(calls(&again), calls(&threads));
+        }
         Err(error) => assert!(error.at.start <= error.at.end && error.at.end <= text.len()),
     }
 }
