@@ -324,6 +324,14 @@ p.toml:2:12: the platform has no function b1d0:01:00.0
        |            ^^^^^^^^^^^^^^",
     ),
     (
+        "[[function]]\naddress = \"b1d0:02:00.0\"\nmodel = \"dma-engine\"\n\
+         [[fault]]\nfunction = \"b1d0:02:00.0\"\nfault = \"bind=silent\"\n",
+        "\
+p.toml:5:12: b1d0:02:00.0 takes no part in TEE-IO (`tee = true`), so no fault can befall its TDI
+     5 | function = \"b1d0:02:00.0\"
+       |            ^^^^^^^^^^^^^^",
+    ),
+    (
         "[[fault]]\nfault = \"bind=silent\"\n",
         "\
 p.toml:1:1: `function` is missing in [[fault]]

@@ -165,9 +165,11 @@ fn parse(text: &str) -> Option<Fault> {
     Some(Fault { on, kind, times })
 }
 
-/// Plain digits: no sign, no space.
-fn number<T: FromStr>(text: &str) -> Option<T> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+/// Plain digits: no sign, no space, and not zero, with which a fault would be none.
+fn number<T: FromStr + Default + PartialEq>(text: &str) -> Option<T> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|_| is_plain)?;
+    if number == T::default() { None } else { Some(number) }
 }
 
 /// The faults of one function. Shared with the exchanges that run about it.
@@ -230,6 +232,9 @@ mod tests {
             "bind=refused",
             "bind=silent:1",
             "bind=silent*",
+            "bind=silent*0",
+            "bind=slow:0",
+            "lock=busy:0",
             "fly=silent",
             "bind=slow:99999999999999999999999",
         ] {

@@ -115,7 +115,11 @@ impl Instance for Running {
 
 impl Running {
     fn set_fault(&self, function: Address, fault: &str) -> Result<(), Refused> {
-        let tsm = &self.front.machine.tsm;
+        let (tsm, devices) = (&self.front.machine.tsm, &self.front.machine.devices);
+        if !devices.iter().any(|device| device.address == function && device.tee) {
+            let text = format!("{function} takes no part in TEE-IO: no fault can befall its TDI");
+            return Err(Refused::new(None, text));
+        }
         if fault == "none" {
             tsm.clear_faults(function);
         } else {

@@ -28,9 +28,12 @@ pub(super) fn read(mut fields: Fields<'_>, functions: &[FunctionEntry]) -> Read<
     let Ok(function) = text.parse() else {
         return Err(fields.mistake(place, mistake::Fault::NotAnAddress { text }));
     };
-    if !functions.iter().any(|entry| functions::covers(entry, function)) {
+    let Some(entry) = functions.iter().find(|entry| functions::covers(entry, function)) else {
         let fault = mistake::Fault::NoSuchFunction { address: function };
         return Err(fields.mistake(place, fault));
+    };
+    if !entry.model.is_tee() {
+        return Err(fields.mistake(place, mistake::Fault::NoTdi { address: function }));
     }
     let said = fields.need("fault")?;
     let (text, place) = fields.as_text("fault", &said.value)?;

@@ -60,6 +60,14 @@ pub enum Model {
 }
 
 impl Model {
+    /// Whether it takes part in TEE-IO.
+    pub(super) fn is_tee(&self) -> bool {
+        match self {
+            Self::DmaEngine { config, .. } => config.tee,
+            Self::RootPort { .. } => false,
+        }
+    }
+
     /// As platform files call it.
     pub fn name(&self) -> &'static str {
         match self {

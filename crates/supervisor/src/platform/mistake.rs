@@ -138,6 +138,12 @@ pub enum Fault {
         /// The address.
         address: pci::Address,
     },
+    /// A fault of a function that has no TDI.
+    #[error("{address} takes no part in TEE-IO (`tee = true`), so no fault can befall its TDI")]
+    NoTdi {
+        /// The address.
+        address: pci::Address,
+    },
     /// A text that is no fault.
     #[error(transparent)]
     NotAFault(tsm::fault::BadFault),
