@@ -39,7 +39,7 @@ use tdisp::Breach;
 use self::descriptor::DESCRIPTOR_SIZE;
 use self::gate::Fixed;
 use self::registers::{Request, dwords, read_bytes};
-use self::regs::{bar0, bar2};
+use self::regs::{bar0, bar2, bar4};
 use self::signals::Signal;
 use self::state::{Cut, Judgement, Refused, State, Waker};
 use self::transfer::Step;
@@ -58,6 +58,11 @@ pub struct Config {
     pub device_id: u16,
     /// The width of BAR 0.
     pub bar0: Bar0Width,
+    /// Whether clients may map the memory in BAR 0.
+    pub bar0_mapping: Bar0Mapping,
+    /// The size of BAR 4, if there is to be one: a power of two from [`regs::bar4::SIZE_MIN`] to
+    /// [`regs::bar4::SIZE_MAX`].
+    pub bar4_bytes: Option<u64>,
     /// Whether it takes part in TEE-IO: says so in Device Capabilities, and has DOE and IDE.
     pub tee: bool,
     /// Whether its device has other functions.
@@ -79,6 +84,15 @@ pub enum Bar0Width {
     Bits64,
 }
 
+/// Whether clients may map the memory in BAR 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bar0Mapping {
+    /// All but the page with registers, as the sparse-mmap capability says.
+    Sparse,
+    /// Not at all: for clients that take a BAR for mappable as a whole or not at all.
+    None,
+}
+
 /// The virtual functions that a physical function can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sriov {
@@ -98,6 +112,8 @@ impl Config {
             vendor_id: regs::VENDOR_ID,
             device_id: regs::DEVICE_ID,
             bar0: Bar0Width::Bits64,
+            bar0_mapping: Bar0Mapping::Sparse,
+            bar4_bytes: None,
             tee: false,
             multi_function: false,
             vf: false,
@@ -118,7 +134,7 @@ pub struct DmaEngine {
 }
 
 impl DmaEngine {
-    /// An engine after power-on, not connected to a host, with no memory under BAR 0.
+    /// An engine after power-on, not connected to a host, with no memory under its BARs.
     pub fn new(config: &Config) -> Arc<Self> {
         let bars = identity::bars(config);
         let space = identity::config_space(config, &bars);
@@ -126,7 +142,7 @@ impl DmaEngine {
             address: config.address,
             bars,
             is_virtual: config.vf,
-            state: Mutex::new(State::new(space, config.tee)),
+            state: Mutex::new(State::new(space, config.tee, config.bar4_bytes.unwrap_or(0))),
             step_ended: WaitQueue::new(),
         })
     }
@@ -290,6 +306,7 @@ impl Function for DmaEngine {
             }
             bar0::INDEX => state.memory.read(offset, into),
             bar2::INDEX => read_bytes(offset, into, |offset| state.signals.read(offset)),
+            bar4::INDEX => state.spare.read(offset, into),
             _ => into.fill(u8::MAX),
         }
     }
@@ -308,18 +325,26 @@ impl Function for DmaEngine {
                 }
             }
             bar2::INDEX => self.write_table(offset, from),
+            bar4::INDEX => {
+                let state = self.state.lock();
+                if !state.security.is_broken() {
+                    state.spare.write(offset, from);
+                }
+            }
             _ => {}
         }
         self.wake();
     }
 
     fn back_bar(&self, index: usize, pages: Arc<Pages>) {
-        if index == bar0::INDEX {
-            let mut state = self.state.lock();
-            state.memory.back(pages);
-            if state.security.is_broken() {
-                state.memory.fill(u8::MAX);
-            }
+        let mut state = self.state.lock();
+        match index {
+            bar0::INDEX => state.memory.back(pages),
+            bar4::INDEX => state.spare.back(pages),
+            _ => return,
+        }
+        if state.security.is_broken() {
+            state.read_as_ones();
         }
     }
 

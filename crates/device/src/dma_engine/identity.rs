@@ -6,9 +6,9 @@ use pci::{Bar, BarKind, ConfigBuilder, ConfigSpace, Identity};
 
 use super::registers::low;
 use super::regs::{self, bar0, bar2};
-use super::{Bar0Width, Config};
+use super::{Bar0Mapping, Bar0Width, Config};
 
-/// The BARs: registers and memory in 0, the MSI-X table in 2.
+/// The BARs: registers and memory in 0, the MSI-X table in 2, memory alone in 4 if asked for.
 pub(super) fn bars(config: &Config) -> [Option<Bar>; 6] {
     let memory = Bar {
         kind: match config.bar0 {
@@ -16,7 +16,10 @@ pub(super) fn bars(config: &Config) -> [Option<Bar>; 6] {
             Bar0Width::Bits64 => BarKind::Memory64 { prefetchable: false },
         },
         size: bar0::SIZE,
-        mappable: vec![(bar0::DESCRIPTORS, bar0::SIZE - bar0::DESCRIPTORS)],
+        mappable: match config.bar0_mapping {
+            Bar0Mapping::Sparse => vec![(bar0::DESCRIPTORS, bar0::SIZE - bar0::DESCRIPTORS)],
+            Bar0Mapping::None => Vec::new(),
+        },
         msix_table: None,
     };
     let table_length = u64::from(regs::MSIX_VECTORS) * pci::regs::msix::ENTRY_SIZE;
@@ -26,7 +29,13 @@ pub(super) fn bars(config: &Config) -> [Option<Bar>; 6] {
         mappable: Vec::new(),
         msix_table: Some((bar2::TABLE, table_length)),
     };
-    [Some(memory), None, Some(table), None, None, None]
+    let spare = config.bar4_bytes.map(|size| Bar {
+        kind: BarKind::Memory64 { prefetchable: true },
+        size,
+        mappable: vec![(0, size)],
+        msix_table: None,
+    });
+    [Some(memory), None, Some(table), None, spare, None]
 }
 
 /// Config space after power-on.

@@ -1,4 +1,4 @@
-//! The memory behind the mapped part of BAR 0: descriptors, status blocks and the data window.
+//! The memory behind the mapped part of BAR 0 (descriptors, status blocks and the data window), and behind BAR 4.
 //!
 //! Clients write it at any moment. What is read is copied; nothing read twice is trusted to be the
 //! same. As long as no pages are under the BAR it reads as zero and forgets what is written.
@@ -11,9 +11,11 @@ use pci::DmaFault;
 use super::descriptor::{DESCRIPTOR_SIZE, Job};
 use super::regs::{self, access, bar0, reason, status, status_state};
 
-/// The pages under BAR 0, if there are any.
-#[derive(Default)]
+/// The pages under a BAR, if there are any.
 pub(super) struct BarMemory {
+    /// The first byte that is memory; what is before has effects.
+    first: u64,
+    size: u64,
     pages: Option<Arc<Pages>>,
 }
 
@@ -27,6 +29,11 @@ pub(super) enum End {
 }
 
 impl BarMemory {
+    /// A BAR of `size` bytes that is memory from its byte `first` on, with no pages yet.
+    pub(super) fn new(first: u64, size: u64) -> Self {
+        Self { first, size, pages: None }
+    }
+
     /// Puts other pages under the BAR.
     pub(super) fn back(&mut self, pages: Arc<Pages>) {
         self.pages = Some(pages);
@@ -40,13 +47,13 @@ impl BarMemory {
     /// Sets every byte.
     pub(super) fn fill(&self, byte: u8) {
         let Some(pages) = &self.pages else { return };
-        let start = to_usize(bar0::DESCRIPTORS);
-        let length = pages.len().min(to_usize(bar0::SIZE)).saturating_sub(start);
+        let start = to_usize(self.first);
+        let length = pages.len().min(to_usize(self.size)).saturating_sub(start);
         // Pages that are too short or read-only keep what they hold.
         let _ = pages.checked_fill(start, length, byte);
     }
 
-    /// Reads bytes at an offset in BAR 0.
+    /// Reads bytes at an offset in the BAR.
     pub(super) fn read(&self, offset: u64, into: &mut [u8]) {
         let pages = self.pages.as_ref();
         if pages.and_then(|pages| pages.checked_read(to_usize(offset), into)).is_none() {
@@ -54,7 +61,7 @@ impl BarMemory {
         }
     }
 
-    /// Writes bytes at an offset in BAR 0.
+    /// Writes bytes at an offset in the BAR.
     pub(super) fn write(&self, offset: u64, from: &[u8]) {
         if let Some(pages) = &self.pages {
             // Pages that are too short forget what does not fit.

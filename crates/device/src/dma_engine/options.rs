@@ -3,12 +3,23 @@
 
 use thiserror::Error;
 
-use super::{Bar0Width, Config};
+use super::regs::bar4;
+use super::{Bar0Mapping, Bar0Width, Config};
 use crate::Key;
 
 /// The keys that [`Config::set`] knows.
 pub const KEYS: &[Key] = &[
     Key { name: "bar0", values: "32 or 64", summary: "address bits of BAR 0 (default 64)" },
+    Key {
+        name: "bar0_mapping",
+        values: "sparse or none",
+        summary: "whether clients may map the memory in BAR 0 (default sparse)",
+    },
+    Key {
+        name: "bar4",
+        values: "a power of two from 0x1000 to 0x40000000",
+        summary: "bytes of a BAR of plain memory, which may be mapped whole (default no such BAR)",
+    },
     Key { name: "tee", values: "on or off", summary: "TEE-IO with DOE and IDE (default off)" },
     Key { name: "serial", values: "a number", summary: "device serial number (default none)" },
     Key { name: "vendor", values: "0x0001 to 0xfffe", summary: "vendor ID (default 0x1234)" },
@@ -61,6 +72,20 @@ impl Config {
                     _ => return None,
                 }
             }
+            "bar0_mapping" => {
+                self.bar0_mapping = match value {
+                    "sparse" => Bar0Mapping::Sparse,
+                    "none" => Bar0Mapping::None,
+                    _ => return None,
+                }
+            }
+            "bar4" => {
+                let sizes = bar4::SIZE_MIN..=bar4::SIZE_MAX;
+                let size = number(value)?;
+                self.bar4_bytes =
+                    Some(size).filter(|size| size.is_power_of_two() && sizes.contains(size));
+                self.bar4_bytes?;
+            }
             "tee" => {
                 self.tee = match value {
                     "on" => true,
@@ -107,6 +132,10 @@ mod tests {
         for (key, value) in [
             ("bar0", "32"),
             ("bar0", "64"),
+            ("bar0_mapping", "none"),
+            ("bar0_mapping", "sparse"),
+            ("bar4", "0x1000"),
+            ("bar4", "1073741824"),
             ("tee", "on"),
             ("tee", "off"),
             ("serial", "0x1122334455667788"),
@@ -125,6 +154,10 @@ mod tests {
     fn refuses_with_what_is_allowed() {
         for (key, value) in [
             ("bar0", "16"),
+            ("bar0_mapping", "all"),
+            ("bar4", "0x800"),
+            ("bar4", "0x1800"),
+            ("bar4", "0x80000000"),
             ("tee", "yes"),
             ("serial", "-1"),
             ("serial", "0x"),

@@ -53,6 +53,16 @@ pub mod bar2 {
     pub const PENDING: u64 = 0x1000;
 }
 
+/// BAR 4, where there is one: memory that the engine itself never looks at.
+pub mod bar4 {
+    /// The BAR's index.
+    pub const INDEX: usize = 4;
+    /// The smallest size in bytes.
+    pub const SIZE_MIN: u64 = 0x1000;
+    /// The largest size in bytes.
+    pub const SIZE_MAX: u64 = 0x4000_0000;
+}
+
 /// Descriptor slots, each with a status block.
 pub const SLOTS: u32 = 32;
 

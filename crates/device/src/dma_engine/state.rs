@@ -29,6 +29,8 @@ pub(super) struct State {
     pub(super) config: ConfigSpace,
     pub(super) registers: Registers,
     pub(super) memory: BarMemory,
+    /// BAR 4, which the engine itself never uses.
+    pub(super) spare: BarMemory,
     pub(super) signals: Signals,
     pub(super) security: Security,
     pub(super) mailbox: Option<Mailbox>,
@@ -74,12 +76,13 @@ pub(super) enum Cut {
 pub(super) type Refused = (Arc<dyn Dma>, DmaFault);
 
 impl State {
-    pub(super) fn new(config: ConfigSpace, tee: bool) -> Self {
+    pub(super) fn new(config: ConfigSpace, tee: bool, bar4_bytes: u64) -> Self {
         Self {
             mailbox: Mailbox::find(&config),
             config,
             registers: Registers::default(),
-            memory: BarMemory::default(),
+            memory: BarMemory::new(bar0::DESCRIPTORS, bar0::SIZE),
+            spare: BarMemory::new(0, bar4_bytes),
             signals: Signals::new(),
             security: Security::default(),
             tee,
@@ -167,7 +170,7 @@ impl State {
         self.registers.cause = 0;
         self.signals.reset(None);
         self.refresh();
-        self.memory.fill(u8::MAX);
+        self.read_as_ones();
         told
     }
 
@@ -254,6 +257,7 @@ impl State {
         self.running = false;
         self.registers = Registers::default();
         self.memory.clear();
+        self.spare.clear();
         self.signals.reset(kind);
         if let Some(kind) = kind {
             self.config.reset(kind);
@@ -263,9 +267,15 @@ impl State {
             self.security.vf_changes += 1;
         }
         if self.security.is_broken() {
-            self.memory.fill(u8::MAX);
+            self.read_as_ones();
         }
         self.refresh();
+    }
+
+    /// What memory of an interface in `ERROR` reads as.
+    pub(super) fn read_as_ones(&self) {
+        self.memory.fill(u8::MAX);
+        self.spare.fill(u8::MAX);
     }
 
     fn may_work(&self) -> bool {

@@ -1,10 +1,13 @@
 //! What the engine shows in config space, for every combination of options.
 
+use std::sync::Arc;
+
 use bindery_device as device;
 
-use device::dma_engine::{Bar0Width, Config, DmaEngine, Sriov, regs};
+use device::dma_engine::{Bar0Mapping, Bar0Width, Config, DmaEngine, Sriov, regs};
+use mem::Pages;
 use pci::regs::{cap_id, express, ext_id, header, sriov};
-use pci::{BarKind, Function, walk};
+use pci::{BarKind, Function, Reset, walk};
 
 use crate::client::ADDRESS;
 
@@ -73,6 +76,30 @@ fn bars_and_config_space_agree() {
         assert_eq!(engine.bar(2).unwrap().msix_table, Some((0, 256)));
         assert!(engine.bar(1).is_none() && engine.bar(6).is_none());
     }
+}
+
+#[test]
+fn a_bar_of_plain_memory_keeps_what_is_written_until_a_reset() {
+    let config = Config {
+        bar0_mapping: Bar0Mapping::None,
+        bar4_bytes: Some(0x2000),
+        ..Config::new(ADDRESS.parse().unwrap())
+    };
+    let engine = DmaEngine::new(&config);
+    assert!(engine.bar(0).unwrap().mappable.is_empty());
+    assert_eq!(engine.bar(4).unwrap().mappable, [(0, 0x2000)]);
+    engine.config_write(header::BAR0 + 16, &[0xff; 8]);
+    assert_eq!(dword(&engine, header::BAR0 + 16), 0xffff_e00c);
+
+    let pages = Arc::new(Pages::anonymous(0x2000).unwrap());
+    engine.back_bar(4, pages.clone());
+    engine.bar_write(4, 0x1ffc, b"last");
+    let mut read = [0; 4];
+    pages.checked_read(0x1ffc, &mut read);
+    assert_eq!(&read, b"last");
+    engine.reset(Reset::Function);
+    engine.bar_read(4, 0x1ffc, &mut read);
+    assert_eq!(read, [0; 4]);
 }
 
 #[test]
