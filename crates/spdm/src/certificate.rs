@@ -21,6 +21,13 @@ use crate::der;
 use crate::fault::{PeerFault, Refusal};
 use crate::wire::{Reader, Writer};
 
+/// id-DMTF-eku-responder-auth: 1.3.6.1.4.1.412.274.3.
+pub(crate) const RESPONDER_USAGE: &[u8] = &[0x2b, 6, 1, 4, 1, 0x83, 0x1c, 0x82, 0x12, 3];
+/// The form of a PCI device's name: 2.23.147.
+pub(crate) const PCI_NAME: &[u8] = &[0x67, 0x81, 0x13];
+/// The form of a name of DMTF's: 1.3.6.1.4.1.412.274.1.
+pub(crate) const DMTF_NAME: &[u8] = &[0x2b, 6, 1, 4, 1, 0x83, 0x1c, 0x82, 0x12, 1];
+
 /// Why a chain is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CertificateFault {
@@ -177,10 +184,8 @@ impl Trust {
         between: &[Vec<u8>],
         leaf: &[u8],
     ) -> Result<(), CertificateFault> {
-        /// id-DMTF-eku-responder-auth: 1.3.6.1.4.1.412.274.3.
-        const RESPONDER: &[u8] = &[0x2b, 6, 1, 4, 1, 0x83, 0x1c, 0x82, 0x12, 3];
         let usage = match self.usage {
-            LeafUsage::Responder => KeyUsage::required_if_present(RESPONDER),
+            LeafUsage::Responder => KeyUsage::required_if_present(RESPONDER_USAGE),
             LeafUsage::Server => KeyUsage::server_auth(),
         };
         let root = CertificateDer::from(root);
@@ -197,14 +202,10 @@ impl Trust {
     }
 
     fn check_name(&self, leaf: &[u8]) -> Result<(), CertificateFault> {
-        /// 2.23.147.
-        const PCI: &[u8] = &[0x67, 0x81, 0x13];
-        /// 1.3.6.1.4.1.412.274.1.
-        const DMTF: &[u8] = &[0x2b, 6, 1, 4, 1, 0x83, 0x1c, 0x82, 0x12, 1];
         let (form, wanted) = match &self.name {
             DeviceName::Any => return Ok(()),
-            DeviceName::Pci(name) => (PCI, name),
-            DeviceName::Dmtf(name) => (DMTF, name),
+            DeviceName::Pci(name) => (PCI_NAME, name),
+            DeviceName::Dmtf(name) => (DMTF_NAME, name),
         };
         let found = der::other_names(leaf, form);
         if found.contains(wanted) { Ok(()) } else { Err(CertificateFault::Name { found }) }

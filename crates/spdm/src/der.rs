@@ -1,18 +1,22 @@
-//! As much of DER as certificates need beside webpki: their ends, and names of other forms.
+//! As much of DER as certificates need beside webpki: their ends, names of other forms, and values to
+//! make them of.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-const SEQUENCE: u8 = 0x30;
-const OBJECT_IDENTIFIER: u8 = 0x06;
-const OCTET_STRING: u8 = 0x04;
-const UTF8_STRING: u8 = 0x0c;
+pub(crate) const BOOLEAN: u8 = 0x01;
+pub(crate) const INTEGER: u8 = 0x02;
+pub(crate) const BIT_STRING: u8 = 0x03;
+pub(crate) const OCTET_STRING: u8 = 0x04;
+pub(crate) const OBJECT_IDENTIFIER: u8 = 0x06;
+pub(crate) const UTF8_STRING: u8 = 0x0c;
+pub(crate) const SEQUENCE: u8 = 0x30;
 /// `[0]`, constructed: otherName in a list of names, and the value in an otherName.
-const CONTEXT_0: u8 = 0xa0;
+pub(crate) const CONTEXT_0: u8 = 0xa0;
 /// `[3]`, constructed: the extensions of a certificate.
-const CONTEXT_3: u8 = 0xa3;
+pub(crate) const CONTEXT_3: u8 = 0xa3;
 /// subjectAltName: 2.5.29.17.
-const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+pub(crate) const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 
 /// One value: its tag and its contents.
 #[derive(Clone, Copy)]
@@ -39,6 +43,26 @@ pub(crate) fn split(bytes: &[u8]) -> Option<(Value<'_>, &[u8])> {
     };
     let (contents, rest) = rest.split_at_checked(length)?;
     Some((Value { tag, contents }, rest))
+}
+
+/// A value.
+pub(crate) fn encode(tag: u8, contents: &[u8]) -> Vec<u8> {
+    let length = contents.len();
+    let bytes = length.to_be_bytes();
+    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+    let digits = bytes.get(zeros..).unwrap_or_default();
+    let mut value = Vec::with_capacity(length + 2 + digits.len());
+    value.push(tag);
+    match digits {
+        [] => value.push(0),
+        [short @ ..0x80] => value.push(*short),
+        long => {
+            value.push(0x80 | long.len().to_le_bytes()[0]);
+            value.extend_from_slice(long);
+        }
+    }
+    value.extend_from_slice(contents);
+    value
 }
 
 /// The names of `certificate`'s subject that have the form with this object identifier.

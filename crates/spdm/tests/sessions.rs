@@ -237,7 +237,7 @@ fn in_session(bench: &mut Bench) {
 /// Signed at once, and one by one with a signature over all of them.
 fn measure(bench: &mut Bench) {
     let mut measure = |operation, signed_by| {
-        let outcome = bench.run(Ask::Measurements { operation, signed_by }).unwrap();
+        let outcome = bench.run(Ask::Measurements { operation, signed_by, nonce: None }).unwrap();
         let Outcome::Measurements(measurements) = outcome else { panic!("{outcome:?}") };
         measurements
     };

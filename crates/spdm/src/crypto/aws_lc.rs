@@ -9,7 +9,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     self, ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED,
     ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
-    EcdsaVerificationAlgorithm, UnparsedPublicKey,
+    EcdsaVerificationAlgorithm, KeyPair, UnparsedPublicKey,
 };
 use aws_lc_rs::{aead, digest, hmac, rand};
 use rustls_pki_types::SignatureVerificationAlgorithm;
@@ -114,13 +114,31 @@ impl PrivateKey {
     /// # Errors
     /// [`CryptoFault::UnusableKey`] where it is none, or one of another suite.
     pub fn from_pkcs8(suite: Suite, document: &[u8]) -> Result<Self, CryptoFault> {
-        let algorithm: &'static EcdsaSigningAlgorithm = match suite {
-            Suite::P256Sha256 => &ECDSA_P256_SHA256_FIXED_SIGNING,
-            Suite::P384Sha384 => &ECDSA_P384_SHA384_FIXED_SIGNING,
-        };
-        let pair =
-            EcdsaKeyPair::from_pkcs8(algorithm, document).map_err(|_| CryptoFault::UnusableKey)?;
+        let pair = EcdsaKeyPair::from_pkcs8(signing(suite), document)
+            .map_err(|_| CryptoFault::UnusableKey)?;
         Ok(Self { suite, pair })
+    }
+
+    /// A key that nobody has seen.
+    ///
+    /// # Errors
+    /// [`CryptoFault::NoEntropy`].
+    pub fn generate(suite: Suite) -> Result<Self, CryptoFault> {
+        let pair = EcdsaKeyPair::generate(signing(suite)).map_err(|_| CryptoFault::NoEntropy)?;
+        Ok(Self { suite, pair })
+    }
+
+    /// Both coordinates of the public key.
+    pub fn public(&self) -> Vec<u8> {
+        let point = self.pair.public_key().as_ref();
+        point.split_first().map_or_else(Vec::new, |(_, coordinates)| coordinates.to_vec())
+    }
+}
+
+fn signing(suite: Suite) -> &'static EcdsaSigningAlgorithm {
+    match suite {
+        Suite::P256Sha256 => &ECDSA_P256_SHA256_FIXED_SIGNING,
+        Suite::P384Sha384 => &ECDSA_P384_SHA384_FIXED_SIGNING,
     }
 }
 

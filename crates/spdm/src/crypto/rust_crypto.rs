@@ -112,20 +112,6 @@ impl PrivateKey {
             Self::P384(key) => coordinates(key.verifying_key().to_sec1_point(false).as_bytes()),
         }
     }
-
-    /// A signature in the form that certificates have: a DER sequence of two integers.
-    pub fn sign_certificate(&self, body: &[u8]) -> Vec<u8> {
-        match self {
-            Self::P256(key) => {
-                let signature: p256::ecdsa::Signature = key.sign(body);
-                signature.to_der().as_bytes().to_vec()
-            }
-            Self::P384(key) => {
-                let signature: p384::ecdsa::Signature = key.sign(body);
-                signature.to_der().as_bytes().to_vec()
-            }
-        }
-    }
 }
 
 impl fmt::Debug for PrivateKey {

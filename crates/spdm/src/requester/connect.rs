@@ -74,6 +74,7 @@ impl Requester {
             vca,
             challenged,
             measured: None,
+            signed: Vec::new(),
             digests: None,
             slots: [const { None }; 8],
             session: None,

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Outcome, Pending, Requester, Slot, Step};
+use super::{Measured, Outcome, Pending, Requester, Slot, Step};
 use crate::certificate::Chain;
 use crate::crypto::{Hasher, hash};
 use crate::fault::{Error, PeerFault, Refusal};
@@ -165,8 +165,10 @@ impl Requester {
         &mut self,
         operation: u8,
         signed_by: Option<u8>,
+        nonce: Option<[u8; NONCE_BYTES]>,
     ) -> Result<(Vec<u8>, Pending), Error> {
-        let (nonce, context) = (self.random::<NONCE_BYTES>()?, self.context()?);
+        let nonce = nonce.map_or_else(|| self.random(), Ok)?;
+        let context = self.context()?;
         let begun = self.begin_transcript()?;
         let connection = self.need(CapabilityFlags::MEASUREMENTS_SIGNED)?;
         if let Some(slot) = signed_by {
@@ -194,15 +196,19 @@ impl Requester {
         if response.context != expect.context {
             return Err(contradiction(NAME, "RequesterContext"));
         }
-        let mut transcript = connection.measured.take().unwrap_or(begun);
-        transcript.update(&expect.request);
-        transcript.update(&message[..length - response.signature.len()]);
+        let measured = connection.measured.take();
+        let mut measured = measured.unwrap_or(Measured { transcript: begun, messages: Vec::new() });
+        measured.transcript.update(&expect.request);
+        measured.transcript.update(&message[..length - response.signature.len()]);
+        measured.messages.extend_from_slice(&expect.request);
+        measured.messages.extend_from_slice(&message[..length]);
         match expect.signed_by {
             Some(slot) => {
-                let purpose = Purpose::Measurements;
-                self.verify(NAME, slot, purpose, &*transcript, &response.signature)?;
+                let (purpose, transcript) = (Purpose::Measurements, &*measured.transcript);
+                self.verify(NAME, slot, purpose, transcript, &response.signature)?;
+                self.connection()?.signed = measured.messages;
             }
-            None => connection.measured = Some(transcript),
+            None => connection.measured = Some(measured),
         }
         Ok(Step::Done(Outcome::Measurements(response)))
     }

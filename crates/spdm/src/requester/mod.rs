@@ -20,7 +20,7 @@ use crate::endpoint::{Frame, Keys, transcript};
 use crate::fault::{Error, PeerFault, Refusal};
 use crate::message::{
     CapabilityFlags, Code, Digests, ErrorCode, ErrorMessage, GetVersion, Header, Limits,
-    Measurements, RespondIfReady, SLOT_MAX, Shape, VendorDefined, decode, encode,
+    Measurements, NONCE_BYTES, RespondIfReady, SLOT_MAX, Shape, VendorDefined, decode, encode,
 };
 use crate::secured::SessionId;
 
@@ -53,6 +53,8 @@ pub enum Ask {
         operation: u8,
         /// The slot whose key signs all measurements since the last signature.
         signed_by: Option<u8>,
+        /// Random bytes for the signature; drawn where there are none.
+        nonce: Option<[u8; NONCE_BYTES]>,
     },
     /// KEY_EXCHANGE_RSP and FINISH_RSP.
     Session {
@@ -198,6 +200,17 @@ impl Requester {
         Some(self.connection.as_ref()?.session.as_ref()?.id)
     }
 
+    /// GET_VERSION to ALGORITHMS, as they were sent: what begins each transcript.
+    pub fn vca(&self) -> Option<&[u8]> {
+        Some(&self.connection.as_ref()?.vca)
+    }
+
+    /// The messages of the last MEASUREMENTS that were signed, the signature at their end: what was
+    /// signed is [`vca`](Self::vca), then these without it.
+    pub fn signed_measurements(&self) -> Option<&[u8]> {
+        Some(&self.connection.as_ref()?.signed)
+    }
+
     /// Gives an exchange up, and with it the session: an answer that is still to come could be taken
     /// for another's.
     pub fn abandon(&mut self) {
@@ -214,8 +227,8 @@ impl Requester {
             Ask::Digests => self.ask_digests(),
             Ask::Certificate { slot } => self.ask_certificate(slot),
             Ask::Challenge { slot, summary } => self.ask_challenge(slot, summary),
-            Ask::Measurements { operation, signed_by } => {
-                self.ask_measurements(operation, signed_by)
+            Ask::Measurements { operation, signed_by, nonce } => {
+                self.ask_measurements(operation, signed_by, nonce)
             }
             Ask::Session { slot, summary } => self.ask_session(slot, summary),
             Ask::Heartbeat => self.ask_heartbeat(),
@@ -358,7 +371,9 @@ struct Connection {
     /// What CHALLENGE_AUTH signs: M1.
     challenged: Box<dyn Hasher>,
     /// What MEASUREMENTS signs: L1. `None` until it is asked for.
-    measured: Option<Box<dyn Hasher>>,
+    measured: Option<Measured>,
+    /// The messages of the last measurements that were signed.
+    signed: Vec<u8>,
     digests: Option<Digests>,
     /// Chains that are trusted, by slot.
     slots: [Option<Slot>; SLOT_MAX as usize + 1],
@@ -378,6 +393,12 @@ impl Connection {
     const fn is_secured(&self) -> bool {
         self.session.is_some()
     }
+}
+
+/// Measurements since the last signature.
+struct Measured {
+    transcript: Box<dyn Hasher>,
+    messages: Vec<u8>,
 }
 
 /// A chain that is trusted.

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use bindery_spdm::algorithm::{Aead, Group, Suite, Version};
 use bindery_spdm::certificate::{Chain, DeviceName, LeafUsage, Trust};
+use bindery_spdm::crypto::Crypto;
 use bindery_spdm::crypto::aws_lc::{AwsLc, SystemEntropy};
 use bindery_spdm::crypto::rust_crypto::{PrivateKey, RustCrypto};
-use bindery_spdm::crypto::{Crypto, Signer};
+use bindery_spdm::issue::{Contents, Role, issue};
 use bindery_spdm::message::{Block, CapabilityFlags, Limits, VendorDefined};
 use bindery_spdm::requester::{self, Ask, Outcome, Requester, Step};
 use bindery_spdm::responder::{self, Device, Identity, Responder};
@@ -15,6 +16,7 @@ use bindery_spdm::{Error, Frame};
 
 /// 2026-01-01.
 pub(crate) const NOW: Duration = Duration::from_secs(1_767_225_600);
+const YEAR: Duration = Duration::from_secs(31_557_600);
 /// The name that leaves have.
 pub(crate) const NAME: &str = "Vendor=1b36:Device=0010:CC=010802:REV=02:SSVID=1af4:SSID=1100";
 
@@ -163,63 +165,23 @@ fn padded(frame: Frame) -> Frame {
 pub(crate) fn chain(suite: Suite) -> (Chain, PrivateKey) {
     let key = |byte| PrivateKey::from_scalar(suite, &vec![byte; suite.hash_bytes()]).unwrap();
     let (root, leaf) = (key(0x11), key(0x22));
-    let basic = extension(&[0x55, 0x1d, 0x13], true, &der(0x30, &der(0x01, &[0xff])));
-    let name = [der(0x06, &[0x67, 0x81, 0x13]), der(0xa0, &der(0x0c, NAME.as_bytes()))].concat();
-    let names = extension(&[0x55, 0x1d, 0x11], false, &der(0x30, &der(0xa0, &name)));
-    let root_certificate = certificate("root", &root, "root", &root, &basic);
-    let leaf_certificate = certificate("leaf", &leaf, "root", &root, &names);
-    (Chain::new(&RustCrypto, suite, vec![root_certificate, leaf_certificate]), leaf)
-}
-
-/// A certificate from 2025 to 2034.
-fn certificate(
-    subject: &str,
-    key: &PrivateKey,
-    issuer: &str,
-    signer: &PrivateKey,
-    extensions: &[u8],
-) -> Vec<u8> {
-    let (curve, hash): (&[u8], u8) = match key.suite() {
-        Suite::P256Sha256 => (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07], 2),
-        Suite::P384Sha384 => (&[0x2b, 0x81, 0x04, 0x00, 0x22], 3),
+    let of_root = Contents {
+        issuer: "root",
+        subject: "root",
+        suite,
+        public: &root.public(),
+        serial: [1; 8],
+        not_before: NOW - YEAR,
+        not_after: Some(NOW + 8 * YEAR),
+        role: Role::Authority,
     };
-    let algorithm = der(0x30, &der(0x06, &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, hash]));
-    let ec = der(0x06, &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01]);
-    let point = [&[0, 4], key.public().as_slice()].concat();
-    let info = [der(0x30, &[ec, der(0x06, curve)].concat()), der(0x03, &point)].concat();
-    let dates = [der(0x17, b"250101000000Z"), der(0x17, b"340101000000Z")].concat();
-    let body = [
-        der(0xa0, &der(0x02, &[2])),
-        der(0x02, &[1]),
-        algorithm.clone(),
-        common_name(issuer),
-        der(0x30, &dates),
-        common_name(subject),
-        der(0x30, &info),
-        der(0xa3, &der(0x30, extensions)),
-    ];
-    let body = der(0x30, &body.concat());
-    let signature = [&[0], signer.sign_certificate(&body).as_slice()].concat();
-    der(0x30, &[body, algorithm, der(0x03, &signature)].concat())
-}
-
-fn common_name(name: &str) -> Vec<u8> {
-    let attribute = [der(0x06, &[0x55, 4, 3]), der(0x0c, name.as_bytes())].concat();
-    der(0x30, &der(0x31, &der(0x30, &attribute)))
-}
-
-fn extension(id: &[u8], critical: bool, value: &[u8]) -> Vec<u8> {
-    let critical = if critical { der(0x01, &[0xff]) } else { Vec::new() };
-    der(0x30, &[der(0x06, id), critical, der(0x04, value)].concat())
-}
-
-fn der(tag: u8, contents: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(contents.len()).unwrap();
-    let [high, low] = length.to_be_bytes();
-    let head = match length {
-        0..=0x7f => vec![tag, low],
-        0x80..=0xff => vec![tag, 0x81, low],
-        _ => vec![tag, 0x82, high, low],
+    let of_leaf = Contents {
+        subject: "leaf",
+        public: &leaf.public(),
+        serial: [2; 8],
+        role: Role::Device(DeviceName::Pci(NAME.into())),
+        ..of_root.clone()
     };
-    [head, contents.to_vec()].concat()
+    let certificates = [of_root, of_leaf].map(|contents| issue(&contents, &root).unwrap());
+    (Chain::new(&RustCrypto, suite, certificates.into()), leaf)
 }
