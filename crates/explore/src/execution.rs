@@ -69,7 +69,7 @@ impl<M: Model> Stage<M> {
     /// # Panics
     /// If this OS thread has a hook already.
     pub(crate) fn new(model: &Arc<M>, script: &Arc<Script<M::Call>>, settings: &Settings) -> Self {
-        let runtime = Rc::new(Runtime::new(settings.steps));
+        let runtime = Rc::new(Runtime::new(settings));
         Self {
             model: Arc::clone(model),
             script: Arc::clone(script),

@@ -20,7 +20,7 @@ use mem::coroutine;
 use sync::Armed;
 use sync::hook::{self, Hook, Kind, Now, ObjectId, Operation};
 
-use crate::Steps;
+use crate::{Settings, Steps};
 use crate::fingerprint::{Fingerprint, Lanes};
 use crate::footprint::{Access, Footprint};
 use crate::moves::{Move, Point};
@@ -31,12 +31,14 @@ use crate::violation::{Violation, ViolationKind, raise};
 pub(crate) struct Runtime {
     running: Cell<Runner>,
     steps: Steps,
+    deadlines: bool,
     picture: RefCell<Picture>,
 }
 
 impl Runtime {
-    pub(crate) fn new(steps: Steps) -> Self {
-        Self { running: Cell::new(Runner::Alone), steps, picture: RefCell::default() }
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let Settings { steps, deadlines, .. } = *settings;
+        Self { running: Cell::new(Runner::Alone), steps, deadlines, picture: RefCell::default() }
     }
 
     /// Forgets the last execution and expects one of so many threads.
@@ -102,6 +104,9 @@ impl Runtime {
         let threads = picture.threads.iter().enumerate();
         let able = threads.filter(|(_, thread)| picture.is_able(thread));
         into.extend(able.map(|(index, _)| Move::Thread(index)));
+        if !self.deadlines {
+            return;
+        }
         let heard = picture.armed.iter().filter(|(deadline, armed)| {
             let mut threads = picture.threads.iter();
             self.steps == Steps::Every

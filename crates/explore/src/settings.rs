@@ -14,6 +14,8 @@ pub struct Settings {
     pub reduction: Reduction,
     /// Where threads may be interrupted.
     pub steps: Steps,
+    /// Whether deadlines fire. If none does, whoever needs one to go on waits for ever.
+    pub deadlines: bool,
     /// OS threads that explore.
     pub workers: usize,
     /// When to give up.
@@ -72,6 +74,7 @@ impl Default for Settings {
             all: true,
             reduction: Reduction::StatesAndSleep,
             steps: Steps::Reduced,
+            deadlines: true,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             budget: Budget::default(),
             steps_max: 20_000,

@@ -159,6 +159,7 @@ pub const SETTINGS: &[Key] = &[
         values: &["ok", "slow", "silent", "null", "error-before", "error-after-commit"],
     },
     Key { name: "unbind", values: &["ok", "slow", "silent", "refused"] },
+    Key { name: "clock", values: &["runs", "stopped"] },
 ];
 
 impl Scenario {
@@ -175,6 +176,11 @@ impl Scenario {
             setup: Vec::new(),
             threads,
         }
+    }
+
+    /// Whether deadlines fire: not where what is to end must end without one.
+    pub fn clock_runs(&self) -> bool {
+        self.settings.get("clock").is_none_or(|clock| clock.value == "runs")
     }
 
     /// Looks whether what the calls name exists.

@@ -61,13 +61,15 @@ pub(crate) struct Shipped {
 impl Shipped {
     pub(crate) fn new(scenario: &Scenario, strict: bool) -> Self {
         let calls = || scenario.setup.iter().chain(scenario.threads.iter().flatten());
-        let is_made = |verbs: &[Verb]| calls().any(|step| verbs.contains(&step.call.verb));
+        let is_made = |verb: Verb| calls().any(|step| step.call.verb == verb);
         let numbers = calls().map(|step| step.call.number);
+        let settings = StandSettings::of(scenario);
+        let resets_break = is_made(Verb::Reset) && settings.resets_break();
         Self {
-            settings: StandSettings::of(&scenario.settings, is_made(&[Verb::CloseVm])),
+            settings,
             devices: numbers.max().unwrap_or(0) + 1,
             setup: scenario.setup.clone(),
-            client_breaks: is_made(&[Verb::Reset, Verb::ClearBusMaster]),
+            client_breaks: resets_break || is_made(Verb::ClearBusMaster),
             strict,
             impossible: OnceLock::new(),
         }

@@ -123,7 +123,8 @@ pub fn run(
 /// [`Failure`].
 pub fn replay(scenario: &Scenario, schedule: &Schedule) -> Result<Broken, Failure> {
     let script = script(&scenario.threads);
-    let settings = explore::Settings::default();
+    let settings =
+        explore::Settings { deadlines: scenario.clock_runs(), ..explore::Settings::default() };
     let replayed = match &scenario.design {
         Some(design) => schedule.replay(&Arc::new(Drawn::new(design, true)), &script, &settings),
         None => schedule.replay(&Arc::new(Shipped::new(scenario, true)), &script, &settings),
@@ -318,6 +319,7 @@ impl Search<'_> {
             preemptions: bounds.to_vec(),
             all,
             shrink,
+            deadlines: self.scenario.clock_runs(),
             workers: self.limits.workers,
             budget: Budget { time, ..Budget::default() },
             ..explore::Settings::default()

@@ -10,8 +10,8 @@
 //!
 //! [`Stand::check`] and some calls panic where it does not, with a text that begins with the invariant's number:
 //! I1 nothing is bound after VFIO's close returned; I2 device and vdevice agree that they are linked; I3 one
-//! unbind per bind; I5 an id that was taken from a program names nothing else; I7 a close by the default order
-//! breaks no TDI; I9 host and device agree on the TDI's state, or the host says that it does not know; and that a
+//! unbind per bind, as the TSM sees it too; I5 an id that was taken from a program names nothing else; I7 a close by
+//! the default order breaks no TDI, and takes no page table from under a function that may do DMA; I9 host and device agree on the TDI's state, or the host says that it does not know; and that a
 //! device reaches no page after its unmap. I4 is `sync::Life`'s, I8 is that no thread waits for ever, I6 is
 //! asserted by `sync` in debug builds.
 //!
@@ -23,12 +23,13 @@ mod open_file;
 mod page;
 mod settings;
 mod vm;
+mod witness;
 
 use std::sync::Arc;
 
 use iommufd::{Context, ContextSettings, Endpoint, Geometry, Group, Iommu};
 use pci::regs::{command, header};
-use pci::{DmaFault, Interrupt, Notices};
+use pci::{DmaFault, DmaFaultReason, Interrupt, Notices};
 use span::Span;
 use sync::{Mutex, Refcount, Timers};
 use tdisp::State;
@@ -47,6 +48,7 @@ use self::open_file::OpenFile;
 use self::page::{Mapped, Memory, Page};
 pub use self::settings::StandSettings;
 use self::vm::{Descriptor, Vm};
+use self::witness::Witness;
 use crate::call_memory::{CallMemory, IOMMUFD};
 use crate::script::Outcome;
 use crate::words::{Call, Verb};
@@ -240,6 +242,7 @@ impl Stand {
     fn close_vfio(&self, number: usize, device: &Device) -> Answer {
         device.opened.close(|| ())?;
         device.file.release();
+        device.engine.close_returned();
         let host = self.registry.binding(card::address(number));
         assert!(!host.is_bound(), "I1: vfio{number} is closed and the host says {host}");
         Ok(())
@@ -301,7 +304,7 @@ impl Stand {
             card::address(number),
             Group::new(u32::try_from(number).unwrap_or(u32::MAX)),
             Iommu::new(geometry()),
-            Arc::new(Deaf),
+            Arc::new(Alarm { may_be_unattached: self.settings.may_be_unattached }),
             Arc::clone(&self.registry),
         );
         let function = Arc::clone(&engine) as Arc<dyn pci::Function>;
@@ -372,7 +375,8 @@ fn connected(card: &Arc<Card>) -> Arc<Registry> {
     let timers = Timers::new(|| {});
     let registry = Registry::new(facts, timers, tsm::Settings::default(), Arc::new(Untold));
     let wire = Arc::new(card::Wire(Arc::clone(card)));
-    registry.register(software::Tsm::new(wire, Arc::new(card::Nines), Default::default()));
+    let tsm = software::Tsm::new(wire, Arc::new(card::Nines), Default::default());
+    registry.register(Arc::new(Witness(tsm)));
     registry.connect(card::address(0), TSM).expect("the device has a security manager");
     registry
 }
@@ -433,10 +437,20 @@ const TSM: &[u8] = b"tsm0";
 const IOVA: u64 = 0x10_0000;
 const PAGE_BYTES: u64 = 4096;
 
-struct Deaf;
+/// Hears what befalls DMA, and of interrupts nothing.
+struct Alarm {
+    /// Whether there are moments at which a function that is in use has no page table.
+    may_be_unattached: bool,
+}
 
-impl Notices for Deaf {
-    fn dma_fault(&self, _: pci::Address, _: &DmaFault) {}
+impl Notices for Alarm {
+    fn dma_fault(&self, function: pci::Address, fault: &DmaFault) {
+        let unattached = fault.reason == DmaFaultReason::NotAttached;
+        assert!(
+            self.may_be_unattached || !unattached,
+            "I7: {function} does DMA when its page table was taken away"
+        );
+    }
 
     fn interrupt_unheard(&self, _: pci::Address, _: Interrupt) {}
 }

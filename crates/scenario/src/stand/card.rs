@@ -207,9 +207,18 @@ impl Port for Hardware {
 pub(super) struct Engine {
     number: usize,
     card: Arc<Card>,
-    config: Plain<ConfigSpace>,
+    hardware: Plain<Registers>,
     traffic: Mutex<rank::Function, Traffic>,
     quiet: WaitQueue,
+}
+
+/// What is touched by whoever has the function's turn. It is no part of a state: what it holds follows from where the
+/// threads are.
+struct Registers {
+    config: ConfigSpace,
+    in_reset: bool,
+    /// The close of the device file has returned.
+    is_closed: bool,
 }
 
 /// What DMA and the driver share.
@@ -249,7 +258,11 @@ impl Engine {
         Arc::new(Self {
             number,
             card: Arc::clone(card),
-            config: Plain::new(builder.build().expect("two capabilities fit")),
+            hardware: Plain::new(Registers {
+                config: builder.build().expect("two capabilities fit"),
+                in_reset: false,
+                is_closed: false,
+            }),
             traffic: Mutex::with_contents(Traffic::default()),
             quiet: WaitQueue::new(),
         })
@@ -275,8 +288,25 @@ impl Engine {
         read.map_err(|_| DmaRefused)
     }
 
-    fn config(&self) -> std::sync::MutexGuard<'_, ConfigSpace> {
-        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The close of the device file has returned: nobody has anything to do here any more.
+    pub(super) fn close_returned(&self) {
+        self.registers().is_closed = true;
+    }
+
+    fn registers(&self) -> std::sync::MutexGuard<'_, Registers> {
+        self.hardware.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The registers, for one who changes them.
+    fn touch(&self) -> std::sync::MutexGuard<'_, Registers> {
+        let registers = self.registers();
+        let (in_reset, is_closed) = (registers.in_reset, registers.is_closed);
+        if in_reset || is_closed {
+            drop(registers);
+            assert!(!in_reset, "dev{} is touched while it is reset", self.number);
+            panic!("dev{} is touched after its close had returned", self.number);
+        }
+        registers
     }
 
     /// What a change of config space means for DMA and for the interface.
@@ -305,12 +335,12 @@ impl Function for Engine {
     }
 
     fn config_read(&self, offset: u16, into: &mut [u8]) {
-        self.config().read(offset, into);
+        self.registers().config.read(offset, into);
     }
 
     fn config_write(&self, offset: u16, from: &[u8]) {
         let (before, after) = {
-            let mut config = self.config();
+            let config = &mut self.touch().config;
             let before = config.word(header::COMMAND);
             config.write(offset, from);
             (before, config.word(header::COMMAND))
@@ -348,11 +378,13 @@ impl Function for Engine {
     }
 
     fn reset(&self, kind: Reset) {
+        self.touch().in_reset = true;
         self.drain();
         let before = {
-            let mut config = self.config();
-            let before = config.word(header::COMMAND);
-            config.reset(kind);
+            let mut registers = self.registers();
+            registers.in_reset = false;
+            let before = registers.config.word(header::COMMAND);
+            registers.config.reset(kind);
             before
         };
         if before & command::BUS_MASTER != 0 {

@@ -2,8 +2,6 @@
 //!
 //! Takes no lock.
 
-use std::collections::BTreeMap;
-
 use iommufd::Tvm;
 use tdisp::FunctionReset;
 use tsm::fault::{Fault, Kind, Operation};
@@ -11,7 +9,9 @@ use uapi::Profile;
 use uapi::iommufd::viommu_type;
 use vfio::{ClientClearsBme, CloseOrder, ResetWhileBound};
 
-use crate::file::Setting;
+use crate::file::Scenario;
+use crate::script::Step;
+use crate::words::Verb;
 
 /// How the machine is.
 #[derive(Clone, Debug)]
@@ -24,13 +24,19 @@ pub struct StandSettings {
     pub(super) faults: Vec<Fault>,
     /// The device files are linked with a VM.
     pub(super) with_vm: bool,
+    /// A function that is in use may be without a page table: it is never attached, or a call detaches it.
+    pub(super) may_be_unattached: bool,
     reset_while_bound: ResetWhileBound,
     client_clears_bme: ClientClearsBme,
 }
 
 impl StandSettings {
-    /// The settings of a scenario, which have been checked. `with_vm` says whether its calls name the VM.
-    pub fn of(settings: &BTreeMap<String, Setting>, with_vm: bool) -> Self {
+    /// The settings of a scenario, which have been checked.
+    pub fn of(scenario: &Scenario) -> Self {
+        let settings = &scenario.settings;
+        let verbs = |steps: &[Step]| steps.iter().map(|step| step.call.verb).collect::<Vec<_>>();
+        let (before, after) = (verbs(&scenario.setup), verbs(&scenario.threads.concat()));
+        let is_made = |verb: Verb| before.contains(&verb) || after.contains(&verb);
         let value = |key: &str| settings.get(key).map(|setting| setting.value.as_str());
         let tvm = if value("tvm") == Some("kvm") { Tvm::Kvm } else { Tvm::Implicit };
         Self {
@@ -64,8 +70,14 @@ impl StandSettings {
                     Some(Fault { on, kind, times: None })
                 })
                 .collect(),
-            with_vm: with_vm || tvm == Tvm::Kvm,
+            with_vm: is_made(Verb::CloseVm) || tvm == Tvm::Kvm,
+            may_be_unattached: !before.contains(&Verb::Attach) || is_made(Verb::Detach),
         }
+    }
+
+    /// Whether a reset reaches a TDI that is bound.
+    pub(crate) fn resets_break(&self) -> bool {
+        self.reset_while_bound == ResetWhileBound::Error
     }
 
     pub(super) fn vfio(&self) -> vfio::Settings {
