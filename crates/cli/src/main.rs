@@ -17,6 +17,7 @@ mod ls;
 mod nested;
 mod platform;
 mod run;
+mod spdm;
 mod terminal;
 mod tsm;
 mod uapi;
@@ -55,6 +56,7 @@ enum Command {
     Demo(demo::Arguments),
     Explore(explore::Arguments),
     Uapi(uapi::Arguments),
+    Spdm(spdm::Arguments),
     #[command(hide = true)]
     DemoClient(demo_client::Arguments),
 }
@@ -76,6 +78,7 @@ fn execute(command: Command) -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Explore(arguments) => explore::run(&arguments),
         Command::Uapi(arguments) => uapi::run(&arguments),
+        Command::Spdm(arguments) => spdm::run(&arguments),
         Command::DemoClient(arguments) => demo_client::run(&arguments),
     }
 }
