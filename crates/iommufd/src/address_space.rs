@@ -19,12 +19,16 @@ use crate::placement::{AUTOMATIC, Fit, Placement};
 use crate::reservations::{Owner, Reservations};
 use crate::{Geometry, PAGE_SIZE, Pinned, Refusal};
 
+mod cut;
+
 /// The state of an address space.
 pub(crate) struct AddressSpace {
     map: Arc<dyn IovaMap>,
     reserved: Reservations,
     /// Bytes that addresses and lengths are multiples of.
     alignment: u64,
+    /// Whether page tables may have leaves larger than the client's pages.
+    large_pages: bool,
     /// Page tables that mirror the map, each with its smallest page in bytes.
     tables: BTreeMap<Mirror, u64>,
     /// Page tables that ever did.
@@ -63,6 +67,8 @@ pub(crate) type Unfilled = Vec<(Span, Arc<Area>)>;
 pub(crate) struct Unmapped {
     /// Bytes unmapped, modulo 2^64.
     pub(crate) outcome: Result<u64, Refusal>,
+    /// The same, also where an area refused.
+    pub(crate) bytes: u64,
     /// Memory to let go of once DMA in flight has ended.
     pub(crate) memory: Vec<Arc<dyn Pinned>>,
     /// What is unmapped, to be dropped with no lock held: that may close a file.
@@ -75,6 +81,7 @@ impl AddressSpace {
             map,
             reserved: Reservations::default(),
             alignment: 1,
+            large_pages: true,
             tables: BTreeMap::new(),
             mirrors: 0,
             building: Vec::new(),
@@ -136,8 +143,8 @@ impl AddressSpace {
     /// - [`Refusal::AreaBusy`] (`EBUSY`): an area is still being mapped.
     /// - [`Refusal::NotWhole`] (`ENOENT`): an area sticks out of `asked`.
     pub(crate) fn unmap(&mut self, asked: Span) -> Unmapped {
-        let mut unmapped = Unmapped { outcome: Ok(0), memory: Vec::new(), areas: Vec::new() };
-        let mut bytes = 0_u64;
+        let mut unmapped =
+            Unmapped { outcome: Ok(0), bytes: 0, memory: Vec::new(), areas: Vec::new() };
         let mut from = Some(asked.start());
         while let Some(entry) = from.and_then(|from| self.next_until(from, asked.last())) {
             if let Err(refusal) = self.check_removable(entry.span, asked) {
@@ -145,11 +152,11 @@ impl AddressSpace {
                 return unmapped;
             }
             unmapped.memory.extend(self.remove(&entry));
-            bytes = bytes.wrapping_add(entry.area.length());
+            unmapped.bytes = unmapped.bytes.wrapping_add(entry.area.length());
             from = entry.span.last().checked_add(1);
             unmapped.areas.push(entry.area);
         }
-        unmapped.outcome = Ok(bytes);
+        unmapped.outcome = Ok(unmapped.bytes);
         unmapped
     }
 
@@ -341,7 +348,8 @@ impl AddressSpace {
     }
 
     fn realign(&mut self) {
-        self.alignment = self.tables.values().copied().max().unwrap_or(1);
+        let least = if self.large_pages { 1 } else { PAGE_SIZE };
+        self.alignment = self.tables.values().copied().max().unwrap_or(1).max(least);
     }
 
     /// Finished areas whose memory is not there.

@@ -40,6 +40,11 @@ impl Area {
         Ok(Self { source, at, length, rights })
     }
 
+    /// Its `length` bytes from `offset` on, which it has.
+    pub(crate) fn part(&self, offset: u64, length: u64) -> Self {
+        Self { source: Arc::clone(&self.source), at: self.at + offset, length, rights: self.rights }
+    }
+
     /// Virtual address or file offset of the first byte.
     pub(crate) const fn at(&self) -> u64 {
         self.at
@@ -73,11 +78,11 @@ impl Area {
 /// The most bytes of an area: rounding up to pages must not pass the top.
 const LENGTH_MAX: u64 = u64::MAX - PAGE_SIZE;
 
-/// What devices may do to an area. At least one of the two.
+/// What devices may do to an area: at least one of the two, but where type1 maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rights {
-    read: bool,
-    write: bool,
+    pub(crate) read: bool,
+    pub(crate) write: bool,
 }
 
 impl Rights {

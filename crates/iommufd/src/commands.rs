@@ -8,7 +8,7 @@ use uapi::CommandId;
 use uapi::iommufd::Destroy;
 
 use crate::dispatch::Exchange;
-use crate::{Context, Refusal, hw_info, hwpt, ioas, mapping, tsm_command, vdevice, viommu};
+use crate::{Context, Refusal, compat, hw_info, hwpt, ioas, mapping, tsm_command, vdevice, viommu};
 
 use Handler::{Counting, Plain};
 
@@ -46,6 +46,7 @@ const HANDLERS: &[(CommandId, Handler)] = &[
     (CommandId::Destroy, Plain(destroy)),
     (CommandId::IoasAlloc, Plain(ioas::alloc)),
     (CommandId::IoasIovaRanges, Plain(ioas::iova_ranges)),
+    (CommandId::VfioIoas, Plain(compat::vfio_ioas)),
     (CommandId::HwptAlloc, Plain(hwpt::alloc)),
     (CommandId::GetHwInfo, Plain(hw_info::get)),
     (CommandId::ViommuAlloc, Plain(viommu::alloc)),

@@ -7,13 +7,14 @@
 //! Takes OBJECTS, a leaf, for its ledger. Knows nothing of descriptors. Source: [uapi/iommufd.h].
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use pci::DmaFaultReason;
 use sync::{Epoch, EpochGuard, Mutex, Refcount, rank};
 use tsm::VmId;
 use uapi::{Errno, Profile};
 
+use crate::ioas::Ioas;
 use crate::object::Object;
 use crate::registry::{Headed, Registry};
 use crate::{Caller, Counts, Pinned, dispatch};
@@ -45,6 +46,8 @@ pub struct Context {
     /// Entered by each DMA access for as long as it uses a translation.
     dma: Epoch,
     ledger: Mutex<rank::Objects, Ledger>,
+    /// The IOAS that a container's commands are about. Not held.
+    compat: Mutex<rank::Objects, Weak<Ioas>>,
 }
 
 #[derive(Default)]
@@ -69,6 +72,7 @@ impl Context {
             registry: Registry::new(),
             dma: Epoch::new(),
             ledger: Mutex::new(Ledger::default()),
+            compat: Mutex::new(Weak::new()),
         })
     }
 
@@ -147,6 +151,29 @@ impl Context {
             let fresh = tsm.new_vm();
             *self.ledger.lock().implicit_vm.get_or_insert(fresh)
         })
+    }
+
+    /// The IOAS that a container's commands are about, if it is there still.
+    pub(crate) fn compat(&self) -> Weak<Ioas> {
+        self.compat.lock().clone()
+    }
+
+    /// Makes `ioas` the one that a container's commands are about.
+    pub(crate) fn set_compat(&self, ioas: Weak<Ioas>) {
+        let before = std::mem::replace(&mut *self.compat.lock(), ioas);
+        drop(before);
+    }
+
+    /// As [`set_compat`](Self::set_compat), if it is `seen` still; says whether it was.
+    pub(crate) fn replace_compat(&self, seen: &Weak<Ioas>, ioas: Weak<Ioas>) -> bool {
+        let mut compat = self.compat.lock();
+        if !Weak::ptr_eq(&compat, seen) {
+            return false;
+        }
+        let before = std::mem::replace(&mut *compat, ioas);
+        drop(compat);
+        drop(before);
+        true
     }
 
     pub(crate) const fn registry(&self) -> &Registry<Object> {

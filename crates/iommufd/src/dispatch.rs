@@ -9,13 +9,13 @@ use std::sync::Arc;
 use uapi::{Command, FileKind, Profile};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::{Caller, Context, Refusal, commands};
+use crate::{Caller, Context, Refusal, commands, compat};
 
 /// Runs one command and returns what its system call does: 0, or what the command has left over.
 ///
 /// # Errors
 /// In this order:
-/// - [`Refusal::UnknownCommand`] (`ENOTTY`): a number outside the table. No memory is touched.
+/// - a number outside the table: as [`compat::run`] (`ENOTTY`, and a container's commands' own).
 /// - [`Refusal::Unreachable`] (`EFAULT`): the size.
 /// - [`Refusal::UnknownCommand`] (`ENOTTY`): a hole, a command not served, or wrong type or direction bits.
 /// - [`Refusal::ShortArgument`] (`EINVAL`)
@@ -31,7 +31,7 @@ pub(crate) fn run(
     let unknown = Refusal::UnknownCommand { request };
     let command = uapi::lookup(FileKind::Iommufd, ctx.profile(), request);
     if command.is_none() && !in_table(ctx.profile(), number(request)) {
-        return Err(unknown);
+        return compat::run(ctx, caller, request, address);
     }
     let wanted = command.map_or(SIZE_BYTES, |command| command.size as usize);
     let mut body = [0; BODY_MAX];
@@ -53,7 +53,7 @@ const fn number(request: u32) -> u8 {
 }
 
 /// Whether a number lies between the first and the last that `profile` has for `/dev/iommu`. Those below
-/// are type1's and, as long as none is served, need no argument to be refused.
+/// are a container's.
 fn in_table(profile: Profile, number: u8) -> bool {
     let rows = uapi::COMMANDS.iter();
     let numbers = rows

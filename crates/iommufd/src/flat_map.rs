@@ -9,10 +9,10 @@ use pci::{DmaAccess, DmaFaultReason};
 use span::{Span, SpanMap};
 use sync::{Mutex, rank};
 
-use crate::Pinned;
 use crate::area::Area;
 use crate::iova_map::{Entry, IovaMap, Removed, Translation};
 use crate::placement::Fit;
+use crate::{MemoryGone, Pinned};
 
 /// An [`IovaMap`] over a balanced tree.
 pub(crate) struct FlatMap {
@@ -27,6 +27,23 @@ struct Slot {
 impl FlatMap {
     pub(crate) fn new() -> Self {
         Self { slots: Mutex::new(SpanMap::new()) }
+    }
+}
+
+/// Pinned memory of an area that was cut. All of it stays pinned until the last part goes.
+struct Part {
+    whole: Arc<dyn Pinned>,
+    /// Where the part begins in it.
+    offset: u64,
+}
+
+impl Pinned for Part {
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), MemoryGone> {
+        self.whole.read(self.offset + offset, into)
+    }
+
+    fn write(&self, offset: u64, from: &[u8]) -> Result<(), MemoryGone> {
+        self.whole.write(self.offset + offset, from)
     }
 }
 
@@ -51,6 +68,27 @@ impl IovaMap for FlatMap {
             }
             Some(_) | None => Err(memory),
         }
+    }
+
+    fn cut(&self, span: Span, last: u64, below: Arc<Area>, above: Arc<Area>) -> bool {
+        let lower = Span::from_ends(span.start(), last);
+        let upper = last.checked_add(1).and_then(|first| Span::from_ends(first, span.last()));
+        let (Some(lower), Some(upper)) = (lower, upper) else { return false };
+        let mut slots = self.slots.lock();
+        let Some(whole) = slots.remove_exact(span) else { return false };
+        let part = |offset| {
+            let memory = whole.memory.as_ref()?;
+            Some(Arc::new(Part { whole: Arc::clone(memory), offset }) as Arc<dyn Pinned>)
+        };
+        let slots_of_parts = [
+            (lower, Slot { area: below, memory: part(0) }),
+            (upper, Slot { area: above, memory: part(lower.length()) }),
+        ];
+        for (span, slot) in slots_of_parts {
+            let inserted = slots.insert(span, slot);
+            assert!(inserted.is_ok(), "{span} was one area's");
+        }
+        true
     }
 
     fn empty_all(&self) -> Vec<Arc<dyn Pinned>> {

@@ -149,6 +149,11 @@ impl Hwpt {
         &self.ioas
     }
 
+    /// Whose hardware walks it.
+    pub(crate) const fn iommu(&self) -> &Arc<Iommu> {
+        &self.iommu
+    }
+
     /// Whether it goes with its last attachment.
     pub(crate) const fn is_automatic(&self) -> bool {
         self.automatic

@@ -78,7 +78,7 @@ const fn range_bytes(span: Span) -> IovaRange {
 }
 
 impl Ioas {
-    fn new(header: Header) -> Self {
+    pub(crate) fn new(header: Header) -> Self {
         let map: Arc<dyn IovaMap> = Arc::new(FlatMap::new());
         Self {
             header,
@@ -120,10 +120,41 @@ impl Ioas {
     /// # Errors
     /// As [`AddressSpace::unmap`]. Areas below the one that refused are gone.
     pub(crate) fn unmap(&self, ctx: &Context, asked: Span) -> Result<u64, Refusal> {
-        let Unmapped { outcome, memory, areas } = self.space.lock().unmap(asked);
+        let Unmapped { outcome, memory, areas, .. } = self.space.lock().unmap(asked);
         ctx.let_go(memory);
         drop(areas);
         outcome
+    }
+
+    /// As [`unmap`](Self::unmap), and says how many bytes are gone where an area refused.
+    pub(crate) fn unmap_counted(&self, ctx: &Context, asked: Span) -> (u64, Result<(), Refusal>) {
+        let Unmapped { outcome, bytes, memory, areas } = self.space.lock().unmap(asked);
+        ctx.let_go(memory);
+        drop(areas);
+        (bytes, outcome.map(|_| ()))
+    }
+
+    /// Lets page tables have no leaf larger than the client's pages, so that areas can be cut.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::disable_large_pages`].
+    pub(crate) fn disable_large_pages(&self) -> Result<(), Refusal> {
+        self.space.lock().disable_large_pages()
+    }
+
+    /// Whether page tables may have leaves larger than the client's pages.
+    pub(crate) fn large_pages(&self) -> bool {
+        self.space.lock().large_pages()
+    }
+
+    /// Sees to it that no area lies on both sides of the end of the byte at `last`.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::cut_after`].
+    pub(crate) fn cut_after(&self, last: u64) -> Result<(), Refusal> {
+        let whole = self.space.lock().cut_after(last)?;
+        drop(whole);
+        Ok(())
     }
 
     /// Makes a page table mirror this space: when this returns, all areas are pinned and stay so.

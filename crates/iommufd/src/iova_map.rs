@@ -31,6 +31,10 @@ pub(crate) trait IovaMap: Send + Sync {
     /// such area or it is filled already.
     fn fill(&self, span: Span, memory: Arc<dyn Pinned>) -> Result<(), Arc<dyn Pinned>>;
 
+    /// Makes two areas of the one at exactly `span`: `below` ends with the byte at `last`, `above` begins after it.
+    /// Translations find the one or the two. Returns whether there was such an area.
+    fn cut(&self, span: Span, last: u64, below: Arc<Area>, above: Arc<Area>) -> bool;
+
     /// Undoes [`fill`](Self::fill) on all areas and returns their memory.
     fn empty_all(&self) -> Vec<Arc<dyn Pinned>>;
 

@@ -58,6 +58,7 @@ mod area;
 mod attach;
 mod caller;
 mod commands;
+mod compat;
 mod context;
 mod counts;
 mod device;

@@ -115,7 +115,7 @@ const fn refuse_all_ones(start: u64, length: u64) -> Result<(), Refusal> {
 }
 
 /// Refuses memory whose end, which is open, is no address.
-const fn refuse_overflow(start: u64, length: u64) -> Result<(), Refusal> {
+pub(crate) const fn refuse_overflow(start: u64, length: u64) -> Result<(), Refusal> {
     match start.checked_add(length) {
         Some(_) => Ok(()),
         None => Err(Refusal::PastTop { start, length }),

@@ -85,6 +85,33 @@ pub enum Refusal {
     /// The platform does not isolate MSIs (`EPERM`).
     #[error("interrupts of the device's IOMMU are not isolated")]
     MsiNotIsolated,
+    /// Type1 does not know the flags (`EINVAL`).
+    #[error("flags {flags:#x} are not type1's")]
+    TypeOneFlags {
+        /// As asked.
+        flags: u32,
+    },
+    /// All mappings are to go, and a range too is named (`EINVAL`).
+    #[error("all mappings are to go, and a range is named")]
+    UnmapAllOfPart,
+    /// No VFIO group has the context as its container, and no IOAS was named in its stead (`ENODEV`).
+    #[error("the context has no IOAS for VFIO")]
+    NoCompatIoas,
+    /// Not a kind of IOMMU that a container on a context can have (`EINVAL`).
+    #[error("a container has no IOMMU of type {asked}")]
+    NoSuchIommu {
+        /// As asked.
+        asked: u64,
+    },
+    /// The command has no such operation (`EOPNOTSUPP`).
+    #[error("no operation {op}")]
+    NoSuchOperation {
+        /// As asked.
+        op: u32,
+    },
+    /// Areas are mapped already with leaves larger than pages (`EINVAL`).
+    #[error("areas are mapped with large pages")]
+    LargePagesInUse,
     /// The device is bound without a VM, and what is asked for needs one (`EINVAL`).
     #[error("a vIOMMU of type {viommu_type} needs a VM")]
     NeedsVm {
@@ -321,7 +348,9 @@ impl Refusal {
             | Self::Incompatible { .. }
             | Self::Misaligned { .. }
             | Self::NeedsVm { .. }
+            | Self::LargePagesInUse
             | Self::NoAccess
+            | Self::NoSuchIommu { .. }
             | Self::NoNestParent { .. }
             | Self::OtherDevice { .. }
             | Self::OtherIommu { .. }
@@ -332,6 +361,8 @@ impl Refusal {
             | Self::Reserved { .. }
             | Self::ShortArgument { .. }
             | Self::TooLong { .. }
+            | Self::TypeOneFlags { .. }
+            | Self::UnmapAllOfPart
             | Self::UnknownOperation { .. }
             | Self::ViommuData { .. } => Errno::EINVAL,
             Self::MisalignedArea { .. } | Self::ReservedMapped { .. } => Errno::EADDRINUSE,
@@ -350,11 +381,12 @@ impl Refusal {
                 Errno::EFAULT
             }
             Self::RangesLeftOut { .. } => Errno::EMSGSIZE,
-            Self::NoTsm
+            Self::NoSuchOperation { .. }
+            | Self::NoTsm
             | Self::ReservedField
             | Self::UnknownFlags { .. }
             | Self::Unsupported { .. } => Errno::EOPNOTSUPP,
-            Self::NoVm { .. } => Errno::ENODEV,
+            Self::NoCompatIoas | Self::NoVm { .. } => Errno::ENODEV,
             Self::Tsm(refusal) => refusal.errno(),
             Self::UnknownCommand { .. } => Errno::ENOTTY,
         }

@@ -12,6 +12,7 @@ mod against_model;
 mod attach;
 mod bind;
 mod close;
+mod compat;
 mod concurrent;
 mod destroy;
 mod dma;
