@@ -86,8 +86,8 @@ impl Mutant {
 
     fn read(file: &Path) -> Result<Self, Unusable> {
         let path = file.display().to_string();
-        let text = fs::read_to_string(file)
-            .map_err(|error| Unusable::Io { path: path.clone(), error })?;
+        let text =
+            fs::read_to_string(file).map_err(|error| Unusable::Io { path: path.clone(), error })?;
         let said = |what: &'static str| {
             let mut lines = text.lines().take_while(|line| !line.starts_with("--- a/"));
             let said = lines.find_map(|line| line.strip_prefix(what)?.strip_prefix(": "));

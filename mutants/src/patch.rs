@@ -72,7 +72,9 @@ impl Patch {
                 files.push(File { path: path.to_owned(), hunks: Vec::new() });
                 continue;
             }
-            let Some(file) = files.last_mut().filter(|_| !line.starts_with("--- ")) else { continue };
+            let Some(file) = files.last_mut().filter(|_| !line.starts_with("--- ")) else {
+                continue;
+            };
             if let Some(place) = line.strip_prefix("@@ -") {
                 let number = place.split([',', ' ']).next().and_then(|number| number.parse().ok());
                 let line = number.ok_or(bad("a hunk says at which line it begins"))?;
@@ -152,10 +154,12 @@ impl Hunk {
 mod tests {
     use super::*;
 
-    const PATCH: &str = "Rule: x\n\n--- a/f\n+++ b/f\n@@ -2,3 +2,3 @@ fn\n two\n-three\n+drei\n four\n";
+    const PATCH: &str =
+        "Rule: x\n\n--- a/f\n+++ b/f\n@@ -2,3 +2,3 @@ fn\n two\n-three\n+drei\n four\n";
 
     fn applied(text: &str) -> Result<String, Stale> {
-        let files = Patch::parse(PATCH).unwrap().apply(|path| (path == "f").then(|| text.into()))?;
+        let files =
+            Patch::parse(PATCH).unwrap().apply(|path| (path == "f").then(|| text.into()))?;
         Ok(files["f"].clone())
     }
 

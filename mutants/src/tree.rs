@@ -58,12 +58,8 @@ impl Tree {
     /// # Errors
     /// [`TreeError`].
     pub fn new(root: &Path, at: &Path, keeps_examples: bool) -> Done<Self> {
-        let mut tree = Self {
-            root: root.to_owned(),
-            at: at.to_owned(),
-            packages: Vec::new(),
-            keeps_examples,
-        };
+        let mut tree =
+            Self { root: root.to_owned(), at: at.to_owned(), packages: Vec::new(), keeps_examples };
         tree.packages = tree.needed()?;
         Ok(tree)
     }

@@ -20,12 +20,12 @@ use mem::coroutine;
 use sync::Armed;
 use sync::hook::{self, Hook, Kind, Now, ObjectId, Operation};
 
-use crate::{Settings, Steps};
 use crate::fingerprint::{Fingerprint, Lanes};
 use crate::footprint::{Access, Footprint};
 use crate::moves::{Move, Point};
 use crate::picture::{Event, Picture, Runner, Thread};
 use crate::violation::{Violation, ViolationKind, raise};
+use crate::{Settings, Steps};
 
 /// What is known of the world of one OS thread.
 pub(crate) struct Runtime {

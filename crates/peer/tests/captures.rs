@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bindery_peer::capture::{self, Packet};
-use bindery_peer::doe::Object;
 use bindery_peer::key_log;
 use bindery_peer::overhear::{Check, Overheard, Protection, Told};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -55,8 +54,7 @@ fn packets(capture: &Path) -> Result<Vec<Packet>, Failed> {
 
 fn hear(packets: &[Packet], keys: &str) -> Result<Vec<Told>, Failed> {
     let mut overheard = Overheard::new(&AwsLc, key_log::read(keys)?);
-    let objects = packets.iter().map(|packet| Object::read(&packet.bytes));
-    objects.map(|object| Ok(overheard.object(&object?))).collect()
+    Ok(packets.iter().map(|packet| overheard.object(&packet.bytes)).collect())
 }
 
 fn keys(capture: &Path) -> Result<String, Failed> {

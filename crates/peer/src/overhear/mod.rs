@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use spdm::algorithm::{Aead, Group, Selected, Suite, Version};
 use spdm::crypto::{Crypto, Secret, hash};
+use spdm::doe::{self, Protocol};
 use spdm::key_schedule::Side;
 use spdm::message::{
     Algorithms, CapabilityFlags, Certificate, Challenge, ChallengeAuth, Code, GetCapabilities,
@@ -25,7 +26,6 @@ use spdm::message::{
 use spdm::secured::SessionId;
 use spdm::{PeerFault, Purpose, signed_message};
 
-use crate::doe::{Object, ObjectType};
 use handshake::Slot;
 use session::Session;
 use vendor::Reports;
@@ -110,9 +110,10 @@ impl Overheard {
         }
     }
 
-    /// Hears the next object.
-    pub fn object(&mut self, object: &Object) -> Told {
-        let side = self.speaker(object);
+    /// Hears the next object, header included.
+    pub fn object(&mut self, object: &[u8]) -> Told {
+        let read = doe::read(object);
+        let side = self.speaker(&read);
         self.next = match side {
             Side::Requester => Side::Responder,
             Side::Responder => Side::Requester,
@@ -124,20 +125,20 @@ impl Overheard {
             checks: Vec::new(),
             message: Vec::new(),
         };
-        match object.kind {
-            ObjectType::DISCOVERY => told.words = words::discovery(side, &object.payload),
-            ObjectType::SPDM => self.message(&object.payload, None, &mut told),
-            ObjectType::SECURED_SPDM => self.record(&object.payload, &mut told),
-            other => told.words = format!("{other}, {} bytes", object.payload.len()),
+        match read {
+            Ok((Protocol::Discovery, payload)) => told.words = words::discovery(side, payload),
+            Ok((Protocol::Spdm, message)) => self.message(message, None, &mut told),
+            Ok((Protocol::Secured, record)) => self.record(record, &mut told),
+            Err(fault) => told.fault("a data object", &fault),
         }
         told
     }
 
     /// Requests and responses alternate, and a code in the clear says which it is.
-    fn speaker(&self, object: &Object) -> Side {
-        match (object.kind, object.payload.get(1)) {
-            (ObjectType::SPDM, Some(code)) if code & REQUEST_BIT != 0 => Side::Requester,
-            (ObjectType::SPDM, Some(_)) => Side::Responder,
+    fn speaker(&self, object: &Result<(Protocol, &[u8]), PeerFault>) -> Side {
+        match object {
+            Ok((Protocol::Spdm, [_, code, ..])) if code & REQUEST_BIT != 0 => Side::Requester,
+            Ok((Protocol::Spdm, [_, _, ..])) => Side::Responder,
             _ => self.next,
         }
     }
