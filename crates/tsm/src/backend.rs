@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use pci::Address;
 use tdisp::State;
+use tdisp::ide_km::{KeyId, KeyMaterial};
 
 use crate::exchange::{Exchange, Reply};
 use crate::{GuestRequest, GuestResponse, Memory, ObjectView, Refusal};
@@ -117,6 +118,37 @@ pub trait Session: Send {
 
     /// Keys in use.
     fn keys(&self) -> usize;
+
+    /// The session with the device beneath all this; `None` where nothing authenticates it.
+    fn secured(&self) -> Option<Secured> {
+        None
+    }
+
+    /// In how many milliseconds [`tend`](Self::tend) is to be called, counted from now; `None` where
+    /// it never is.
+    fn tend_after_ms(&self) -> Option<u64> {
+        None
+    }
+
+    /// Does what keeps the connection alive while nobody uses it.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    fn tend(&mut self, exchange: &mut Exchange<'_>) -> Result<(), Failure> {
+        let _ = exchange;
+        Ok(())
+    }
+}
+
+/// A session with a device that has proven who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Secured {
+    /// The numbers of the session in SPDM, the requester's in the low half.
+    pub session: u32,
+    /// How often it was made anew on this connection, because an exchange was given up.
+    pub renewals: u32,
+    /// How often its keys were replaced by the next.
+    pub key_updates: u32,
 }
 
 /// What a TSM holds of a function.
@@ -167,8 +199,9 @@ impl Failure {
     }
 }
 
-/// The way to one device's security manager: carries the payloads of PCI-SIG's messages, whose
-/// first byte is the protocol ([`tdisp::payload`]).
+/// The way to one device's security manager. It carries either the payloads of PCI-SIG's messages,
+/// whose first byte is the protocol ([`tdisp::payload`]), or data objects ([`spdm::doe`]), as the
+/// backend does that it was made for.
 pub trait Transport: Send + Sync {
     /// Sends a request. Called with no lock held; at most one is outstanding.
     ///
@@ -184,6 +217,47 @@ pub trait Transport: Send + Sync {
 pub trait Links: Send + Sync {
     /// The way to the security manager of a function; `None` where there is none.
     fn transport(&self, function: Address) -> Option<Arc<dyn Transport>>;
+
+    /// The host's part of the IDE stream between a function and its root port; `None` where nothing
+    /// of it is the TSM's to do.
+    fn stream(&self, function: Address) -> Option<Arc<dyn Stream>> {
+        let _ = function;
+        None
+    }
+}
+
+/// An end of an IDE stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The device's.
+    Endpoint,
+    /// The host's.
+    RootPort,
+}
+
+/// The host's part of one IDE stream: the registers of both ends, and the root port's keys. Called
+/// with no lock held; nothing here waits for the device.
+pub trait Stream: Send + Sync {
+    /// Takes a selective stream at both ends and enters its number and who uses it, not enabled.
+    ///
+    /// # Errors
+    /// [`Refusal::NoStream`] (`EBUSY`) where an end has none left.
+    fn allocate(&self, stream: u8) -> Result<(), Refusal>;
+
+    /// Gives the root port a key; `key` names it as the root port sees it.
+    fn program(&self, key: KeyId, material: &KeyMaterial);
+
+    /// Has the root port use a key.
+    fn go(&self, key: KeyId);
+
+    /// Has the root port use a key no more, and forget it.
+    fn stop(&self, key: KeyId);
+
+    /// Enables the stream at one end, or not any more.
+    fn enable(&self, end: End, stream: u8, enabled: bool);
+
+    /// Gives the stream back at both ends.
+    fn release(&self, stream: u8);
 }
 
 /// Where random bytes come from.

@@ -54,6 +54,25 @@ pub(crate) struct Patience {
     pub(crate) call: Option<Deadline>,
 }
 
+/// What is put around payloads on their way to a device: nothing, or a session.
+pub trait Way {
+    /// Takes a payload to the device, by as many messages as it needs, and brings the answer back.
+    ///
+    /// # Errors
+    /// A [`Failure`]; of unknown effect where the device may have got the payload.
+    fn carry(&mut self, payload: &[u8], exchange: &mut Exchange<'_>) -> Result<Vec<u8>, Failure>;
+}
+
+/// Payloads go as they are.
+#[derive(Clone, Copy, Debug)]
+pub struct Bare;
+
+impl Way for Bare {
+    fn carry(&mut self, payload: &[u8], exchange: &mut Exchange<'_>) -> Result<Vec<u8>, Failure> {
+        exchange.send(payload)
+    }
+}
+
 /// The way back for one answer.
 #[derive(Clone)]
 pub struct Reply {
@@ -84,19 +103,24 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Sends a request, payload with protocol id, and returns the answer. `operation` is what it
-    /// belongs to.
+    /// Sends a request, payload with protocol id, by `way`, and returns the answer. `operation` is
+    /// what it belongs to. Faults on demand strike payloads, not what `way` makes of them.
     ///
     /// # Errors
-    /// A [`Failure`] of unknown effect: [`Refusal::TimedOut`], [`Refusal::Cancelled`], and
-    /// what a fault on demand says.
-    pub fn ask(&mut self, operation: Operation, request: &[u8]) -> Result<Vec<u8>, Failure> {
+    /// What `way` says, and what a fault on demand does: [`Refusal::TimedOut`],
+    /// [`Refusal::Cancelled`] and others.
+    pub fn ask(
+        &mut self,
+        operation: Operation,
+        request: &[u8],
+        way: &mut dyn Way,
+    ) -> Result<Vec<u8>, Failure> {
         let strikes = self.strike(operation);
         self.struck = strikes.is_some();
         match strikes {
-            None | Some(Kind::NullBind) => self.send(request),
+            None | Some(Kind::NullBind) => way.carry(request, self),
             Some(Kind::Slow { ms }) => {
-                let answer = self.send(request)?;
+                let answer = way.carry(request, self)?;
                 self.pause(ms)?;
                 Ok(answer)
             }
@@ -110,12 +134,12 @@ impl<'a> Exchange<'a> {
                 }
                 match busy(request) {
                     Some(answer) if times > 0 => Ok(answer),
-                    Some(_) | None => self.send(request),
+                    Some(_) | None => way.carry(request, self),
                 }
             }
             Some(Kind::ErrorBefore) => Err(Failure::refused(INJECTED)),
             Some(Kind::ErrorAfter) => {
-                self.send(request)?;
+                way.carry(request, self)?;
                 Err(Failure::unknown(INJECTED))
             }
             Some(Kind::Refused) => Err(Failure::refused(Refusal::Device {
@@ -197,7 +221,11 @@ impl<'a> Exchange<'a> {
         self.striking.as_mut().and_then(|(_, kind)| kind.take())
     }
 
-    fn send(&mut self, request: &[u8]) -> Result<Vec<u8>, Failure> {
+    /// Sends one message and returns what answers it.
+    ///
+    /// # Errors
+    /// A [`Failure`] of unknown effect: [`Refusal::TimedOut`], [`Refusal::Cancelled`].
+    pub fn send(&mut self, request: &[u8]) -> Result<Vec<u8>, Failure> {
         self.message += 1;
         let message = self.message;
         let reply = Reply { line: Arc::clone(self.line), claim: self.claim, message };

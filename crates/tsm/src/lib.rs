@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`Registry`] | the functions of a machine, its TSMs, the connections between them |
 //! | [`Backend`], [`Session`] | a TSM, and one device as it has it; [`software`] is one |
-//! | [`Exchange`] | what one call says to a device, with one deadline |
+//! | [`Exchange`], [`Way`] | what one call says to a device, with one deadline, and what is put around it |
 //! | [`Transport`], [`Reply`] | how payloads reach a device and come back |
 //! | [`Cancel`] | a request to give a command up |
 //! | [`fault`] | what goes wrong on demand |
@@ -37,8 +37,7 @@
 //!
 //! # Deliberately absent
 //!
-//! Ioctls, files, processes, threads, clocks (deadlines are [`sync::Timers`]'), SPDM (a
-//! [`Transport`] may add it), devices.
+//! Ioctls, files, processes, threads, clocks (deadlines are [`sync::Timers`]'), devices.
 
 #![forbid(unsafe_code)]
 
@@ -61,12 +60,13 @@ pub use tdisp::State;
 
 pub use attributes::Attributes;
 pub use backend::{
-    Backend, Effect, Entropy, Failure, FunctionFacts, Links, Opened, Session, TdiRecord, Transport,
+    Backend, Effect, End, Entropy, Failure, FunctionFacts, Links, Opened, Secured, Session, Stream,
+    TdiRecord, Transport,
 };
 pub use cancel::Cancel;
-pub use exchange::{Exchange, Reply};
+pub use exchange::{Bare, Exchange, Reply, Way};
 pub use guest::{Arch, GuestRequest, GuestResponse, Memory, ObjectKind, Op, Unreachable, VmId};
 pub use ledger::{Binding, ConnectionView, Counters, ObjectView, TdiView};
 pub use notices::{Notice, Notices, Untold};
-pub use refusal::Refusal;
+pub use refusal::{Distrust, Refusal};
 pub use registry::{Registry, Settings};

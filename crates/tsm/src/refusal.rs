@@ -4,6 +4,8 @@
 //! the numbers that it has; what no kernel answers yet is chosen here.
 
 use pci::Address;
+use spdm::certificate::CertificateFault;
+use spdm::crypto::CryptoFault;
 use tdisp::{ErrorCode, PeerFault, State};
 use thiserror::Error;
 use uapi::Errno;
@@ -33,6 +35,12 @@ pub enum Refusal {
     /// The call was given up on demand (`EINTR`).
     #[error("given up on demand")]
     Cancelled,
+    /// The device's certificates are not trusted (`EKEYREJECTED`).
+    #[error("the device's certificates are refused: {0}")]
+    Certificate(Distrust),
+    /// No random bytes, or no signature, on this side (`EIO`).
+    #[error("cryptography of our own: {0}")]
+    Crypto(CryptoFault),
     /// The device's security manager refused (`EBUSY` where it was busy to the end, else `EIO`).
     #[error("the device answers {code} ({data:#x})")]
     Device {
@@ -56,6 +64,12 @@ pub enum Refusal {
     Key {
         /// The status of KP_ACK.
         status: u8,
+    },
+    /// A measurement is not as it is to be, or missing (`EKEYREJECTED`).
+    #[error("measurement {index} is not as expected")]
+    Measurement {
+        /// Its index.
+        index: u8,
     },
     /// The pages are no memory of the interface that its report gives to the guest alone (`EINVAL`).
     #[error("{length:#x} bytes at {at:#x} are in no range of the interface report")]
@@ -90,6 +104,12 @@ pub enum Refusal {
         needed: usize,
         /// Bytes of room.
         room: u32,
+    },
+    /// An end of the link has no IDE stream left (`EBUSY`).
+    #[error("{function} has no IDE stream left")]
+    NoStream {
+        /// The end.
+        function: Address,
     },
     /// No TSM has this number (`ENXIO`).
     #[error("there is no tsm{tsm}")]
@@ -177,6 +197,20 @@ pub enum Refusal {
         /// Bytes that it has.
         length: usize,
     },
+    /// The device sent what SPDM does not allow (`EPROTO`).
+    #[error("the device breaks SPDM: {0}")]
+    Spdm(spdm::PeerFault),
+    /// The device refuses in SPDM (`EBUSY` where it was busy to the end, else `EIO`).
+    #[error("the device answers {code} ({data:#x}) in SPDM")]
+    SpdmRefused {
+        /// Why.
+        code: spdm::message::ErrorCode,
+        /// More about it.
+        data: u8,
+    },
+    /// A step of SPDM that this side may not take now (`EIO`).
+    #[error("SPDM: {0}")]
+    SpdmStep(spdm::Refusal),
     /// The TSM does not know in which state the TDI is; asking for it helps, or unlocking (`EIO`).
     #[error("the state of the TDI is unknown")]
     StateUnknown,
@@ -194,6 +228,50 @@ pub enum Refusal {
     },
 }
 
+/// Why certificates are not trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Distrust {
+    /// The leaf has a key of another kind.
+    #[error("the leaf's key is of another kind")]
+    Key,
+    /// The leaf names another device.
+    #[error("the leaf names another device")]
+    Name,
+    /// The path from the leaf to the root does not hold: a signature, a date, a usage.
+    #[error("the path to the root does not hold")]
+    Path,
+    /// It is no chain, or not that of its own root.
+    #[error("it is no chain")]
+    Shape,
+    /// The root is none of those that are trusted.
+    #[error("its root is not trusted")]
+    UnknownRoot,
+}
+
+impl From<&CertificateFault> for Distrust {
+    fn from(fault: &CertificateFault) -> Self {
+        match fault {
+            CertificateFault::Key => Self::Key,
+            CertificateFault::Name { .. } => Self::Name,
+            CertificateFault::Path(_) => Self::Path,
+            CertificateFault::RootHash | CertificateFault::Shape { .. } => Self::Shape,
+            CertificateFault::UnknownRoot => Self::UnknownRoot,
+        }
+    }
+}
+
+impl From<&spdm::Error> for Refusal {
+    fn from(error: &spdm::Error) -> Self {
+        match error {
+            spdm::Error::Certificate(fault) => Self::Certificate(fault.into()),
+            spdm::Error::Crypto(fault) => Self::Crypto(*fault),
+            spdm::Error::Peer(fault) => Self::Spdm(*fault),
+            spdm::Error::Refused(refusal) => Self::SpdmStep(*refusal),
+            spdm::Error::Said { code, data } => Self::SpdmRefused { code: *code, data: *data },
+        }
+    }
+}
+
 impl Refusal {
     /// What a program sees.
     pub const fn errno(&self) -> Errno {
@@ -203,8 +281,10 @@ impl Refusal {
             | Self::NotUnlocked { .. }
             | Self::OtherGuestId { .. }
             | Self::OtherVm { .. }
+            | Self::NoStream { .. }
             | Self::Quarantined { .. }
-            | Self::Device { code: ErrorCode::BUSY, .. } => Errno::EBUSY,
+            | Self::Device { code: ErrorCode::BUSY, .. }
+            | Self::SpdmRefused { code: spdm::message::ErrorCode::BUSY, .. } => Errno::EBUSY,
             Self::BadName
             | Self::Field { .. }
             | Self::MmioNotReported { .. }
@@ -215,9 +295,14 @@ impl Refusal {
             | Self::Short { .. }
             | Self::WrongState { .. } => Errno::EINVAL,
             Self::Cancelled => Errno::EINTR,
-            Self::Device { .. } | Self::Key { .. } | Self::NullBind | Self::StateUnknown => {
-                Errno::EIO
-            }
+            Self::Certificate(_) | Self::Measurement { .. } => Errno::EKEYREJECTED,
+            Self::Crypto(_)
+            | Self::Device { .. }
+            | Self::Key { .. }
+            | Self::NullBind
+            | Self::SpdmRefused { .. }
+            | Self::SpdmStep(_)
+            | Self::StateUnknown => Errno::EIO,
             Self::MmioOverlap { .. } => Errno::EEXIST,
             Self::NoMailbox { .. }
             | Self::NoSuchTsm { .. }
@@ -225,7 +310,7 @@ impl Refusal {
             | Self::NotLink { .. }
             | Self::NothingToDisconnect { .. } => Errno::ENXIO,
             Self::NoObject { .. } => Errno::ENODATA,
-            Self::Peer(_) => Errno::EPROTO,
+            Self::Peer(_) | Self::Spdm(_) => Errno::EPROTO,
             Self::TimedOut => Errno::ETIMEDOUT,
             Self::Unreachable => Errno::EFAULT,
         }
@@ -239,13 +324,17 @@ impl Refusal {
             | Self::AlreadyConnected { .. }
             | Self::BadName
             | Self::Cancelled
+            | Self::Certificate(_)
+            | Self::Crypto(_)
             | Self::Field { .. }
             | Self::Key { .. }
+            | Self::Measurement { .. }
             | Self::MmioNotReported { .. }
             | Self::MmioOverlap { .. }
             | Self::NoMailbox { .. }
             | Self::NoObject { .. }
             | Self::NoRoom { .. }
+            | Self::NoStream { .. }
             | Self::NoSuchTsm { .. }
             | Self::NotBound { .. }
             | Self::NotConnected { .. }
@@ -260,6 +349,9 @@ impl Refusal {
             | Self::Peer(_)
             | Self::Quarantined { .. }
             | Self::Short { .. }
+            | Self::Spdm(_)
+            | Self::SpdmRefused { .. }
+            | Self::SpdmStep(_)
             | Self::StateUnknown
             | Self::TimedOut
             | Self::Unreachable

@@ -1,8 +1,10 @@
 //! A TSM in software: IDE_KM and TDISP, as bytes over a [`Transport`](crate::Transport), to whatever
 //! security manager answers there.
 //!
-//! [`Tsm`] is the backend. A device is a table of `Interface`s; `keys` sets its stream up,
-//! `dialogue` sends one request and judges the answer, `requests` does what guests ask, `evidence`
+//! [`Tsm`] is the backend. With [`Security`] it speaks all of it inside of an SPDM session with a
+//! device that has proven who it is, and its [`Transport`](crate::Transport)s carry data objects;
+//! without, the payloads go bare. A device is a table of `Interface`s; `link` has the session, `keys`
+//! sets the IDE stream up, `dialogue` sends one request and judges the answer, `requests` does what guests ask, `evidence`
 //! and `mmio` hold what they ask about. Takes no lock: a session is never entered twice at once.
 //!
 //! # What each dialect does
@@ -20,6 +22,11 @@
 //! | policy | what is done |
 //! |---|---|
 //! | `absent-evidence` | VCA, CERT and MEASUREMENT need an SPDM session; without one: `ENODATA` |
+//! | `regen-device` | MEASUREMENT is signed anew, CERT fetched anew; VCA stays as it was negotiated |
+//! | `measurement-object` | the messages that were signed, request first, and the signature |
+//! | `session-renewed` | an exchange in the session that was given up ends it; the next thing to say makes a new one first, which the device takes for the end of the one before: what was locked in that goes to `ERROR` |
+//! | `key-refresh` | the session's keys are updated after 2^20 records, or after 32 heartbeats |
+//! | `heartbeat` | half of the device's period after the last message |
 //! | `read-past-end` | an offset at the end reads nothing; one past it: `EINVAL` |
 //! | `regen-flags` | bit 0: a nonce of 32 bytes is at the pointer; any other bit: `EINVAL` |
 //! | `mmio-payload` | VALIDATE_MMIO has CCA's layout for every architecture |
@@ -39,6 +46,7 @@ mod dialogue;
 mod evidence;
 mod interface;
 mod keys;
+mod link;
 mod mmio;
 mod requests;
 
@@ -51,16 +59,20 @@ use tdisp::{FirstPage, State};
 use crate::fault::Operation;
 use crate::{
     Backend, Entropy, Exchange, Failure, FunctionFacts, GuestRequest, GuestResponse, Links, Memory,
-    Opened, Refusal, Session, TdiRecord,
+    Opened, Refusal, Secured, Session, Stream, TdiRecord,
 };
+use dialogue::Dialogue;
 use interface::Interface;
 use keys::Keys;
+use link::Link;
+pub use link::{Authority, Policy, Security};
 
 /// The TSM.
 pub struct Tsm {
     links: Arc<dyn Links>,
     entropy: Arc<dyn Entropy>,
     settings: Settings,
+    security: Option<Security>,
 }
 
 /// How the TSM behaves.
@@ -95,15 +107,28 @@ struct Device {
     dsm: FunctionFacts,
     entropy: Arc<dyn Entropy>,
     settings: Settings,
+    link: Link,
+    /// The host's part of its IDE stream.
+    stream: Option<Arc<dyn Stream>>,
     keys: Keys,
     /// The TDIs: bound functions.
     interfaces: BTreeMap<Address, Interface>,
 }
 
 impl Tsm {
-    /// A TSM that reaches devices through `links` and makes keys of `entropy`.
+    /// A TSM that reaches devices through `links`, which carry payloads, and makes keys of `entropy`.
     pub fn new(links: Arc<dyn Links>, entropy: Arc<dyn Entropy>, settings: Settings) -> Arc<Self> {
-        Arc::new(Self { links, entropy, settings })
+        Arc::new(Self { links, entropy, settings, security: None })
+    }
+
+    /// Likewise, by `links` that carry data objects, in sessions with devices that `security` trusts.
+    pub fn secure(
+        links: Arc<dyn Links>,
+        entropy: Arc<dyn Entropy>,
+        settings: Settings,
+        security: Security,
+    ) -> Arc<Self> {
+        Arc::new(Self { links, entropy, settings, security: Some(security) })
     }
 }
 
@@ -119,6 +144,8 @@ impl Backend for Tsm {
             dsm: *dsm,
             entropy: Arc::clone(&self.entropy),
             settings: self.settings,
+            link: Link::new(dsm, self.security.as_ref(), &self.entropy),
+            stream: self.links.stream(dsm.address),
             keys: Keys::new(self.settings.stream),
             interfaces: BTreeMap::new(),
         });
@@ -126,10 +153,39 @@ impl Backend for Tsm {
     }
 }
 
+impl Device {
+    /// Lets an interface of the device speak to it. What was locked in a session that is over has a
+    /// state that nobody knows.
+    fn with<T>(
+        &mut self,
+        function: &FunctionFacts,
+        exchange: &mut Exchange<'_>,
+        speak: impl FnOnce(&mut Interface, &mut Dialogue<'_, '_>) -> T,
+    ) -> T {
+        let known = self.interfaces.get_mut(&function.address);
+        let mut other = Interface::new(function.requester_id, self.settings);
+        let interface = known.unwrap_or(&mut other);
+        let spoken = speak(interface, &mut Dialogue::new(exchange, &mut self.link));
+        self.lose_session(Some(function.address));
+        spoken
+    }
+
+    /// Forgets what was locked in a session that was replaced, but for the interface that has heard of it
+    /// itself.
+    fn lose_session(&mut self, but: Option<Address>) {
+        if self.link.take_renewed() {
+            let others = self.interfaces.iter_mut().filter(|(address, _)| Some(**address) != but);
+            others.for_each(|(_, interface)| interface.lose_session());
+        }
+    }
+}
+
 impl Session for Device {
     fn connect(&mut self, exchange: &mut Exchange<'_>) -> Result<(), Failure> {
+        self.link.open(exchange)?;
         if self.dsm.ide {
-            self.keys.set_up(&*self.entropy, exchange)?;
+            let dialogue = &mut Dialogue::new(exchange, &mut self.link);
+            self.keys.set_up(self.stream.clone(), &*self.entropy, dialogue)?;
         }
         if !self.dsm.tee_io {
             return Ok(());
@@ -144,7 +200,8 @@ impl Session for Device {
 
     fn disconnect(&mut self, exchange: &mut Exchange<'_>) {
         self.interfaces.clear();
-        self.keys.take_down(exchange);
+        self.keys.take_down(&mut Dialogue::new(exchange, &mut self.link));
+        self.link.close(exchange);
     }
 
     fn probe(
@@ -167,7 +224,8 @@ impl Session for Device {
         exchange: &mut Exchange<'_>,
     ) -> Result<Option<State>, Failure> {
         let mut interface = Interface::new(function.requester_id, self.settings);
-        let bound = interface.bind(exchange);
+        let bound = interface.bind(&mut Dialogue::new(exchange, &mut self.link));
+        self.lose_session(None);
         // Also where nobody knows: the unbind that follows finds it.
         if bound.map_or_else(Failure::is_unknown, |()| true) {
             self.interfaces.insert(function.address, interface);
@@ -180,10 +238,11 @@ impl Session for Device {
         function: &FunctionFacts,
         exchange: &mut Exchange<'_>,
     ) -> Result<(), Failure> {
-        let interface = self.interfaces.remove(&function.address);
-        let mut interface =
-            interface.unwrap_or_else(|| Interface::new(function.requester_id, self.settings));
-        interface.stop(Operation::Unbind, exchange)
+        let stopped = self.with(function, exchange, |interface, dialogue| {
+            interface.stop(Operation::Unbind, dialogue)
+        });
+        self.interfaces.remove(&function.address);
+        stopped
     }
 
     fn settle(
@@ -192,10 +251,16 @@ impl Session for Device {
         exchange: &mut Exchange<'_>,
     ) -> Result<(), Failure> {
         let mut interface = Interface::new(function.requester_id, self.settings);
-        if interface.ask_state(Operation::Probe, exchange)? == State::Unlocked {
-            return Ok(());
-        }
-        interface.stop(Operation::Probe, exchange)
+        let dialogue = &mut Dialogue::new(exchange, &mut self.link);
+        let settled = match interface.ask_state(Operation::Probe, dialogue) {
+            Ok(State::Unlocked) => Ok(()),
+            Ok(State::Locked | State::Run | State::Error) => {
+                interface.stop(Operation::Probe, dialogue)
+            }
+            Err(failure) => Err(failure),
+        };
+        self.lose_session(None);
+        settled
     }
 
     fn request(
@@ -207,7 +272,9 @@ impl Session for Device {
     ) -> Result<GuestResponse, Failure> {
         let not_bound = Failure::refused(Refusal::NotBound { function: function.address });
         let interface = self.interfaces.get_mut(&function.address).ok_or(not_bound)?;
-        requests::serve(interface, request, memory, exchange)
+        let served = requests::serve(interface, &mut self.link, request, memory, exchange);
+        self.lose_session(Some(function.address));
+        served
     }
 
     fn observe(&mut self, function: Address, state: State) {
@@ -217,10 +284,25 @@ impl Session for Device {
     }
 
     fn record(&self, function: &FunctionFacts) -> TdiRecord {
-        self.interfaces.get(&function.address).map_or_else(TdiRecord::default, Interface::record)
+        let Some(interface) = self.interfaces.get(&function.address) else {
+            return TdiRecord::default();
+        };
+        interface.record(self.link.objects())
     }
 
     fn keys(&self) -> usize {
         self.keys.in_use()
+    }
+
+    fn secured(&self) -> Option<Secured> {
+        self.link.secured()
+    }
+
+    fn tend_after_ms(&self) -> Option<u64> {
+        self.link.tend_after_ms()
+    }
+
+    fn tend(&mut self, exchange: &mut Exchange<'_>) -> Result<(), Failure> {
+        self.link.tend(exchange)
     }
 }

@@ -1,6 +1,7 @@
 //! Evidence objects: bytes that a guest judges, with the making of them that they are.
 //!
-//! Only the interface report can be had without an SPDM session: policy `absent-evidence`.
+//! The interface report is the TDI's own. What the device has shown of itself, which all its TDIs
+//! share, can be had from an SPDM session only: policy `absent-evidence`.
 
 use tdisp::Nonce;
 
@@ -14,19 +15,33 @@ pub(super) struct Evidence {
     generation: u64,
 }
 
+/// An object.
 #[derive(Debug)]
-struct Object {
-    generation: u64,
+pub(super) struct Object {
+    pub(super) kind: ObjectKind,
+    pub(super) generation: u64,
     /// The guest's, where it gave one for this making.
-    nonce: Option<Nonce>,
-    bytes: Vec<u8>,
+    pub(super) nonce: Option<Nonce>,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Object {
+    pub(super) fn view(&self) -> ObjectView {
+        ObjectView {
+            kind: self.kind,
+            generation: self.generation,
+            length: self.bytes.len(),
+            has_nonce: self.nonce.is_some(),
+        }
+    }
 }
 
 impl Evidence {
     /// Keeps a new report.
     pub(super) fn keep_report(&mut self, bytes: Vec<u8>, nonce: Option<Nonce>) {
         self.generation += 1;
-        self.report = Some(Object { generation: self.generation, nonce, bytes });
+        let (kind, generation) = (ObjectKind::InterfaceReport, self.generation);
+        self.report = Some(Object { kind, generation, nonce, bytes });
     }
 
     /// Drops the report: the interface is not locked any more.
@@ -39,25 +54,21 @@ impl Evidence {
         self.report.as_ref().map(|object| object.bytes.as_slice())
     }
 
-    /// An object's bytes.
+    /// The bytes of an object, the interface's or one of `device`.
     ///
     /// # Errors
     /// [`Refusal::NoObject`] (`ENODATA`).
-    pub(super) fn bytes(&self, kind: ObjectKind) -> Result<&[u8], Refusal> {
-        let bytes = match kind {
-            ObjectKind::InterfaceReport => self.report(),
-            ObjectKind::Vca | ObjectKind::Certificate | ObjectKind::Measurement => None,
-        };
-        bytes.ok_or(Refusal::NoObject { kind })
+    pub(super) fn bytes<'a>(
+        &'a self,
+        kind: ObjectKind,
+        device: &'a [Object],
+    ) -> Result<&'a [u8], Refusal> {
+        let mut objects = self.report.iter().chain(device);
+        let found = objects.find(|object| object.kind == kind);
+        found.map(|object| object.bytes.as_slice()).ok_or(Refusal::NoObject { kind })
     }
 
     pub(super) fn views(&self) -> Vec<ObjectView> {
-        let view = |object: &Object| ObjectView {
-            kind: ObjectKind::InterfaceReport,
-            generation: object.generation,
-            length: object.bytes.len(),
-            has_nonce: object.nonce.is_some(),
-        };
-        self.report.iter().map(view).collect()
+        self.report.iter().map(Object::view).collect()
     }
 }

@@ -11,12 +11,12 @@ use tdisp::{
     VERSION_1_0, report,
 };
 
-use super::dialogue::{ask, peer};
-use super::evidence::Evidence;
+use super::dialogue::{Dialogue, peer};
+use super::evidence::{Evidence, Object};
 use super::mmio::{Mappings, Wanted};
 use super::{Dialect, Settings};
 use crate::fault::Operation;
-use crate::{Effect, Exchange, Failure, Refusal, TdiRecord};
+use crate::{Effect, Failure, Refusal, TdiRecord};
 
 /// The longest report that there can be.
 const REPORT_BYTES_MAX: usize = 0xffff;
@@ -59,12 +59,22 @@ impl Interface {
         self.state
     }
 
-    pub(super) fn record(&self) -> TdiRecord {
+    /// What is held of it; `device` is the evidence of the device.
+    pub(super) fn record(&self, device: &[Object]) -> TdiRecord {
+        let mut objects: Vec<_> = device.iter().map(Object::view).collect();
+        objects.extend(self.evidence.views());
         TdiRecord {
             state: self.state,
             mappings: self.mappings.count(),
             trusted_dma: self.dma_enabled,
-            objects: self.evidence.views(),
+            objects,
+        }
+    }
+
+    /// The session is over that it may have been locked in: what was locked or ran does so no more.
+    pub(super) fn lose_session(&mut self) {
+        if self.state != Some(State::Unlocked) {
+            (self.state, self.nonce) = (None, None);
         }
     }
 
@@ -73,24 +83,24 @@ impl Interface {
     ///
     /// # Errors
     /// [`Failure`]. What fails after LOCK leaves it locked, so that an unbind must follow.
-    pub(super) fn bind(&mut self, exchange: &mut Exchange<'_>) -> Result<(), Failure> {
+    pub(super) fn bind(&mut self, dialogue: &mut Dialogue<'_, '_>) -> Result<(), Failure> {
         let on = Operation::Bind;
-        let speaks = ask(exchange, on, self.requester, &GetVersion, |versions| {
+        let speaks = dialogue.ask(on, self.requester, &GetVersion, |versions| {
             versions.entries.contains(&VERSION_1_0)
         })?;
         if !speaks {
             let (code, data) = (ErrorCode::VERSION_MISMATCH, 0);
             return Err(Failure::refused(Refusal::Device { code, data }));
         }
-        ask(exchange, on, self.requester, &GetCapabilities::default(), drop)?;
-        let state = self.ask_state(on, exchange)?;
+        dialogue.ask(on, self.requester, &GetCapabilities::default(), drop)?;
+        let state = self.ask_state(on, dialogue)?;
         if state != State::Unlocked {
             return Err(Failure::refused(Refusal::NotUnlocked { state }));
         }
         match self.settings.dialect {
             Dialect::Any | Dialect::Cca => Ok(()),
             Dialect::Sev | Dialect::Tdx => {
-                let locked = self.lock(exchange);
+                let locked = self.lock(dialogue);
                 locked.map_err(|failure| match self.state {
                     Some(State::Unlocked) => failure,
                     Some(State::Locked | State::Run | State::Error) | None => {
@@ -105,7 +115,7 @@ impl Interface {
     ///
     /// # Errors
     /// [`Failure`]. The interface may be locked without a report.
-    pub(super) fn lock(&mut self, exchange: &mut Exchange<'_>) -> Result<(), Failure> {
+    pub(super) fn lock(&mut self, dialogue: &mut Dialogue<'_, '_>) -> Result<(), Failure> {
         let flags =
             if self.settings.lock_msix { LockFlags::LOCK_MSIX } else { LockFlags::default() };
         let request = LockInterface {
@@ -114,22 +124,22 @@ impl Interface {
             mmio_reporting_offset: REPORTING_OFFSET,
             p2p_address_mask: 0,
         };
-        let locked = ask(exchange, Operation::Lock, self.requester, &request, |r| r.nonce);
-        let nonce = locked.map_err(|failure| self.fail(failure, exchange))?;
+        let locked = dialogue.ask(Operation::Lock, self.requester, &request, |r| r.nonce);
+        let nonce = locked.map_err(|failure| self.fail(failure, dialogue))?;
         (self.state, self.nonce) = (Some(State::Locked), Some(nonce));
-        self.fetch_report(None, exchange)
+        self.fetch_report(None, dialogue)
     }
 
     /// START, with the nonce of LOCK, which is gone afterwards.
     ///
     /// # Errors
     /// [`Refusal::WrongState`] where there is no nonce, else [`Failure`].
-    pub(super) fn start(&mut self, exchange: &mut Exchange<'_>) -> Result<(), Failure> {
+    pub(super) fn start(&mut self, dialogue: &mut Dialogue<'_, '_>) -> Result<(), Failure> {
         let state = self.state.unwrap_or_default();
         let nonce = self.nonce.ok_or(Failure::refused(Refusal::WrongState { state }))?;
         let request = StartInterface { nonce };
-        let started = ask(exchange, Operation::Start, self.requester, &request, drop);
-        started.map_err(|failure| self.fail(failure, exchange))?;
+        let started = dialogue.ask(Operation::Start, self.requester, &request, drop);
+        started.map_err(|failure| self.fail(failure, dialogue))?;
         (self.state, self.nonce) = (Some(State::Run), None);
         Ok(())
     }
@@ -142,15 +152,15 @@ impl Interface {
     pub(super) fn stop(
         &mut self,
         operation: Operation,
-        exchange: &mut Exchange<'_>,
+        dialogue: &mut Dialogue<'_, '_>,
     ) -> Result<(), Failure> {
         self.mappings.clear();
         self.dma_enabled = false;
-        let stopped = ask(exchange, operation, self.requester, &StopInterface, drop);
+        let stopped = dialogue.ask(operation, self.requester, &StopInterface, drop);
         if let Err(failure) = stopped {
             let refused = matches!(failure.refusal, Refusal::Device { .. });
-            let answered = failure.effect == Effect::None && refused && !exchange.was_struck();
-            let state = if answered { self.ask_state(operation, exchange).ok() } else { None };
+            let answered = failure.effect == Effect::None && refused && !dialogue.was_struck();
+            let state = if answered { self.ask_state(operation, dialogue).ok() } else { None };
             if state != Some(State::Unlocked) {
                 self.state = if failure.is_unknown() { None } else { state.or(self.state) };
                 return Err(failure);
@@ -168,9 +178,9 @@ impl Interface {
     pub(super) fn ask_state(
         &mut self,
         operation: Operation,
-        exchange: &mut Exchange<'_>,
+        dialogue: &mut Dialogue<'_, '_>,
     ) -> Result<State, Failure> {
-        let state = ask(exchange, operation, self.requester, &GetState, State::try_from)?;
+        let state = dialogue.ask(operation, self.requester, &GetState, State::try_from)?;
         let state = state.map_err(peer)?;
         self.state = Some(state);
         if state != State::Locked {
@@ -196,14 +206,14 @@ impl Interface {
     pub(super) fn fetch_report(
         &mut self,
         nonce: Option<Nonce>,
-        exchange: &mut Exchange<'_>,
+        dialogue: &mut Dialogue<'_, '_>,
     ) -> Result<(), Failure> {
         let mut bytes = vec![0; REPORT_BYTES_MAX];
         let mut assembly = ReportAssembly::new(&mut bytes);
         while let Some(request) = assembly.next(PORTION_BYTES_MAX) {
             let taken =
-                ask(exchange, Operation::Report, self.requester, &request, |r| assembly.take(r));
-            let taken = taken.map_err(|failure| self.fail_asking(failure, exchange))?;
+                dialogue.ask(Operation::Report, self.requester, &request, |r| assembly.take(r));
+            let taken = taken.map_err(|failure| self.fail_asking(failure, dialogue))?;
             taken.map_err(peer)?;
         }
         let whole = assembly.report().ok_or(peer(INCOMPLETE))?;
@@ -224,7 +234,7 @@ impl Interface {
         if !matches!(state, State::Locked | State::Run) {
             return Err(Refusal::WrongState { state });
         }
-        let bytes = self.evidence.bytes(crate::ObjectKind::InterfaceReport)?;
+        let bytes = self.evidence.bytes(crate::ObjectKind::InterfaceReport, &[])?;
         let report = report::decode(bytes).map_err(Refusal::Peer)?;
         self.mappings.add(wanted, &report, self.settings.first_page, REPORTING_OFFSET)
     }
@@ -244,18 +254,18 @@ impl Interface {
 
     /// What a change of state that failed leaves: unknown, or as the device says where it refused
     /// because of the state.
-    fn fail(&mut self, failure: Failure, exchange: &mut Exchange<'_>) -> Failure {
+    fn fail(&mut self, failure: Failure, dialogue: &mut Dialogue<'_, '_>) -> Failure {
         if failure.is_unknown() {
             (self.state, self.nonce) = (None, None);
         }
-        self.fail_asking(failure, exchange)
+        self.fail_asking(failure, dialogue)
     }
 
     /// What a question that failed tells: where the state was wrong, the device is asked for it.
-    fn fail_asking(&mut self, failure: Failure, exchange: &mut Exchange<'_>) -> Failure {
+    fn fail_asking(&mut self, failure: Failure, dialogue: &mut Dialogue<'_, '_>) -> Failure {
         if let Refusal::Device { code: ErrorCode::INVALID_INTERFACE_STATE, .. } = failure.refusal {
             // Where this fails too, the state stays what it was believed to be.
-            let _ = self.ask_state(Operation::State, exchange);
+            let _ = self.ask_state(Operation::State, dialogue);
         }
         failure
     }

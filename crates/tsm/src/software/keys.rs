@@ -1,15 +1,19 @@
-//! The IDE keys of a device's stream: QUERY, six KEY_PROG, six K_SET_GO; K_SET_STOP at the end.
+//! The IDE stream of a device: its registers at both ends, a key for each sub-stream and direction.
 //!
-//! Keys are made, sent and forgotten. The root port's half of the stream is not modelled.
+//! The order is that of \[PCIe\] 6.33: numbers into both ends, keys into both ends, keys into use,
+//! then the endpoint is enabled, then the root port. The end goes backwards. Keys are made, sent and
+//! forgotten.
+
+use std::sync::Arc;
 
 use tdisp::PeerFault;
 use tdisp::ide_km::{
     Direction, KEY_BYTES, KeyId, KeyKind, KeyMaterial, KeyStatus, Request, Response, SubStream,
 };
 
-use super::dialogue::{ask_keys, peer};
+use super::dialogue::{Dialogue, peer};
 use crate::fault::Operation;
-use crate::{Entropy, Exchange, Failure, Refusal};
+use crate::{End, Entropy, Failure, Refusal, Stream};
 
 /// The port of an endpoint.
 const PORT: u8 = 0;
@@ -17,15 +21,16 @@ const PORT: u8 = 0;
 const IV_FIRST: u64 = 1;
 
 /// The keys of one stream.
-#[derive(Debug)]
 pub(super) struct Keys {
     stream: u8,
+    /// The host's part, once it is taken.
+    host: Option<Arc<dyn Stream>>,
     programmed: Vec<KeyId>,
 }
 
 impl Keys {
     pub(super) const fn new(stream: u8) -> Self {
-        Self { stream, programmed: Vec::new() }
+        Self { stream, host: None, programmed: Vec::new() }
     }
 
     /// Keys that the device has.
@@ -33,49 +38,88 @@ impl Keys {
         self.programmed.len()
     }
 
-    /// Gives the device a key for each sub-stream and direction, and has it use them.
+    /// Gives both ends a key for each sub-stream and direction, has them use these, and enables the
+    /// stream.
     ///
     /// # Errors
     /// [`Failure`]; [`take_down`](Self::take_down) takes back what was done.
     pub(super) fn set_up(
         &mut self,
+        host: Option<Arc<dyn Stream>>,
         entropy: &dyn Entropy,
-        exchange: &mut Exchange<'_>,
+        dialogue: &mut Dialogue<'_, '_>,
     ) -> Result<(), Failure> {
-        ask_keys(exchange, Operation::Connect, &Request::Query { port: PORT }, |response| {
+        dialogue.ask_keys(Operation::Connect, &Request::Query { port: PORT }, |response| {
             let ours = matches!(response, Response::QueryResp { port: PORT, .. });
             if ours { Ok(()) } else { Err(unexpected(&response)) }
         })?;
+        if let Some(host) = &host {
+            host.allocate(self.stream).map_err(Failure::refused)?;
+        }
+        self.host = host;
         for key in self.all() {
-            let mut bytes = [0; KEY_BYTES];
-            entropy.fill(&mut bytes);
-            let request = Request::KeyProg { key, material: KeyMaterial::new(bytes, IV_FIRST) };
-            // Counted before the answer: what may be there is taken back.
-            self.programmed.push(key);
-            let status =
-                ask_keys(exchange, Operation::Connect, &request, |response| match response {
-                    Response::KeyProgAck { key: told, status } if told == key => Ok(status),
-                    Response::QueryResp { .. }
-                    | Response::KeyProgAck { .. }
-                    | Response::GoStopAck(_) => Err(unexpected(&response)),
-                })?;
-            if status != KeyStatus::SUCCESS {
-                return Err(Failure::refused(Refusal::Key { status: status.0 }));
-            }
+            self.program(key, entropy, dialogue)?;
         }
         for key in self.all() {
-            ask_keys(exchange, Operation::Connect, &Request::SetGo(key), |r| acked(key, &r))?;
+            dialogue.ask_keys(Operation::Connect, &Request::SetGo(key), |r| acked(key, &r))?;
+            if let Some(host) = &self.host {
+                host.go(mirrored(key));
+            }
+        }
+        if let Some(host) = &self.host {
+            host.enable(End::Endpoint, self.stream, true);
+            host.enable(End::RootPort, self.stream, true);
         }
         Ok(())
     }
 
-    /// Has the device use them no more, as far as it answers, and forgets them.
-    pub(super) fn take_down(&mut self, exchange: &mut Exchange<'_>) {
+    /// Disables the stream, has both ends use its keys no more, the device as far as it answers, and
+    /// forgets them.
+    pub(super) fn take_down(&mut self, dialogue: &mut Dialogue<'_, '_>) {
+        let host = self.host.take();
+        if let Some(host) = &host {
+            host.enable(End::RootPort, self.stream, false);
+            host.enable(End::Endpoint, self.stream, false);
+        }
         for key in std::mem::take(&mut self.programmed) {
             let stop = Request::SetStop(key);
             // Nothing hangs on the answer: the keys are gone from this side either way.
-            let _ = ask_keys(exchange, Operation::Disconnect, &stop, |r| acked(key, &r));
+            let _ = dialogue.ask_keys(Operation::Disconnect, &stop, |r| acked(key, &r));
+            if let Some(host) = &host {
+                host.stop(mirrored(key));
+            }
         }
+        if let Some(host) = &host {
+            host.release(self.stream);
+        }
+    }
+
+    fn program(
+        &mut self,
+        key: KeyId,
+        entropy: &dyn Entropy,
+        dialogue: &mut Dialogue<'_, '_>,
+    ) -> Result<(), Failure> {
+        let mut bytes = [0; KEY_BYTES];
+        entropy.fill(&mut bytes);
+        let material = KeyMaterial::new(bytes, IV_FIRST);
+        let request = Request::KeyProg { key, material };
+        // Counted before the answer: what may be there is taken back.
+        self.programmed.push(key);
+        let status =
+            dialogue.ask_keys(Operation::Connect, &request, |response| match response {
+                Response::KeyProgAck { key: told, status } if told == key => Ok(status),
+                Response::QueryResp { .. }
+                | Response::KeyProgAck { .. }
+                | Response::GoStopAck(_) => Err(unexpected(&response)),
+            })?;
+        if status != KeyStatus::SUCCESS {
+            return Err(Failure::refused(Refusal::Key { status: status.0 }));
+        }
+        if let Some(host) = &self.host {
+            host.program(mirrored(key), &material);
+        }
+        Ok(())
     }
 
     fn all(&self) -> [KeyId; 6] {
@@ -95,6 +139,16 @@ impl Keys {
             key(tx, completion),
         ]
     }
+}
+
+/// The key as the other end sees it: what one sends with, the other receives with.
+fn mirrored(key: KeyId) -> KeyId {
+    let direction = match key.kind.direction() {
+        Direction::Receive => Direction::Transmit,
+        Direction::Transmit => Direction::Receive,
+    };
+    let sub_stream = key.kind.sub_stream().unwrap_or(SubStream::Posted);
+    KeyId { kind: KeyKind::new(key.kind.set(), direction, sub_stream), ..key }
 }
 
 fn acked(key: KeyId, response: &Response<'_>) -> Result<(), Failure> {

@@ -7,7 +7,9 @@ use tdisp::exchange::NONCE_BYTES;
 use tdisp::{Nonce, State};
 
 use super::Dialect;
+use super::dialogue::Dialogue;
 use super::interface::Interface;
+use super::link::Link;
 use super::mmio::Wanted;
 use crate::fault::Operation;
 use crate::guest::REGEN_WITH_NONCE;
@@ -32,6 +34,7 @@ enum Target {
 /// [`Refusal::OtherArch`] first, then by operation.
 pub(super) fn serve(
     interface: &mut Interface,
+    link: &mut Link,
     request: &GuestRequest<'_>,
     memory: &dyn Memory,
     exchange: &mut Exchange<'_>,
@@ -40,21 +43,22 @@ pub(super) fn serve(
     admit(interface, request).map_err(Failure::refused)?;
     match request.op {
         Op::SetTdiState | Op::Scope(Op::SCOPE_STATE_CHANGE) => {
-            set_state(interface, request, exchange)
+            set_state(interface, request, &mut Dialogue::new(exchange, link))
         }
         Op::GetState => {
-            let state = interface.ask_state(Operation::State, exchange)?;
+            let dialogue = &mut Dialogue::new(exchange, link);
+            let state = interface.ask_state(Operation::State, dialogue)?;
             answer(request, 0, &(state as u32).to_le_bytes()).map_err(Failure::refused)
         }
-        Op::RegenObject => regenerate(interface, request, memory, exchange),
+        Op::RegenObject => regenerate(interface, link, request, memory, exchange),
         Op::ValidateMmio => validate(interface, request).map_err(Failure::refused),
         Op::SevEnableDma | Op::SevDisableDma => {
             let enabled = request.op == Op::SevEnableDma;
             interface.set_dma(enabled).map_err(Failure::refused)?;
             Ok(done(request.request.len()))
         }
-        Op::ReadObject => read(interface, request).map_err(Failure::refused),
-        Op::ObjectInfo => describe(interface, request).map_err(Failure::refused),
+        Op::ReadObject => read(interface, link, request).map_err(Failure::refused),
+        Op::ObjectInfo => describe(interface, link, request).map_err(Failure::refused),
         Op::Scope(_) => info(interface, request).map_err(Failure::refused),
     }
 }
@@ -98,16 +102,16 @@ fn admit(interface: &Interface, request: &GuestRequest<'_>) -> Result<(), Refusa
 fn set_state(
     interface: &mut Interface,
     request: &GuestRequest<'_>,
-    exchange: &mut Exchange<'_>,
+    dialogue: &mut Dialogue<'_, '_>,
 ) -> Result<GuestResponse, Failure> {
     let (target, consumed) = target(request).map_err(Failure::refused)?;
     if interface.state().is_none() && target != Target::Unlocked {
         return Err(Failure::refused(Refusal::StateUnknown));
     }
     match target {
-        Target::Unlocked => interface.stop(Operation::Stop, exchange)?,
-        Target::Locked => interface.lock(exchange)?,
-        Target::Run => interface.start(exchange)?,
+        Target::Unlocked => interface.stop(Operation::Stop, dialogue)?,
+        Target::Locked => interface.lock(dialogue)?,
+        Target::Run => interface.start(dialogue)?,
     }
     Ok(done(consumed))
 }
@@ -142,20 +146,28 @@ fn validate(
 }
 
 /// OBJECT_INFO: u32 type. Answers u32 bytes.
-fn describe(interface: &Interface, request: &GuestRequest<'_>) -> Result<GuestResponse, Refusal> {
+fn describe(
+    interface: &Interface,
+    link: &Link,
+    request: &GuestRequest<'_>,
+) -> Result<GuestResponse, Refusal> {
     let fields = take::<4>(request)?;
-    let bytes = interface.evidence.bytes(kind(request, u32_at(&fields, 0))?)?;
+    let bytes = interface.evidence.bytes(kind(request, u32_at(&fields, 0))?, link.objects())?;
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     answer(request, fields.len(), &length.to_le_bytes())
 }
 
 /// READ_OBJECT: u32 type, u32 reserved, u64 offset. Answers as much from there as there is room for.
-fn read(interface: &Interface, request: &GuestRequest<'_>) -> Result<GuestResponse, Refusal> {
+fn read(
+    interface: &Interface,
+    link: &Link,
+    request: &GuestRequest<'_>,
+) -> Result<GuestResponse, Refusal> {
     let fields = take::<16>(request)?;
     let kind = kind(request, u32_at(&fields, 0))?;
     reserved(request, u32_at(&fields, 4))?;
     let offset = u64_at(&fields, 8);
-    let bytes = interface.evidence.bytes(kind)?;
+    let bytes = interface.evidence.bytes(kind, link.objects())?;
     let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..));
     let rest = rest.ok_or(Refusal::PastEnd { offset, length: bytes.len() })?;
     let room = usize::try_from(request.response_room).unwrap_or(usize::MAX);
@@ -166,6 +178,7 @@ fn read(interface: &Interface, request: &GuestRequest<'_>) -> Result<GuestRespon
 /// REGEN_OBJECT: u32 type, u32 reserved, u64 flags, u64 pointer to a nonce.
 fn regenerate(
     interface: &mut Interface,
+    link: &mut Link,
     request: &GuestRequest<'_>,
     memory: &dyn Memory,
     exchange: &mut Exchange<'_>,
@@ -184,9 +197,11 @@ fn regenerate(
         flags => return Err(Failure::refused(field(request, "flags", flags))),
     };
     match kind {
-        ObjectKind::InterfaceReport => interface.fetch_report(nonce, exchange)?,
+        ObjectKind::InterfaceReport => {
+            interface.fetch_report(nonce, &mut Dialogue::new(exchange, link))?;
+        }
         ObjectKind::Vca | ObjectKind::Certificate | ObjectKind::Measurement => {
-            return Err(Failure::refused(Refusal::NoObject { kind }));
+            link.regenerate(kind, nonce, exchange)?;
         }
     }
     Ok(done(fields.len()))
