@@ -1,10 +1,12 @@
 //! `bindery spdm`: SPDM, IDE_KM and TDISP for people who write firmware.
 
 mod decode;
+mod requester;
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use tdisp::InterfaceId;
 
 /// Speak SPDM, IDE_KM and TDISP with firmware, or read what was said.
 #[derive(Debug, Args)]
@@ -16,10 +18,20 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Decode(decode::Arguments),
+    Requester(requester::Arguments),
 }
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     match &arguments.command {
         Command::Decode(arguments) => decode::run(arguments),
+        Command::Requester(arguments) => requester::run(arguments),
     }
+}
+
+/// The interface that a function hosts: `01:00.0`, or with a domain, which TDISP does not know.
+fn interface(text: &str) -> Result<InterfaceId, String> {
+    let whole = if text.matches(':').count() == 1 { format!("0000:{text}") } else { text.into() };
+    let address: pci::Address =
+        whole.parse().map_err(|_| "a function is bb:dd.f, such as 01:00.0")?;
+    Ok(InterfaceId::new(address.requester_id()))
 }

@@ -360,14 +360,12 @@ const REQUEST_BIT: u8 = 0x80;
 
 /// What was selected, where it is what is computed here.
 fn selected(version: Version, message: &Algorithms) -> Option<Selected> {
-    const SUITES: [Suite; 2] = [Suite::P256Sha256, Suite::P384Sha384];
-    const AEADS: [Aead; 3] = [Aead::Aes128Gcm, Aead::Aes256Gcm, Aead::ChaCha20Poly1305];
     let bits = |kind| Structure::bits_of(&message.structures, kind);
-    let mut suites = SUITES.into_iter().filter(|suite| message.hash == suite.hash_bit());
+    let mut suites = Suite::ALL.into_iter().filter(|suite| message.hash == suite.hash_bit());
     Some(Selected {
         version,
         suite: suites.find(|suite| message.asymmetric == suite.asymmetric_bit())?,
         group: Group::ALL.into_iter().find(|group| group.bit() == bits(Structure::DHE))?,
-        aead: AEADS.into_iter().find(|aead| aead.bit() == bits(Structure::AEAD))?,
+        aead: Aead::ALL.into_iter().find(|aead| aead.bit() == bits(Structure::AEAD))?,
     })
 }
