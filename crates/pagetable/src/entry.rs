@@ -149,6 +149,10 @@ impl Entry {
         Self(self.0 | LAST)
     }
 
+    pub(crate) const fn tagged(self, tag: u16) -> Self {
+        Self(self.0 & (OUTPUT_END - 1) | (tag as u64) << TAG_SHIFT)
+    }
+
     pub(crate) const fn permitting(self, permission: Permission) -> Self {
         Self(self.0 & !(READ | WRITE) | permission.0)
     }

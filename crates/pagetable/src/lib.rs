@@ -32,14 +32,16 @@ mod readers;
 mod run_summary;
 mod table;
 mod table_use;
+mod tag_use;
 mod tree;
 
 pub use dirty::{Clear, DirtyBits, DirtyLog, DirtyReader};
 pub use entry::{Permission, Target};
 pub use gaps::Fit;
-pub use mapper::{Area, InsertError, Mapper, NotWhole, Removed};
-pub use readers::Readers;
+pub use mapper::{Area, InsertError, Mapper, NotWhole, Removed, Retired};
+pub use readers::{Readers, Visitor};
 pub use table::{Fault, FaultReason, PageTable, Piece, Reader, Walk};
+pub use tag_use::TagUse;
 
 /// Binary logarithm of the smallest page, in bytes.
 pub const PAGE_LG2: u32 = 12;

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use span::Span;
 
-use crate::entry::{OUTPUT_END, Permission, TAG_END, Target};
+use crate::entry::{Entry, OUTPUT_END, Permission, TAG_END, Target};
 use crate::format::Leaf;
 use crate::gaps::{Fit, Gaps};
 use crate::memory::{AtomicU64, SparseWords};
 use crate::table_use::{PagesInTable, TableUse};
+use crate::tag_use::{TagUse, TagUses};
 use crate::tree::{Found, LEVEL1_LG2, LEVEL2_LG2, LEVEL3_LG2, Tree, load, store};
 use crate::{PAGE_LG2, PageTable, TABLE_ENTRIES, TABLE_LG2};
 
@@ -24,8 +25,9 @@ pub struct Mapper {
     table: Arc<PageTable>,
     uses: TableUses,
     gaps: Gaps,
-    limbo: Limbo,
+    limbo: Retired,
     totals: Totals,
+    tags: TagUses,
 }
 
 /// An area: what one [`Mapper::insert`] made.
@@ -83,8 +85,8 @@ pub struct NotWhole {
 impl Mapper {
     pub(crate) fn new(table: Arc<PageTable>) -> io::Result<Self> {
         let gaps = Gaps::new(table.shape.address_bits)?;
-        let (uses, limbo, totals) = Default::default();
-        Ok(Self { table, uses, gaps, limbo, totals })
+        let (uses, limbo, totals, tags) = Default::default();
+        Ok(Self { table, uses, gaps, limbo, totals, tags })
     }
 
     /// Adds an area of whole pages, with leaves as large as its alignment permits. Readers may see
@@ -94,7 +96,7 @@ impl Mapper {
     /// Nothing is changed then. In this order:
     /// - [`InsertError::Misaligned`], [`InsertError::OutsideAperture`]: the caller's mistake.
     /// - [`InsertError::Overlap`] (`EEXIST` to a client).
-    /// - [`InsertError::NoTables`] (`ENOMEM`).
+    /// - [`InsertError::NoTables`] (`ENOMEM`). Tables that were retired are in use until reclaimed.
     pub fn insert(&mut self, span: Span, target: Target) -> Result<(), InsertError> {
         let run = self.check(span, target)?;
         if self.insert_into_table(run, target) {
@@ -105,15 +107,13 @@ impl Mapper {
         }
         let written = self.write_area(run, target);
         if written < run.count() {
-            self.totals.areas += u64::from(written > 0);
-            self.totals.pages += written;
+            self.account(target.tag, u64::from(written > 0), written);
             if let Some(part) = PageRun::new(run.first, run.first + written) {
                 self.clear(part);
             }
             return Err(InsertError::NoTables);
         }
-        self.totals.areas += 1;
-        self.totals.pages += written;
+        self.account(target.tag, 1, written);
         Ok(())
     }
 
@@ -152,8 +152,9 @@ impl Mapper {
         self.table.tree.tables.reset();
         self.uses = TableUses::default();
         self.gaps.forget();
-        self.limbo = Limbo::default();
+        self.limbo = Retired::default();
         self.totals = Totals::default();
+        self.tags.empty_all();
         removed
     }
 
@@ -161,7 +162,33 @@ impl Mapper {
     /// before their memory is let go of.
     pub fn wait_for_readers(&mut self) {
         self.table.readers().wait();
-        self.free_limbo();
+        let retired = self.retire();
+        self.reclaim(retired);
+    }
+
+    /// Hands out the tables that removals have unlinked since the last call. Whoever must not wait
+    /// while he has the mapper waits for the readers himself and then passes them to
+    /// [`reclaim`](Self::reclaim).
+    #[must_use = "tables are lost until they are reclaimed"]
+    pub fn retire(&mut self) -> Retired {
+        std::mem::take(&mut self.limbo)
+    }
+
+    /// Frees tables that walks of before [`retire`](Self::retire) cannot be in any more, since they
+    /// were waited for. Where no table is in use any more, gives their memory to the system.
+    pub fn reclaim(&mut self, retired: Retired) {
+        self.free(retired);
+    }
+
+    /// How much carries the tag.
+    pub fn tag_use(&self, tag: u16) -> TagUse {
+        self.tags.get(tag)
+    }
+
+    /// Calls `each` with every tag of which removals have taken the last area since the last call.
+    /// Some may have areas again.
+    pub fn for_each_emptied_tag(&mut self, each: impl FnMut(u16)) {
+        self.tags.drain_emptied().for_each(each);
     }
 
     /// Sets what devices may do to the area at exactly `span`. What is taken away may still be used
@@ -169,18 +196,24 @@ impl Mapper {
     ///
     /// Returns `false`, and does nothing, where there is no such area.
     pub fn set_permission(&mut self, span: Span, permission: Permission) -> bool {
-        if self.area_at(span.start()).is_none_or(|area| area.span != span) {
+        let Some(area) = self.area_at(span.start()).filter(|area| area.span == span) else {
             return false;
-        }
-        let tree = &self.table.tree;
-        let mut at = span.start();
-        while let Some((word, found)) = tree.leaf_word(at) {
-            store(word, found.leaf.permitting(permission));
-            match found.last(at) {
-                last if last >= span.last() => break,
-                last => at = last + 1,
-            }
-        }
+        };
+        self.rewrite(area, |leaf| leaf.permitting(permission));
+        true
+    }
+
+    /// Gives the area at exactly `span` another tag. Walks that go on may find either.
+    ///
+    /// Returns `false`, and does nothing, where there is no such area or the tag is too large.
+    pub fn set_tag(&mut self, span: Span, tag: u16) -> bool {
+        let area = self.area_at(span.start()).filter(|area| area.span == span);
+        let Some(area) = area.filter(|_| tag < TAG_END) else { return false };
+        self.rewrite(area, |leaf| leaf.tagged(tag));
+        self.note_tag_in_tables(span, tag);
+        let pages = PageRun::covering(span).count();
+        self.tags.add(tag, 1, pages);
+        self.tags.remove(area.target.tag, 1, pages);
         true
     }
 
@@ -220,6 +253,13 @@ impl Mapper {
             }
             from = area.span.last().checked_add(1);
         }
+    }
+
+    /// The lowest address in `span` that an area covers.
+    pub fn first_mapped(&self, span: Span) -> Option<u64> {
+        let inside = span.intersection(self.table.aperture())?;
+        let page = self.first_used(PageRun::covering(inside))?;
+        Some(span.start().max(page << PAGE_LG2))
     }
 
     /// The lowest span inside `within` that meets no area and suits `fit`: what Linux chooses.
@@ -263,6 +303,37 @@ impl Mapper {
         &self.table
     }
 
+    fn rewrite(&self, area: Area, change: impl Fn(Entry) -> Entry) {
+        let mut at = area.span.start();
+        while let Some((word, found)) = self.table.tree.leaf_word(at) {
+            store(word, change(found.leaf));
+            match found.last(at) {
+                last if last >= area.span.last() => break,
+                last => at = last + 1,
+            }
+        }
+    }
+
+    fn note_tag_in_tables(&mut self, span: Span, tag: u16) {
+        let run = PageRun::covering(span);
+        let mut page = run.first;
+        while page < run.end {
+            let linked = self.table.tree.level1_word(page << PAGE_LG2).map(load);
+            if let Some(linked) = linked.filter(|entry| entry.is_table()) {
+                let count = run.in_table_of(page).count();
+                self.uses.get_mut(linked.index()).note_new_tag(tag, count);
+            }
+            page = next_boundary(page, LEVEL1_LG2);
+        }
+    }
+
+    #[inline]
+    fn account(&mut self, tag: u16, areas: u64, pages: u64) {
+        self.totals.areas += areas;
+        self.totals.pages += pages;
+        self.tags.add(tag, areas, pages);
+    }
+
     /// Inserts an area that lies in a level-0 table which is there already. Returns whether it did.
     #[inline]
     fn insert_into_table(&mut self, run: PageRun, target: Target) -> bool {
@@ -272,12 +343,12 @@ impl Mapper {
         if usage.first_used(part).is_some() {
             return false;
         }
+        usage.note_tag(target.tag);
         usage.take(part);
         usage.areas += 1;
         write::fill_area(&self.table.tree.tables.table(table)[part.first..=part.last], target);
         self.gaps.touch(run.first << PAGE_LG2);
-        self.totals.areas += 1;
-        self.totals.pages += run.count();
+        self.account(target.tag, 1, run.count());
         true
     }
 
@@ -300,13 +371,13 @@ impl Mapper {
         if cuts {
             return None;
         }
-        let pages = u64::from(usage.give_back(part));
-        let areas = clear::clear_entries(entries);
+        let pages = usage.give_back(part);
+        let areas = clear::clear_entries(entries, usage, pages, &mut self.tags);
         usage.areas -= areas;
         self.gaps.touch(span.start());
         self.totals.areas -= u64::from(areas);
-        self.totals.pages -= pages;
-        Some(Removed { areas: areas.into(), bytes: pages << PAGE_LG2 })
+        self.totals.pages -= u64::from(pages);
+        Some(Removed { areas: areas.into(), bytes: u64::from(pages) << PAGE_LG2 })
     }
 
     /// The level-0 table that all of `run` lies in.
@@ -409,13 +480,15 @@ struct Totals {
 /// Tables that were unlinked and that walks may still be in, linked through their
 /// [`TableUse::next`].
 #[derive(Debug, Default)]
-struct Limbo {
+pub struct Retired {
     /// Nothing but zeros is in them.
     zeroed: Option<u32>,
     /// Dropped unread.
     unread: Option<u32>,
     /// How many were dropped unread.
     unread_count: u32,
+    /// How many there are.
+    count: u32,
 }
 
 /// The use of each table that was ever handed out, by index, in chunks that never move.

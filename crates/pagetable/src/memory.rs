@@ -126,6 +126,10 @@ mod small {
             *free = (0..TABLES).rev().collect();
         }
 
+        pub(crate) fn in_use(&self) -> u32 {
+            TABLES - self.free.lock().unwrap().len() as u32
+        }
+
         pub(crate) fn table(&self, index: u32) -> &[AtomicU64; TABLE_ENTRIES] {
             &self.tables[index as usize]
         }

@@ -8,15 +8,14 @@
 //! The barrier is why plain stores are enough: a reader whose announcement the writer does not see
 //! made it after the barrier, and therefore sees what the writer changed before.
 //!
-//! One lock inside, a leaf: the list of readers. Held while a writer waits, so that a reader that
-//! joins waits too; walking takes no lock.
+//! One lock inside, a leaf: the list of readers. Not held while a writer waits; walking takes no lock.
 
 use std::hint;
 use std::sync::{Arc, PoisonError};
 
 use crate::memory::{AtomicU32, Barriers, Mutex, MutexGuard, Ordering};
 
-/// Those who may be walking.
+/// Those who may be walking: in one table, or in several whose changes are waited for together.
 #[derive(Debug)]
 pub struct Readers {
     announcements: Mutex<Vec<Arc<Announcement>>>,
@@ -24,22 +23,39 @@ pub struct Readers {
 }
 
 impl Readers {
-    pub(crate) fn new() -> Self {
-        Self { announcements: Mutex::default(), barriers: Barriers::new() }
+    /// Nobody yet.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { announcements: Mutex::default(), barriers: Barriers::new() })
+    }
+
+    /// Registers someone who will translate. Takes the list of readers.
+    pub fn visitor(self: &Arc<Self>) -> Visitor {
+        let announcement = Arc::new(Announcement::default());
+        self.lock().push(Arc::clone(&announcement));
+        Visitor { announcement, readers: Arc::clone(self) }
     }
 
     /// Returns when every walk that began before the call has ended. Walks that begin later see all
     /// changes made before the call. Costs one barrier on all threads, or nothing where nobody is
     /// registered. Never call it while walking.
     pub fn wait(&self) {
+        for (announcement, seen) in self.walking() {
+            announcement.wait_while(seen, &self.barriers);
+        }
+    }
+
+    /// Those whose walks began before the call, and what they announced.
+    fn walking(&self) -> Vec<(Arc<Announcement>, u32)> {
         let announcements = self.lock();
         if announcements.is_empty() {
-            return;
+            return Vec::new();
         }
         self.barriers.heavy();
-        for announcement in announcements.iter() {
-            announcement.wait_until_outside(&self.barriers);
-        }
+        let sequences = announcements
+            .iter()
+            .map(|announcement| (announcement, announcement.sequence.load(Ordering::Acquire)));
+        let walking = sequences.filter(|(_, sequence)| walking(*sequence));
+        walking.map(|(announcement, sequence)| (Arc::clone(announcement), sequence)).collect()
     }
 
     /// How many are registered.
@@ -47,20 +63,15 @@ impl Readers {
         self.lock().len()
     }
 
-    pub(crate) fn join(&self) -> Arc<Announcement> {
-        let announcement = Arc::new(Announcement::default());
-        self.lock().push(Arc::clone(&announcement));
-        announcement
-    }
-
-    pub(crate) fn leave(&self, announcement: &Arc<Announcement>) {
+    fn forget(&self, announcement: &Arc<Announcement>) {
         self.lock().retain(|other| !Arc::ptr_eq(other, announcement));
     }
 
     /// Announces a walk. Returns what [`end`](Self::end) must be told.
     #[inline]
     pub(crate) fn begin(&self, announcement: &Announcement) -> u32 {
-        let sequence = announcement.sequence.load(Ordering::Relaxed).wrapping_add(1);
+        // Odd, even if the walk before never ended.
+        let sequence = announcement.sequence.load(Ordering::Relaxed).wrapping_add(1) | 1;
         announcement.sequence.store(sequence, Ordering::Relaxed);
         self.barriers.light();
         sequence
@@ -80,28 +91,81 @@ impl Readers {
     }
 }
 
+/// A licence to translate through any table that has these readers. Unregisters itself when dropped.
+#[derive(Debug)]
+pub struct Visitor {
+    announcement: Arc<Announcement>,
+    readers: Arc<Readers>,
+}
+
+impl Visitor {
+    /// Announces a stay: what is translated from now on stays valid until [`leave`](Self::leave). A
+    /// second announcement changes nothing. Takes no lock and never waits.
+    #[inline]
+    pub fn enter(&mut self) {
+        if !self.is_inside() {
+            self.begin();
+        }
+    }
+
+    /// Ends the stay, if there is one.
+    #[inline]
+    pub fn leave(&mut self) {
+        let sequence = self.announcement.sequence.load(Ordering::Relaxed);
+        if walking(sequence) {
+            self.readers.end(&self.announcement, sequence);
+        }
+    }
+
+    /// Whether a stay is announced.
+    #[inline]
+    pub fn is_inside(&self) -> bool {
+        walking(self.announcement.sequence.load(Ordering::Relaxed))
+    }
+
+    pub(crate) const fn readers(&self) -> &Arc<Readers> {
+        &self.readers
+    }
+
+    pub(crate) const fn announcement(&self) -> &Arc<Announcement> {
+        &self.announcement
+    }
+
+    #[inline]
+    pub(crate) fn begin(&mut self) -> u32 {
+        self.readers.begin(&self.announcement)
+    }
+}
+
+impl Drop for Visitor {
+    fn drop(&mut self) {
+        self.leave();
+        self.readers.forget(&self.announcement);
+    }
+}
+
 /// What one reader tells. Alone on its cache line, and on the one that is fetched along with it.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Announcement {
     /// Odd while walking. Written by the reader only.
     sequence: AtomicU32,
-    /// Not zero while a writer sleeps until `sequence` changes.
+    /// How many writers sleep until `sequence` changes.
     awaited: AtomicU32,
 }
 
 impl Announcement {
-    fn wait_until_outside(&self, barriers: &Barriers) {
-        let seen = self.sequence.load(Ordering::Acquire);
-        if !walking(seen) || self.changes_soon(seen) {
+    /// Returns once the walk that announced `seen` has ended.
+    fn wait_while(&self, seen: u32, barriers: &Barriers) {
+        if self.changes_soon(seen) {
             return;
         }
-        self.awaited.store(1, Ordering::Relaxed);
+        self.awaited.fetch_add(1, Ordering::Relaxed);
         barriers.heavy();
         while self.sequence.load(Ordering::Acquire) == seen {
             self.sleep(seen);
         }
-        self.awaited.store(0, Ordering::Relaxed);
+        self.awaited.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn changes_soon(&self, seen: u32) -> bool {
@@ -119,7 +183,7 @@ impl Announcement {
     #[cfg(not(loom))]
     #[cold]
     fn wake(&self) {
-        mem::futex::wake(&self.sequence, 1, mem::futex::Scope::Process);
+        mem::futex::wake(&self.sequence, u32::MAX >> 1, mem::futex::Scope::Process);
     }
 
     #[cfg(loom)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use span::Span;
 
 use crate::entry::{Entry, Permission};
-use crate::readers::{Announcement, Readers};
+use crate::readers::{Announcement, Readers, Visitor};
 use crate::tree::{Found, LEVEL1_LG2, Tree, index_in_table, load};
 use crate::{Mapper, PAGE_LG2, Shape};
 
@@ -15,7 +15,7 @@ use crate::{Mapper, PAGE_LG2, Shape};
 pub struct PageTable {
     pub(crate) tree: Tree,
     pub(crate) shape: Shape,
-    readers: Readers,
+    readers: Arc<Readers>,
 }
 
 impl PageTable {
@@ -25,22 +25,30 @@ impl PageTable {
     /// As `mmap(2)`: `ENOMEM`, where addresses cannot be reserved. `EINVAL` for a shape that cannot
     /// be.
     pub fn new(shape: Shape) -> io::Result<(Arc<Self>, Mapper)> {
+        Self::with_readers(shape, Readers::new())
+    }
+
+    /// As [`new`](Self::new), one of several tables whose readers are waited for together.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_readers(shape: Shape, readers: Arc<Readers>) -> io::Result<(Arc<Self>, Mapper)> {
         if !cfg!(loom) && !(30..=57).contains(&shape.address_bits) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let tree = Tree::new(&shape)?;
-        let table = Arc::new(Self { tree, shape, readers: Readers::new() });
+        let table = Arc::new(Self { tree, shape, readers });
         let mapper = Mapper::new(Arc::clone(&table))?;
         Ok((table, mapper))
     }
 
     /// Registers someone who will translate. Takes the list of readers.
     pub fn reader(self: &Arc<Self>) -> Reader {
-        Reader { announcement: self.readers.join(), table: Arc::clone(self) }
+        Reader { visitor: self.readers.visitor(), table: Arc::clone(self) }
     }
 
     /// Those who may be walking.
-    pub fn readers(&self) -> &Readers {
+    pub fn readers(&self) -> &Arc<Readers> {
         &self.readers
     }
 
@@ -51,10 +59,10 @@ impl PageTable {
     }
 }
 
-/// A thread's licence to translate. Unregisters itself when dropped.
+/// A thread's licence to translate through one table. Unregisters itself when dropped.
 #[derive(Debug)]
 pub struct Reader {
-    announcement: Arc<Announcement>,
+    visitor: Visitor,
     table: Arc<PageTable>,
 }
 
@@ -63,8 +71,9 @@ impl Reader {
     /// waits for it: keep it while data moves, and no longer. Takes no lock and never waits.
     #[inline]
     pub fn walk(&mut self) -> Walk<'_> {
-        let sequence = self.table.readers.begin(&self.announcement);
-        Walk { table: &self.table, announcement: &self.announcement, sequence }
+        let sequence = self.visitor.begin();
+        let announced = Some((&**self.visitor.announcement(), sequence));
+        Walk { table: &self.table, announced }
     }
 
     /// The table.
@@ -73,9 +82,16 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.table.readers.leave(&self.announcement);
+impl Visitor {
+    /// A walk through `table`, valid as long as the stay.
+    ///
+    /// # Panics
+    /// If no stay is announced, or the table has other readers.
+    #[inline]
+    pub fn walk<'a>(&'a self, table: &'a PageTable) -> Walk<'a> {
+        let waited_for = self.is_inside() && Arc::ptr_eq(self.readers(), &table.readers);
+        assert!(waited_for, "nobody would wait for this walk");
+        Walk { table, announced: None }
     }
 }
 
@@ -83,9 +99,8 @@ impl Drop for Reader {
 #[derive(Debug)]
 pub struct Walk<'a> {
     table: &'a PageTable,
-    announcement: &'a Announcement,
-    /// As announced.
-    sequence: u32,
+    /// What to end with the walk, and what was announced; `None` where a longer stay was.
+    announced: Option<(&'a Announcement, u32)>,
 }
 
 impl Walk<'_> {
@@ -116,7 +131,9 @@ impl Walk<'_> {
 impl Drop for Walk<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.table.readers.end(self.announcement, self.sequence);
+        if let Some((announcement, sequence)) = self.announced {
+            self.table.readers.end(announcement, sequence);
+        }
     }
 }
 

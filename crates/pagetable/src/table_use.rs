@@ -14,6 +14,10 @@ pub(crate) struct TableUse {
     pub(crate) pages: u16,
     /// Areas whose first page is in this table.
     pub(crate) areas: u16,
+    /// The tag of all pages in use, unless they are [`mixed`](Self::mixed).
+    pub(crate) tag: u16,
+    /// Whether pages may differ in their tags.
+    pub(crate) mixed: bool,
     /// The free runs, as of the last [`summarize`](Self::summarize).
     pub(crate) runs: TableRuns,
     /// The table that is to be freed after this one.
@@ -51,6 +55,25 @@ impl TableUse {
             let used = self.words[word] & mask;
             (used != 0).then(|| word * WORD_BITS + used.trailing_zeros() as usize)
         })
+    }
+
+    /// Notes that pages of an area with this tag are about to be taken.
+    #[inline]
+    pub(crate) fn note_tag(&mut self, tag: u16) {
+        if self.pages == 0 {
+            (self.tag, self.mixed) = (tag, false);
+        } else {
+            self.mixed |= self.tag != tag;
+        }
+    }
+
+    /// Notes that `count` of the pages in use carry another tag now.
+    pub(crate) fn note_new_tag(&mut self, tag: u16, count: usize) {
+        if usize::from(self.pages) == count {
+            (self.tag, self.mixed) = (tag, false);
+        } else {
+            self.mixed |= self.tag != tag;
+        }
     }
 
     /// Takes `run`, which was free.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bindery_pagetable::{
-    Area, FaultReason, Fit, InsertError, LeafSize, Mapper, PageTable, Permission, Shape, Target,
+    Area, FaultReason, Fit, InsertError, LeafSize, Mapper, PageTable, Permission, Shape, TagUse,
+    Target,
 };
 use proptest::prelude::*;
 use span::{Span, SpanMap};
@@ -63,6 +64,8 @@ enum Operation {
     Remove { start: u64, length: u64 },
     RemoveAll,
     SetPermission { at: u64, permission: u8 },
+    SetTag { at: u64, tag: u16 },
+    FirstMapped { at: u64, length: u64 },
     Translate { at: u64, permission: u8 },
     Pieces { at: u64, length: u64 },
     NextArea { from: u64 },
@@ -102,8 +105,13 @@ fn large() -> impl Strategy<Value = (u64, u64, u64)> {
         .prop_map(|(unit, at, count, output)| (at * unit, count * unit, output * unit))
 }
 
+/// Few, so that areas of one table share them.
+fn tag() -> impl Strategy<Value = u16> {
+    prop_oneof![4 => 0_u16..3, 1 => Just(4095_u16)]
+}
+
 fn operation() -> impl Strategy<Value = Operation> {
-    let insert = (page(), pages(), 0_u64..1 << 30, 0_u8..4, 0_u16..4096).prop_map(
+    let insert = (page(), pages(), 0_u64..1 << 30, 0_u8..4, tag()).prop_map(
         |(page, pages, output_page, permission, tag)| Operation::Insert {
             page,
             pages,
@@ -130,6 +138,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         3 => large().prop_map(|(page, pages, _)| Operation::Remove { start: page * PAGE, length: pages * PAGE }),
         1 => Just(Operation::RemoveAll),
         2 => (address(), 0_u8..4).prop_map(|(at, permission)| Operation::SetPermission { at, permission }),
+        2 => (address(), tag()).prop_map(|(at, tag)| Operation::SetTag { at, tag }),
+        2 => (address(), length()).prop_map(|(at, length)| Operation::FirstMapped { at, length }),
         6 => (address(), 0_u8..4).prop_map(|(at, permission)| Operation::Translate { at, permission }),
         3 => (address(), length()).prop_map(|(at, length)| Operation::Pieces { at, length }),
         2 => address().prop_map(|from| Operation::NextArea { from }),
@@ -159,6 +169,7 @@ impl Pair {
     }
 
     fn apply(&mut self, operation: &Operation) {
+        let before = self.tags();
         match *operation {
             Operation::Insert { page, pages, output_page, permission: number, tag } => {
                 let target =
@@ -168,6 +179,10 @@ impl Pair {
             Operation::Remove { start, length } => self.remove(Span::new(start, length).unwrap()),
             Operation::RemoveAll => self.remove_all(),
             Operation::SetPermission { at, permission: number } => self.set(at, permission(number)),
+            Operation::SetTag { at, tag } => self.set_tag(at, tag),
+            Operation::FirstMapped { at, length } => {
+                self.first_mapped(Span::new(at, length).unwrap());
+            }
             Operation::Translate { at, permission: number } => {
                 self.translate(at, permission(number));
             }
@@ -181,6 +196,7 @@ impl Pair {
             }
         }
         self.compare_totals();
+        self.compare_emptied(&before);
     }
 
     fn insert(&mut self, span: Span, target: Target) {
@@ -227,6 +243,22 @@ impl Pair {
         if let Some(longer) = Span::new(span.start(), span.length() + PAGE) {
             assert!(!self.mapper.set_permission(longer, permission));
         }
+    }
+
+    fn set_tag(&mut self, at: u64, tag: u16) {
+        let Some((span, target)) = self.model.areas.get_mut(at) else {
+            assert!(!self.mapper.set_tag(Span::new(at, PAGE).unwrap(), tag));
+            return;
+        };
+        target.tag = tag;
+        assert!(self.mapper.set_tag(span, tag));
+        assert!(!self.mapper.set_tag(span, 4096));
+    }
+
+    fn first_mapped(&self, span: Span) {
+        let next = self.model.areas.overlapping(span).next();
+        let expected = next.map(|(met, _)| met.start().max(span.start()));
+        assert_eq!(self.mapper.first_mapped(span), expected);
     }
 
     fn translate(&self, at: u64, access: Permission) {
@@ -283,6 +315,28 @@ impl Pair {
         assert_eq!(self.mapper.areas(), self.model.areas.len() as u64);
         let bytes: u64 = self.model.areas.iter().map(|(span, _)| span.length()).sum();
         assert_eq!(self.mapper.mapped_bytes(), bytes);
+        for tag in [0, 1, 2, 7, 4095] {
+            let tagged = self.model.areas.iter().filter(|(_, target)| target.tag == tag);
+            let (mut areas, mut pages) = (0, 0);
+            for (span, _) in tagged {
+                areas += 1;
+                pages += span.length() / PAGE;
+            }
+            assert_eq!(self.mapper.tag_use(tag), TagUse { areas, pages }, "{tag}");
+        }
+    }
+
+    /// Calls that drain: a tag without areas was told of.
+    fn compare_emptied(&mut self, before: &[u16]) {
+        let mut told = Vec::new();
+        self.mapper.for_each_emptied_tag(|tag| told.push(tag));
+        for tag in before.iter().filter(|tag| self.mapper.tag_use(**tag).areas == 0) {
+            assert!(told.contains(tag), "nobody told that {tag} has no areas");
+        }
+    }
+
+    fn tags(&self) -> Vec<u16> {
+        self.model.areas.iter().map(|(_, target)| target.tag).collect()
     }
 }
 
@@ -328,9 +382,14 @@ fn an_insertion_without_tables_leaves_nothing() {
     let span = Span::new(PAGE, 5 << 21).unwrap();
     assert_eq!(pair.mapper.insert(span, target), Err(InsertError::NoTables));
     pair.compare_totals();
+    pair.mapper.wait_for_readers();
     let odd = Target { output: PAGE, ..target };
     pair.insert(Span::new(5 << 21, 2 << 21).unwrap(), odd);
-    pair.remove(Span::new(5 << 21, 2 << 21).unwrap());
+    pair.mapper.remove(Span::new(5 << 21, 2 << 21).unwrap()).unwrap();
+    pair.model.remove(Span::new(5 << 21, 2 << 21).unwrap());
+    let elsewhere = Span::new(9 << 21, 2 << 21).unwrap();
+    assert_eq!(pair.mapper.insert(elsewhere, odd), Err(InsertError::NoTables), "walks go on");
+    pair.mapper.wait_for_readers();
     pair.insert(Span::new(9 << 21, 2 << 21).unwrap(), odd);
 }
 

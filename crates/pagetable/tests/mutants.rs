@@ -24,6 +24,8 @@ const MUTANTS: &[(&str, Test)] = &[
     ("last_bit_lost", Test::Model),
     ("first_bit_lost", Test::Model),
     ("gap_not_marked", Test::Model),
+    ("tag_lost_with_its_table", Test::Model),
+    ("mixed_tags_taken_for_one", Test::Model),
 ];
 
 #[derive(Clone, Copy, Debug)]

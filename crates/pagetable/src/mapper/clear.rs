@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use super::{Limbo, Mapper, PageRun, Removed, count_below, next_boundary};
+use super::{Mapper, PageRun, Removed, Retired, TableUses, count_below, next_boundary};
 use crate::entry::Entry;
 use crate::memory::{AtomicU64, SparseWords};
-use crate::table_use::PagesInTable;
+use crate::table_use::{PagesInTable, TableUse};
+use crate::tag_use::TagUses;
 use crate::tree::{LEVEL1_LG2, LEVEL2_LG2, LEVEL3_LG2, load, store};
 use crate::{PAGE_LG2, TABLE_LG2};
 
@@ -30,7 +31,7 @@ impl Mapper {
         let tree = &self.table.tree;
         let Some(level2) = tree.level2_word(iova).map(load) else { return LEVEL3_LG2 };
         if level2.is_leaf() {
-            cleared.note(level2, LEVEL2_LG2);
+            cleared.note(level2, LEVEL2_LG2, &mut self.tags);
             tree.level2_word(iova).into_iter().for_each(|word| store(word, Entry::NOTHING));
             remove_below(&tree.level3, iova, LEVEL3_LG2);
             self.gaps.touch_huge(iova);
@@ -42,7 +43,7 @@ impl Mapper {
         }
         let Some(level1) = tree.level1_word(iova).map(load) else { return LEVEL2_LG2 };
         if level1.is_leaf() {
-            cleared.note(level1, LEVEL1_LG2);
+            cleared.note(level1, LEVEL1_LG2, &mut self.tags);
             self.unlink(iova);
             self.gaps.touch(iova);
         } else if level1.is_table() {
@@ -60,14 +61,18 @@ impl Mapper {
         if part == PagesInTable::ALL {
             cleared.pages += u64::from(usage.pages);
             cleared.areas += u64::from(usage.areas);
+            if usage.mixed {
+                tally_each(self.table.tree.tables.table(table), &mut self.tags);
+            } else {
+                self.tags.remove(usage.tag, usage.areas.into(), usage.pages.into());
+            }
             usage.give_back(part);
             usage.areas = 0;
             return self.drop_table(page << PAGE_LG2, table, false);
         }
         let pages = usage.give_back(part);
         let entries = &self.table.tree.tables.table(table)[part.first..=part.last];
-        let areas = clear_entries(entries);
-        let usage = self.uses.get_mut(table);
+        let areas = clear_entries(entries, usage, pages, &mut self.tags);
         usage.areas -= areas;
         cleared.pages += u64::from(pages);
         cleared.areas += u64::from(areas);
@@ -80,27 +85,29 @@ impl Mapper {
     fn drop_table(&mut self, iova: u64, table: u32, zeroed: bool) {
         self.unlink(iova);
         self.totals.tables -= 1;
+        self.limbo.count += 1;
         self.limbo.unread_count += u32::from(!zeroed);
         let list = if zeroed { &mut self.limbo.zeroed } else { &mut self.limbo.unread };
         self.uses.get_mut(table).next = list.replace(table);
     }
 
-    /// Frees the tables that no walk is in any more.
-    pub(super) fn free_limbo(&mut self) {
-        if self.totals.tables == 0 && self.limbo.unread_count >= RESET_TABLES {
+    /// Frees tables that no walk is in any more.
+    pub(super) fn free(&mut self, mut retired: Retired) {
+        let tables = &self.table.tree.tables;
+        let is_all = self.totals.tables == 0 && tables.in_use() == retired.count;
+        if is_all && retired.unread_count >= RESET_TABLES {
             // None is in use. For many it is cheaper to have the system zero them.
-            self.limbo = Limbo::default();
-            return self.table.tree.tables.reset();
+            self.uses = TableUses::default();
+            return tables.reset();
         }
-        while let Some(table) = self.limbo.zeroed {
-            self.limbo.zeroed = self.uses.get_mut(table).next.take();
-            self.table.tree.tables.free_zeroed(table);
+        while let Some(table) = retired.zeroed {
+            retired.zeroed = self.uses.get_mut(table).next.take();
+            tables.free_zeroed(table);
         }
-        while let Some(table) = self.limbo.unread {
-            self.limbo.unread = self.uses.get_mut(table).next.take();
-            self.table.tree.tables.free(table);
+        while let Some(table) = retired.unread {
+            retired.unread = self.uses.get_mut(table).next.take();
+            tables.free(table);
         }
-        self.limbo.unread_count = 0;
     }
 
     /// Empties level 1 and what is above, without reading level 1.
@@ -148,21 +155,41 @@ struct Cleared {
 }
 
 impl Cleared {
-    fn note(&mut self, leaf: Entry, size_lg2: u32) {
-        self.pages += 1 << (size_lg2 - PAGE_LG2);
-        self.areas += u64::from(leaf.is_first());
+    fn note(&mut self, leaf: Entry, size_lg2: u32, tags: &mut TagUses) {
+        let (areas, pages) = (u64::from(leaf.is_first()), 1 << (size_lg2 - PAGE_LG2));
+        self.pages += pages;
+        self.areas += areas;
+        tags.remove(leaf.tag(), areas, pages);
     }
 }
 
-/// Empties entries; returns how many areas start in them.
+/// Empties entries of a table, `pages` of them in use; returns how many areas start in them.
 #[inline]
-pub(super) fn clear_entries(entries: &[AtomicU64]) -> u16 {
+pub(super) fn clear_entries(
+    entries: &[AtomicU64],
+    usage: &TableUse,
+    pages: u16,
+    tags: &mut TagUses,
+) -> u16 {
+    if usage.mixed {
+        tally_each(entries, tags);
+    }
     let mut areas = 0;
     for word in entries {
         areas += u16::from(load(word).is_first());
         store(word, Entry::NOTHING);
     }
+    if !usage.mixed {
+        tags.remove(usage.tag, areas.into(), pages.into());
+    }
     areas
+}
+
+/// Takes entries about to be emptied off what is counted of their tags.
+fn tally_each(entries: &[AtomicU64], tags: &mut TagUses) {
+    for leaf in entries.iter().map(load).filter(|leaf| leaf.is_leaf()) {
+        tags.remove(leaf.tag(), leaf.is_first().into(), 1);
+    }
 }
 
 /// Takes one off the count of entries in use below; returns what is left.

@@ -78,6 +78,7 @@ impl Mapper {
         let starts_here = page == run.first;
         mark_ends(entries, starts_here, ends_here);
         let usage = self.uses.get_mut(table);
+        usage.note_tag(leaf.tag());
         usage.take(part);
         usage.areas += u16::from(starts_here);
         if !linked.is_table() {
@@ -87,12 +88,9 @@ impl Mapper {
         Some(end)
     }
 
-    /// A table of zeros. Where none is left, waits for readers of those just unlinked.
+    /// A table of zeros.
     fn take_table(&mut self) -> Option<u32> {
-        let taken = self.table.tree.tables.allocate().or_else(|| {
-            self.wait_for_readers();
-            self.table.tree.tables.allocate()
-        })?;
+        let taken = self.table.tree.tables.allocate()?;
         self.uses.reserve(taken);
         Some(taken)
     }
