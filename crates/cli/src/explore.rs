@@ -1,6 +1,7 @@
 //! `bindery explore`: scenarios under all interleavings of their threads, on the shipped code or on a design.
 
 mod assumptions;
+mod emit_c;
 mod human;
 mod inputs;
 mod json;
@@ -11,8 +12,8 @@ mod timeline;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use clap::{Args, ValueEnum};
 use scenario::Scenario;
@@ -55,6 +56,12 @@ pub(crate) struct Arguments {
     /// Run a kept order once
     #[arg(long, value_name = "FILE", conflicts_with_all = ["paths", "threads", "without"])]
     replay: Option<PathBuf>,
+    /// Print a C program that makes the calls: threads, ioctls, and the order as delays
+    #[arg(long, conflicts_with_all = ["save", "format"])]
+    emit_c: bool,
+    /// Write to FILE instead of stdout
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
     /// Draw timelines without line-drawing characters
     #[arg(long)]
     ascii: bool,
@@ -87,6 +94,9 @@ struct Explored {
 
 /// Explores what was asked for.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    if arguments.emit_c {
+        return emit_c::run(arguments);
+    }
     if let Some(kept) = &arguments.replay {
         return kept::replay(kept, &drawing(arguments));
     }
@@ -126,6 +136,21 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     ExitCode::from(
         explored.iter().map(Explored::status).max_by_key(|status| weight(*status)).unwrap_or(0),
     )
+}
+
+/// Writes what is asked for to the file that `--output` names, or prints it.
+fn write_out(arguments: &Arguments, text: &str) -> ExitCode {
+    let Some(path) = &arguments.output else {
+        print(text);
+        return ExitCode::SUCCESS;
+    };
+    match fs::write(path, text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bindery: cannot write {}: {error}", path.display());
+            ExitCode::from(exit::USAGE)
+        }
+    }
 }
 
 fn drawing(arguments: &Arguments) -> Drawing {

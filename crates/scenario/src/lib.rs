@@ -2,10 +2,12 @@
 //!
 //! [`words`] is the one table of calls; [`script`] is the form on one line, [`file`](mod@file) the form in
 //! TOML; [`stand`] is the machine of the shipped crates that they are made on, [`run`](mod@run) explores them, and
-//! [`call_memory`] is what a client of this process brings to a call. Mistakes carry line and column.
+//! [`call_memory`] is what a client of this process brings to a call. [`mod@c_program`] makes the same calls in C. Mistakes
+//! carry line and column.
 
 #![forbid(unsafe_code)]
 
+pub mod c_program;
 pub mod call_memory;
 pub mod file;
 mod mistake;

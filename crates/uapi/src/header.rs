@@ -6,7 +6,11 @@
 //! their guards, included later it takes over their names. Takes no lock. Deliberately absent: KVM,
 //! other architectures' commands, and the commands of the kernel's own test suite.
 
+mod excerpt;
+
 use std::fmt::{self, Formatter, Write};
+
+pub use self::excerpt::Excerpt;
 
 use crate::{COMMANDS, Command, Constant, Field, FileKind, Layout, Profile};
 use crate::{constants, iommufd, layouts, vfio};
@@ -191,42 +195,48 @@ impl Header {
 
     fn requests(self, f: &mut Formatter<'_>, family: &Family) -> fmt::Result {
         f.write_str("\n/* Requests. */\n")?;
-        for (name, value) in family.bases {
-            writeln!(f, "#define {name} {value}")?;
-        }
-        for row in family.commands(self.profile) {
-            let number = row.request & NUMBER_MASK;
-            match row.file {
-                FileKind::Iommufd => {
-                    writeln!(f, "#define {} _IO(IOMMUFD_TYPE, {number:#x})", row.name)?;
-                }
-                FileKind::VfioDevice
-                | FileKind::VfioGroup
-                | FileKind::VfioContainer
-                | FileKind::MigrationData => {
-                    let above = number - VFIO_BASE;
-                    writeln!(f, "#define {} _IO(VFIO_TYPE, VFIO_BASE + {above})", row.name)?;
-                }
-            }
-        }
-        Ok(())
+        base(f, family)?;
+        family.commands(self.profile).try_for_each(|row| request(f, row))
     }
 
     fn assertions(self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(ASSERTION)?;
         for layout in layouts_in(self.profile) {
             let tag = tag(layout);
-            writeln!(f, "BINDERY_HOLDS(sizeof(struct {tag}) == {});", layout.size)?;
+            holds(f, &format!("sizeof(struct {tag}) == {}", layout.size))?;
             for field in layout.fields {
                 let names = [Some(field.name), field.alias];
                 for name in names.into_iter().flatten() {
                     let offset = field.offset;
-                    writeln!(f, "BINDERY_HOLDS(offsetof(struct {tag}, {name}) == {offset});")?;
+                    holds(f, &format!("offsetof(struct {tag}, {name}) == {offset}"))?;
                 }
             }
         }
         f.write_str("#undef BINDERY_HOLDS\n")
     }
+}
+
+/// What request numbers are made of.
+fn base(f: &mut Formatter<'_>, family: &Family) -> fmt::Result {
+    family.bases.iter().try_for_each(|(name, value)| writeln!(f, "#define {name} {value}"))
+}
+
+fn request(f: &mut Formatter<'_>, row: &Command) -> fmt::Result {
+    let number = row.request & NUMBER_MASK;
+    match row.file {
+        FileKind::Iommufd => writeln!(f, "#define {} _IO(IOMMUFD_TYPE, {number:#x})", row.name),
+        FileKind::VfioDevice
+        | FileKind::VfioGroup
+        | FileKind::VfioContainer
+        | FileKind::MigrationData => {
+            let above = number - VFIO_BASE;
+            writeln!(f, "#define {} _IO(VFIO_TYPE, VFIO_BASE + {above})", row.name)
+        }
+    }
+}
+
+fn holds(f: &mut Formatter<'_>, what: &str) -> fmt::Result {
+    writeln!(f, "BINDERY_HOLDS({what});")
 }
 
 const ADVICE: &str = " *

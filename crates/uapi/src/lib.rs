@@ -31,7 +31,7 @@ pub mod vfio;
 pub use abi::{Constant, Direction, Field, Layout, Radix, Shown, Tail};
 pub use command::{COMMANDS, Command, CommandId, FileKind, SizeRule, lookup};
 pub use errno::Errno;
-pub use header::{Header, commands_in, constants_in, layouts_in, tag};
+pub use header::{Excerpt, Header, commands_in, constants_in, layouts_in, tag};
 pub use profile::{Profile, Profiles};
 
 #[cfg(target_endian = "big")]

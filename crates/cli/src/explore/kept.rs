@@ -62,7 +62,11 @@ pub(super) fn replay(path: &Path, drawing: &Drawing) -> ExitCode {
     }
 }
 
-fn load(path: &Path) -> Result<(Scenario, Schedule, String), String> {
+/// The scenario, its order, and what that led to.
+///
+/// # Errors
+/// What is wrong with the file, in words.
+pub(super) fn load(path: &Path) -> Result<(Scenario, Schedule, String), String> {
     let source = path.display();
     let text = fs::read_to_string(path)
         .map_err(|error| format!("bindery: cannot read {source}: {error}"))?;

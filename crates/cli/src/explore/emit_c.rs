@@ -1,0 +1,120 @@
+//! A scenario or a kept order as a C program.
+//!
+//! What a call may answer is what its scenario says; where it says nothing, what the shipped code answers in some
+//! interleaving of the same threads.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+use std::{env, fs, thread};
+
+use scenario::c_program::{self, NoForm, Source};
+use scenario::run::{self, Finding, Limits};
+use scenario::{Mistake, Scenario, Verdict};
+
+use super::{Arguments, UNEXPECTED, inputs, kept, write_out};
+use crate::exit;
+
+/// Writes the program.
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    match program(arguments) {
+        Ok(text) => write_out(arguments, &text),
+        Err((status, message)) => {
+            eprintln!("{message}");
+            ExitCode::from(status)
+        }
+    }
+}
+
+/// The program, or a status and why there is none.
+fn program(arguments: &Arguments) -> Result<String, (u8, String)> {
+    let limits = limits(arguments);
+    let (source, mut scenario, order) = match &arguments.replay {
+        Some(path) => of_order(path)?,
+        None => of_scenario(arguments, &limits)?,
+    };
+    let written = scenario.clone();
+    expect_what_is_shipped(&mut scenario, &limits);
+    let command = command();
+    let wanted = Source { scenario: &scenario, order, command: &command };
+    c_program::c_program(&wanted)
+        .map_err(|no_form| (exit::USAGE, place(&source, &written, &no_form)))
+}
+
+type Order = std::collections::BTreeMap<(usize, usize), usize>;
+type Found = (String, Scenario, Order);
+
+fn of_order(path: &Path) -> Result<Found, (u8, String)> {
+    let (scenario, schedule, _) = kept::load(path).map_err(|message| (exit::USAGE, message))?;
+    let broken = run::replay(&scenario, &schedule)
+        .map_err(|failure| (UNEXPECTED, format!("bindery: {}: {failure}", path.display())))?;
+    let order = c_program::order(&scenario.threads, &broken.tale);
+    Ok((path.display().to_string(), scenario, order))
+}
+
+/// A scenario that is not to be safe is explored: the program has the order of its counterexample.
+fn of_scenario(arguments: &Arguments, limits: &Limits) -> Result<Found, (u8, String)> {
+    let read = inputs::read(arguments).map_err(|messages| (exit::USAGE, messages.join("\n")))?;
+    let count = read.len();
+    let Ok([(source, scenario)]) = <[_; 1]>::try_from(read) else {
+        return Err((exit::USAGE, format!("bindery: --emit-c takes one scenario, not {count}")));
+    };
+    if scenario.expect == Verdict::Safe {
+        return Ok((source, scenario, Order::new()));
+    }
+    let report = run::run(&scenario, limits, &mut |_| ())
+        .map_err(|failure| (UNEXPECTED, inputs::place(&source, &scenario, &failure)))?;
+    let Finding::Broken(broken) = report.finding else {
+        let message = format!("bindery: {source}: {}: there is no order to keep", report.finding);
+        return Err((UNEXPECTED, message));
+    };
+    let order = c_program::order(&broken.threads, &broken.tale);
+    Ok((source, Scenario { threads: broken.threads, ..scenario }, order))
+}
+
+fn limits(arguments: &Arguments) -> Limits {
+    Limits {
+        time: Duration::from_secs(arguments.budget),
+        workers: thread::available_parallelism().map_or(1, usize::from),
+    }
+}
+
+/// Fills in what calls may answer that say nothing of it. Nothing, where the shipped code is not known to be safe.
+fn expect_what_is_shipped(scenario: &mut Scenario, limits: &Limits) {
+    let steps = || scenario.threads.iter().flatten();
+    if steps().all(|step| step.expected.is_some()) {
+        return;
+    }
+    let shipped = Scenario { design: None, expect: Verdict::Safe, ..scenario.clone() };
+    let Ok(report) = run::run(&shipped, limits, &mut |_| ()) else { return };
+    if !matches!(report.finding, Finding::Safe) {
+        return;
+    }
+    for (thread, steps) in scenario.threads.iter_mut().enumerate() {
+        for (call, step) in steps.iter_mut().enumerate() {
+            let seen = report.outcomes.get(&(thread, call));
+            step.expected = step.expected.take().or_else(|| seen.cloned());
+        }
+    }
+}
+
+/// What was called, to be called again.
+fn command() -> String {
+    let words = env::args().skip(1).map(|word| {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=".contains(c);
+        if word.chars().all(is_plain) { word } else { format!("'{word}'") }
+    });
+    format!("bindery {}", words.collect::<Vec<_>>().join(" "))
+}
+
+/// The call, at its place in the file if it is there.
+fn place(source: &str, scenario: &Scenario, no_form: &NoForm) -> String {
+    let mut steps = scenario.setup.iter().chain(scenario.threads.iter().flatten());
+    let at = steps.find(|step| step.call == no_form.call && !step.at.is_empty());
+    match (at, fs::read_to_string(source)) {
+        (Some(step), Ok(text)) if source.ends_with(".toml") => {
+            Mistake::new(source, &text, step.at.clone(), no_form.to_string()).to_string()
+        }
+        _ => format!("{source}: {no_form}"),
+    }
+}
