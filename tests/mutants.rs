@@ -140,13 +140,19 @@ fn written() -> BTreeMap<String, String> {
     rows.collect()
 }
 
+/// A violation in one line, without the place in the source, which moves.
+fn said(message: &str) -> String {
+    let words = message.split_once(" (crates/").map_or(message, |(words, _)| words);
+    words.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "/")
+}
+
 fn row(mutant: &Mutant, judged: &Judged) -> String {
     let Mutant { name, rule, scenario, .. } = mutant;
     let number = |number: Option<u32>| number.map_or("-".to_owned(), |number| number.to_string());
     let file = scenario.rsplit('/').next().unwrap_or(scenario).trim_end_matches(".toml");
     format!(
         "| [`{name}`](../mutants/{name}.patch) | {rule} | [`{file}`](../{scenario}) | {} | {} | {} | {} |",
-        judged.message.as_deref().unwrap_or_default().replace('\n', " ").replace('|', "/"),
+        said(judged.message.as_deref().unwrap_or_default()),
         number(judged.preemptions),
         judged.executions,
         judged.states,

@@ -95,6 +95,8 @@ impl<'a, M: Model> Search<'a, M> {
             self.pool.report(&before, &self.tally.counts, share, ahead);
             if self.tally.nondeterminism.is_some()
                 || self.tally.found.len() >= self.settings.violations_max
+                // A call panicked and its unwinding is stuck: this OS thread is of no more use.
+                || std::thread::panicking()
             {
                 self.pool.stop();
             }

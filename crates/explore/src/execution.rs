@@ -1,8 +1,9 @@
 //! One execution: a world, its threads as coroutines, and the moves made so far.
 //!
 //! An execution that is of no more interest is not torn down but brought to its end: its threads go on in any
-//! order, so that every destructor runs where it was written to run and no lock stays held. A thread that can
-//! never go on is ended by a panic, and leaked if even that is stuck.
+//! order, so that every destructor runs where it was written to run and no lock stays held. Threads that can
+//! never go on are leaked, with their share of the world: unwound, they could wait again, and an OS thread that has left
+//! a panic halfway takes itself for panicking ever after.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -187,10 +188,7 @@ impl<M: Model> Stage<M> {
             self.runtime.enabled(&mut enabled);
             match enabled.first() {
                 Some(next) => self.make(execution, *next),
-                None => match self.runtime.doom() {
-                    Some(thread) => self.resume(execution, thread),
-                    None => return,
-                },
+                None => return,
             }
         }
     }

@@ -72,10 +72,6 @@ pub(crate) struct Thread {
     /// So far the step evaluates a condition and asked about deadlines only.
     pub(crate) only_asked: bool,
     pub(crate) next_object: u64,
-    /// To be ended by a panic when it is resumed.
-    pub(crate) doomed: bool,
-    /// It is being ended by one already, as far as can be told.
-    pub(crate) dying: bool,
 }
 
 /// Something that happened in an execution, for its timeline.

@@ -104,7 +104,7 @@ impl Runtime {
         let threads = picture.threads.iter().enumerate();
         let able = threads.filter(|(_, thread)| picture.is_able(thread));
         into.extend(able.map(|(index, _)| Move::Thread(index)));
-        if !self.deadlines {
+        if !self.deadlines && !picture.abandoned {
             return;
         }
         let heard = picture.armed.iter().filter(|(deadline, armed)| {
@@ -150,16 +150,6 @@ impl Runtime {
     /// From now on nobody asks for states.
     pub(crate) fn abandon(&self) {
         self.picture.borrow_mut().abandoned = true;
-    }
-
-    /// Names a thread that can never go on and that a panic would end, which gives back what it holds. A second
-    /// panic in the same thread would end the process.
-    pub(crate) fn doom(&self) -> Option<usize> {
-        let mut picture = self.picture.borrow_mut();
-        let stuck = |thread: &Thread| thread.pending.is_some() && !thread.dying;
-        let index = picture.threads.iter().position(stuck)?;
-        picture.threads[index].doomed = true;
-        Some(index)
     }
 
     /// What has happened, if it was to be told.
@@ -236,15 +226,6 @@ impl Runtime {
         }
     }
 
-    fn end_if_doomed(&self, thread: usize, operation: &Operation) {
-        let state = &mut self.picture.borrow_mut().threads[thread];
-        if std::mem::take(&mut state.doomed) {
-            state.dying = true;
-            let message = format!("stuck at {}", Point::of(operation));
-            raise(Violation { kind: ViolationKind::Deadlock, message });
-        }
-    }
-
     fn is_woken_alone(&self) -> bool {
         self.picture.borrow().alone_waits.is_none_or(|(_, woken)| woken)
     }
@@ -255,13 +236,8 @@ impl Hook for Runtime {
         let runner = self.running.get();
         match runner {
             Runner::Thread(thread) if self.is_step(thread, &operation) => {
-                {
-                    let state = &mut self.picture.borrow_mut().threads[thread];
-                    state.pending = Some(operation);
-                    state.dying |= thread::panicking();
-                }
+                self.picture.borrow_mut().threads[thread].pending = Some(operation);
                 coroutine::suspend();
-                self.end_if_doomed(thread, &operation);
                 self.picture.borrow_mut().begin_step(thread, &operation);
             }
             Runner::Thread(_) => {}

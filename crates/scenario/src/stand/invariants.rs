@@ -23,7 +23,9 @@ impl Stand {
             self.check_ids();
             self.check_links();
         }
-        let polite = self.settings.close_order == CloseOrder::UnbindFirst;
+        // What does not say that it is unbound is taken out of use all the same.
+        let polite = self.settings.close_order == CloseOrder::UnbindFirst
+            && self.settings.unbinds_are_answered();
         self.check_end(polite && !client_breaks);
     }
 

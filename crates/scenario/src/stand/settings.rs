@@ -80,6 +80,11 @@ impl StandSettings {
         self.reset_while_bound == ResetWhileBound::Error
     }
 
+    /// Whether the device does as it is told by an unbind.
+    pub(super) fn unbinds_are_answered(&self) -> bool {
+        !self.faults.iter().any(|fault| fault.on == Operation::Unbind)
+    }
+
     pub(super) fn vfio(&self) -> vfio::Settings {
         vfio::Settings {
             profile: self.profile,
