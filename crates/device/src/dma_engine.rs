@@ -38,6 +38,7 @@ use tdisp::Breach;
 
 use self::descriptor::DESCRIPTOR_SIZE;
 use self::gate::Fixed;
+use self::mailbox::Mailbox;
 use self::registers::{Request, dwords, read_bytes};
 use self::regs::{bar0, bar2, bar4};
 use self::signals::Signal;
@@ -273,16 +274,19 @@ impl Function for DmaEngine {
     }
 
     fn config_write(&self, offset: u16, from: &[u8]) {
-        let (resets, judgement) = {
+        let (resets, judgement, sent) = {
             let mut state = self.state.lock();
             let resets = state.config.initiates_flr(offset, from);
             let before = Fixed::of(&state.config);
             state.write_config(offset, from);
             let judgement = state.judge(&before, &self.bars);
             state.refresh();
-            (resets, judgement)
+            (resets, judgement, state.mailbox.as_mut().and_then(Mailbox::take_sent))
         };
         self.act_on(judgement);
+        if let Some(sent) = sent {
+            self.answer(&sent);
+        }
         if resets {
             self.reset(Reset::Function);
         } else {

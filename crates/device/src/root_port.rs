@@ -1,9 +1,12 @@
 //! A PCI Express root port, as much of one as config space shows.
 //!
 //! Endpoints sit behind it, so that `lspci` and sysfs have a bridge to show and IDE has a partner. It
-//! forwards nothing and has no BARs. One lock of rank [`sync::rank::Function`] guards config space;
-//! it is held on no call out of here.
+//! forwards nothing and has no BARs. Of IDE it has the registers and, for each stream, which keys it
+//! was given and uses; the host's software gives them by calls, for how a host reaches its own root
+//! port is no standard's. One lock of rank [`sync::rank::Function`] guards all of it; it is held on
+//! no call out of here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pci::capability::{express_root_port, power_management};
@@ -12,6 +15,7 @@ use pci::extended::{
 };
 use pci::{Address, BusNumbers, ConfigBuilder, ConfigSpace, Identity};
 use sync::{Mutex, rank};
+use tdisp::ide_km::{Direction, KeyId, KeyKind, SubStream};
 
 /// Vendor ID of the root port: that of the emulated endpoints.
 pub const VENDOR_ID: u16 = crate::dma_engine::regs::VENDOR_ID;
@@ -43,14 +47,22 @@ pub struct Config {
 #[derive(Debug)]
 pub struct RootPort {
     address: Address,
-    config: Mutex<rank::Function, ConfigSpace>,
+    inner: Mutex<rank::Function, Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: ConfigSpace,
+    /// Keys, and whether each is in use, by stream and kind.
+    keys: BTreeMap<(u8, u8), bool>,
 }
 
 impl RootPort {
     /// A root port as firmware leaves it: buses numbered, windows closed, bus master on.
     pub fn new(config: &Config) -> Arc<Self> {
         let space = config_space(config);
-        Arc::new(Self { address: config.address, config: Mutex::new(space) })
+        let inner = Inner { config: space, keys: BTreeMap::new() };
+        Arc::new(Self { address: config.address, inner: Mutex::new(inner) })
     }
 
     /// Where it sits.
@@ -60,12 +72,47 @@ impl RootPort {
 
     /// Reads config space as hardware shows it.
     pub fn config_read(&self, offset: u16, into: &mut [u8]) {
-        self.config.lock().read(offset, into);
+        self.inner.lock().config.read(offset, into);
     }
 
     /// Writes config space as hardware takes it.
     pub fn config_write(&self, offset: u16, from: &[u8]) {
-        self.config.lock().write(offset, from);
+        self.inner.lock().config.write(offset, from);
+    }
+
+    /// Gives it a key, which it does not use yet. The key itself is not kept.
+    pub fn program_key(&self, key: KeyId) {
+        self.inner.lock().keys.insert((key.stream, key.kind.0), false);
+    }
+
+    /// Has it use a key. Does nothing where it has none.
+    pub fn use_key(&self, key: KeyId) {
+        if let Some(used) = self.inner.lock().keys.get_mut(&(key.stream, key.kind.0)) {
+            *used = true;
+        }
+    }
+
+    /// Takes a key away.
+    pub fn forget_key(&self, key: KeyId) {
+        self.inner.lock().keys.remove(&(key.stream, key.kind.0));
+    }
+
+    /// Keys that it has.
+    pub fn keys(&self) -> usize {
+        self.inner.lock().keys.len()
+    }
+
+    /// Whether each direction and sub-stream of a stream has a key in use.
+    pub fn is_secure(&self, stream: u8) -> bool {
+        let inner = self.inner.lock();
+        Direction::ALL.into_iter().all(|direction| {
+            SubStream::ALL.into_iter().all(|sub| {
+                let used = |set| {
+                    inner.keys.get(&(stream, KeyKind::new(set, direction, sub).0)) == Some(&true)
+                };
+                used(false) || used(true)
+            })
+        })
     }
 }
 
@@ -134,6 +181,30 @@ mod tests {
         let mut layout = [0];
         port.config_read(header::HEADER_TYPE, &mut layout);
         assert_eq!(layout, [header::TYPE_BRIDGE]);
+    }
+
+    #[test]
+    fn a_stream_is_secure_with_all_its_keys_in_use() {
+        let port = port(true);
+        let kinds = Direction::ALL
+            .into_iter()
+            .flat_map(|direction| SubStream::ALL.map(|sub| KeyKind::new(false, direction, sub)));
+        let keys: Vec<_> = kinds.map(|kind| KeyId { stream: 2, kind, port: 0 }).collect();
+        for key in &keys {
+            port.use_key(*key);
+            assert_eq!(port.keys(), 0, "not programmed");
+        }
+        for key in &keys {
+            assert!(!port.is_secure(2));
+            port.program_key(*key);
+        }
+        for key in &keys {
+            assert!(!port.is_secure(2));
+            port.use_key(*key);
+        }
+        assert!(port.is_secure(2) && !port.is_secure(1));
+        port.forget_key(keys[0]);
+        assert_eq!((port.keys(), port.is_secure(2)), (5, false));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A device's security manager (DSM): its TDISP interfaces (TDIs) and the keys of its IDE streams.
 //!
-//! [`Manager`] answers requests of TDISP and IDE_KM about the functions of one device, each an
-//! [`Interface`]: a physical function, its virtual functions, several physical functions. A function
+//! [`Manager`] answers data objects of SPDM, and in its sessions requests of TDISP and IDE_KM, about the
+//! functions of one device, each an [`Interface`]: a physical function, its virtual functions, several physical functions. A function
 //! acts on its own state, which changes together with what breaks it; the manager's record follows
 //! in the order of events, and every change is told to those who [`watch`](Manager::watch).
 //!
@@ -12,26 +12,30 @@
 //! |---|---|
 //! | `flr-while-locked` | [`Settings::flr_while_locked`]: a function-level reset unlocks, or is a breach |
 //! | `physical-reset` | a reset of the physical function is one of its virtual functions, as it disables them |
-//! | `conventional-reset` | every interface of the device is unlocked, all keys are lost |
+//! | `conventional-reset` | every interface of the device is unlocked, all keys and sessions are lost |
 //! | `unchanged-writes` | a write that leaves a register as it was is no breach, to a BAR neither |
 //! | `untrusted-dma` | DMA without the T bit goes on in every state but `ERROR` |
 //! | `error` | no DMA at all, memory reads as all ones, writes to memory are dropped, no interrupt |
 //! | `stop-scrubs` | STOP resets registers and memory of BAR 0; MSI-X and config space are the host's |
 //! | `key-streams` | streams have any number; as many have keys at once as IDE has streams |
-//! | `doe-objects` | a mailbox answers discovery; CMA and every other object end in Error |
+//! | `doe-objects` | a mailbox answers discovery, CMA and secured CMA; every other object ends in Error |
+//! | `clear-payloads` | TDISP and IDE_KM are answered in a session only, in the clear by ERROR |
 //! | `doe-claimed` | a mailbox that the TSM has is Busy and takes nothing, Abort neither |
 //! | `session-keys` | the end of a session is a breach of what was locked in it and keeps the keys |
 //!
 //! # Locks
-//! One lock of rank [`sync::rank::DeviceSecurity`], held for the length of a look. Requests take turns;
+//! Two locks of rank [`sync::rank::DeviceSecurity`], never both at once, each held for the length of a look.
+//! Requests take turns;
 //! who has the turn holds no lock while it waits for a function, so a slow STOP delays other requests
 //! and nobody else. A breach never waits for the turn: who has it records what happened before
 //! giving it back. Watchers are called with no lock held and no turn, in the order of the changes,
 //! by one thread at a time.
 //!
 //! # Deliberately absent
-//! Sessions: which one a request came in is told by a number. Clocks and sources of random bytes.
+//! Keys and certificates: whoever builds the device makes its [`Equipment`]. Clocks, and so the end of
+//! sessions whose heartbeat does not come; sources of random bytes.
 
+mod desk;
 mod hardware;
 mod interface;
 mod turn;
@@ -44,6 +48,8 @@ use sync::{Mutex, WaitQueue, rank};
 use tdisp::payload::{self, ProtocolId};
 use tdisp::{Breach, Dsm, FunctionReset, RESPONSE_BYTES_MIN, RequestNumbering, SessionId, State};
 
+use self::desk::Desk;
+pub use self::desk::{Equip, Equipment};
 use self::hardware::{Hardware, OnePort};
 pub use self::interface::{Alarm, Event, Interface, Part, Raised, Terms};
 use self::turn::{Core, Record};
@@ -94,6 +100,7 @@ pub struct Manager {
     record: Mutex<rank::DeviceSecurity, Record>,
     /// Woken when the turn is given back.
     turn_free: WaitQueue,
+    desk: Desk,
 }
 
 /// The device's mailboxes are somebody's; dropping it gives them back.
@@ -154,6 +161,7 @@ impl Manager {
             seats,
             record: Mutex::new(Record::new(dsm)),
             turn_free: WaitQueue::new(),
+            desk: Desk::new(),
         });
         for seat in &manager.seats {
             let alarm: Arc<dyn Alarm> = manager.clone();
@@ -322,7 +330,14 @@ impl Alarm for Manager {
             self.reset_others(seat, kind);
             keys_lost = kind == Reset::Bus;
         }
+        if keys_lost {
+            self.desk.reset();
+        }
         self.note(keys_lost);
+    }
+
+    fn object(&self, object: &[u8]) -> Option<Vec<u8>> {
+        self.exchange(object)
     }
 }
 

@@ -238,11 +238,12 @@ pub enum End {
 /// The host's part of one IDE stream: the registers of both ends, and the root port's keys. Called
 /// with no lock held; nothing here waits for the device.
 pub trait Stream: Send + Sync {
-    /// Takes a selective stream at both ends and enters its number and who uses it, not enabled.
+    /// Takes a selective stream at both ends and enters who uses it and its number, which is the
+    /// first from `wanted` on that the root port has for nobody else. It is not enabled.
     ///
     /// # Errors
     /// [`Refusal::NoStream`] (`EBUSY`) where an end has none left.
-    fn allocate(&self, stream: u8) -> Result<(), Refusal>;
+    fn allocate(&self, wanted: u8) -> Result<u8, Refusal>;
 
     /// Gives the root port a key; `key` names it as the root port sees it.
     fn program(&self, key: KeyId, material: &KeyMaterial);

@@ -82,7 +82,7 @@ pub struct Settings {
     pub dialect: Dialect,
     /// LOCK includes the MSI-X table.
     pub lock_msix: bool,
-    /// The IDE stream of every device.
+    /// The IDE stream of every device; where the root port has it already, the next.
     pub stream: u8,
     /// The unit of a range's first page in interface reports.
     pub first_page: FirstPage,
@@ -186,6 +186,7 @@ impl Session for Device {
         if self.dsm.ide {
             let dialogue = &mut Dialogue::new(exchange, &mut self.link);
             self.keys.set_up(self.stream.clone(), &*self.entropy, dialogue)?;
+            self.settings.stream = self.keys.stream();
         }
         if !self.dsm.tee_io {
             return Ok(());

@@ -8,6 +8,7 @@ use tdisp::report::{self, Extent, FirstPage, InterfaceInfo, MemoryBar};
 use tdisp::{Breach, DeviceRefusal, REPORT_BYTES_MAX, State};
 
 use super::DmaEngine;
+use super::mailbox::Sent;
 use super::regs::{self, bar2};
 use crate::security::{Alarm, Event, Interface, Part, Terms};
 
@@ -110,6 +111,18 @@ impl Interface for DmaEngine {
 }
 
 impl DmaEngine {
+    /// Has an object answered that came through the mailbox. Without a security manager it is not served.
+    pub(super) fn answer(&self, sent: &Sent) {
+        let alarm = self.state.lock().security.alarm.clone();
+        let manager = alarm.and_then(|alarm| alarm.upgrade());
+        let answer = manager.and_then(|manager| manager.object(&sent.object));
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        if let Some(mailbox) = &mut state.mailbox {
+            mailbox.bring(sent, answer, &mut state.config);
+        }
+    }
+
     /// The memory BARs where they are now.
     fn memory_bars(&self, config: &ConfigSpace, part: Option<Part>) -> Vec<MemoryBar> {
         let bars = self.bars.iter().enumerate();

@@ -1,17 +1,19 @@
 //! The data object exchange mailbox in config space: DOE of PCIe 6.0, with discovery.
 //!
 //! An object is written dword by dword, sent by Go, and its answer read dword by dword; each write to the
-//! read mailbox moves on to the next. Discovery lists CMA and secured CMA; an object of theirs, as of
-//! any other protocol, ends in Error: policy `doe-objects`. While the device's owner has the
-//! mailbox it is Busy and takes nothing, Abort neither: policy `doe-claimed`.
+//! read mailbox moves on to the next. Discovery is answered here; other objects wait, Busy, until
+//! somebody [takes them](Mailbox::take_sent) who holds no lock, and brings what answers them. While
+//! the device's owner has the mailbox it is Busy and takes nothing, Abort neither: policy
+//! `doe-claimed`.
 //!
 //! Takes no lock. Deliberately absent: the interrupt of DOE, which this mailbox does not claim to have.
 
 use std::collections::VecDeque;
 
 use pci::ConfigSpace;
-use pci::regs::{doe, ext_id};
+use pci::regs::{doe as registers, ext_id};
 use pci::walk;
+use spdm::doe::{self, Protocol};
 
 /// The mailbox's registers as they stand.
 #[derive(Debug)]
@@ -25,24 +27,24 @@ pub(super) struct Mailbox {
     failed: bool,
     /// How many have it besides the client.
     claims: u32,
+    /// The object that nobody has taken yet.
+    sent: Option<Vec<u8>>,
+    /// Which object is out to be answered.
+    out: Option<u64>,
+    /// Objects sent so far.
+    objects: u64,
 }
 
-/// The vendor of PCI-SIG's protocols.
-const PCI_SIG: u32 = 0x0001;
-/// The protocols that discovery lists: itself, CMA, secured CMA.
-const PROTOCOLS: [u32; 3] = [DISCOVERY, 1, 2];
-const DISCOVERY: u32 = 0;
-const TYPE_SHIFT: u32 = 16;
-const VENDOR_AND_TYPE: u32 = 0x00ff_ffff;
-const LENGTH: u32 = 0x3_ffff;
-const INDEX: u32 = 0xff;
-const NEXT_SHIFT: u32 = 24;
-/// What discovery answers where nothing has the index asked for.
-const NO_PROTOCOL: u32 = 0xffff;
-/// Dwords of a discovery object, both ways.
-const DISCOVERY_DWORDS: u32 = 3;
-/// Dwords of an object that are kept: no protocol that is served has more.
-const WRITTEN_MAX: usize = 64;
+/// An object that was sent, to be answered by [`Mailbox::bring`].
+#[derive(Debug)]
+pub(super) struct Sent {
+    number: u64,
+    /// The object.
+    pub(super) object: Vec<u8>,
+}
+
+/// Dwords of an object that are kept: more than any message has.
+const WRITTEN_MAX: usize = 2048;
 
 impl Mailbox {
     /// The mailbox of a config space that has one.
@@ -50,7 +52,16 @@ impl Mailbox {
         let capabilities = walk::extended_capabilities(|offset, into| config.read(offset, into));
         let found = capabilities.iter().find(|capability| capability.id == ext_id::DOE)?;
         let (written, answer) = (Vec::new(), VecDeque::new());
-        Some(Self { at: found.offset, written, answer, failed: false, claims: 0 })
+        Some(Self {
+            at: found.offset,
+            written,
+            answer,
+            failed: false,
+            claims: 0,
+            sent: None,
+            out: None,
+            objects: 0,
+        })
     }
 
     /// Takes a write of 32 bits to config space, and shows what came of it.
@@ -63,10 +74,11 @@ impl Mailbox {
             return;
         }
         match register {
-            doe::CONTROL if value & doe::ABORT != 0 => self.clear(),
-            doe::CONTROL if value & doe::GO != 0 && !self.failed => self.go(),
-            doe::WRITE_MAILBOX if !self.failed => self.append(value),
-            doe::READ_MAILBOX if !self.failed => {
+            registers::CONTROL if value & registers::ABORT != 0 => self.clear(),
+            _ if self.out.is_some() => return,
+            registers::CONTROL if value & registers::GO != 0 && !self.failed => self.go(),
+            registers::WRITE_MAILBOX if !self.failed => self.append(value),
+            registers::READ_MAILBOX if !self.failed => {
                 self.answer.pop_front();
             }
             _ => return,
@@ -86,10 +98,30 @@ impl Mailbox {
         self.reset(config);
     }
 
+    /// The object that waits to be answered. Who takes it brings an answer.
+    pub(super) fn take_sent(&mut self) -> Option<Sent> {
+        let (object, number) = (self.sent.take()?, self.objects);
+        Some(Sent { number, object })
+    }
+
+    /// Brings the answer to an object; `None` is Error. It comes too late after Abort, a reset or a claim.
+    pub(super) fn bring(&mut self, sent: &Sent, answer: Option<Vec<u8>>, config: &mut ConfigSpace) {
+        if self.out != Some(sent.number) {
+            return;
+        }
+        self.out = None;
+        match answer {
+            Some(bytes) => self.answer = dwords_of(&bytes).collect(),
+            None => self.failed = true,
+        }
+        self.show(config);
+    }
+
     fn clear(&mut self) {
         self.written.clear();
         self.answer.clear();
         self.failed = false;
+        (self.sent, self.out) = (None, None);
     }
 
     fn append(&mut self, value: u32) {
@@ -101,20 +133,29 @@ impl Mailbox {
     }
 
     fn go(&mut self) {
-        let object = std::mem::take(&mut self.written);
-        match discover(&object) {
-            Some(answer) if self.answer.is_empty() => self.answer = answer.into(),
-            Some(_) | None => self.failed = true,
+        let object: Vec<u8> = self.written.drain(..).flat_map(u32::to_le_bytes).collect();
+        match doe::read(&object) {
+            _ if !self.answer.is_empty() => self.failed = true,
+            Err(_) => self.failed = true,
+            Ok((Protocol::Discovery, asked)) => match doe::discover(asked) {
+                Ok(answer) => self.answer = dwords_of(&answer).collect(),
+                Err(_) => self.failed = true,
+            },
+            Ok((Protocol::Spdm | Protocol::Secured, _)) => {
+                self.objects += 1;
+                self.out = Some(self.objects);
+                self.sent = Some(object);
+            }
         }
     }
 
     fn show(&self, config: &mut ConfigSpace) {
         let bit = |on: bool, bit: u32| if on { bit } else { 0 };
-        let status = bit(self.claims != 0, doe::BUSY)
-            | bit(self.failed, doe::ERROR)
-            | bit(!self.failed && !self.answer.is_empty(), doe::READY);
+        let status = bit(self.claims != 0 || self.out.is_some(), registers::BUSY)
+            | bit(self.failed, registers::ERROR)
+            | bit(!self.failed && !self.answer.is_empty(), registers::READY);
         let next = self.answer.front().copied().filter(|_| !self.failed).unwrap_or(0);
-        for (register, value) in [(doe::STATUS, status), (doe::READ_MAILBOX, next)] {
+        for (register, value) in [(registers::STATUS, status), (registers::READ_MAILBOX, next)] {
             let [a, b, c, d] = value.to_le_bytes();
             let at = self.at + register;
             config.set_bits(at, u16::MAX, u16::from_le_bytes([a, b]));
@@ -123,20 +164,6 @@ impl Mailbox {
     }
 }
 
-/// The answer to a discovery object; `None` for any other, or one whose length is not as it says.
-fn discover(object: &[u32]) -> Option<[u32; 3]> {
-    let &[first, length, asked] = object else { return None };
-    let discovery = PCI_SIG | DISCOVERY << TYPE_SHIFT;
-    if first & VENDOR_AND_TYPE != discovery || length & LENGTH != DISCOVERY_DWORDS {
-        return None;
-    }
-    let index = usize::try_from(asked & INDEX).ok()?;
-    let found = match PROTOCOLS.get(index) {
-        Some(protocol) => {
-            let next = if index + 1 < PROTOCOLS.len() { (asked & INDEX) + 1 } else { 0 };
-            PCI_SIG | protocol << TYPE_SHIFT | next << NEXT_SHIFT
-        }
-        None => NO_PROTOCOL,
-    };
-    Some([discovery, DISCOVERY_DWORDS, found])
+fn dwords_of(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    bytes.as_chunks().0.iter().map(|dword| u32::from_le_bytes(*dword))
 }

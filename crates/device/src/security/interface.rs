@@ -101,6 +101,10 @@ pub trait Alarm: Send + Sync {
     /// Something happened to the function. Called with no lock held, before the access that did it
     /// returns.
     fn raised(&self, requester_id: u16, raised: Raised);
+
+    /// Answers a data object that a client sent through the function's mailbox; `None` where it is
+    /// not served. Called with no lock held; waits its turn.
+    fn object(&self, object: &[u8]) -> Option<Vec<u8>>;
 }
 
 /// What happened.

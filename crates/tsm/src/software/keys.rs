@@ -38,6 +38,11 @@ impl Keys {
         self.programmed.len()
     }
 
+    /// The stream's number.
+    pub(super) const fn stream(&self) -> u8 {
+        self.stream
+    }
+
     /// Gives both ends a key for each sub-stream and direction, has them use these, and enables the
     /// stream.
     ///
@@ -54,7 +59,7 @@ impl Keys {
             if ours { Ok(()) } else { Err(unexpected(&response)) }
         })?;
         if let Some(host) = &host {
-            host.allocate(self.stream).map_err(Failure::refused)?;
+            self.stream = host.allocate(self.stream).map_err(Failure::refused)?;
         }
         self.host = host;
         for key in self.all() {
