@@ -4,11 +4,13 @@
 //! Does what firmware and the kernel's scan of the bus do before any program runs. Takes no lock of its
 //! own. Deliberately absent: threads, which run the devices and the clock, and files.
 
+mod credentials;
 mod facts;
 mod groups;
 mod hardware;
 mod identity;
 mod memory;
+mod stream;
 mod tee;
 
 use std::collections::BTreeMap;
@@ -145,7 +147,8 @@ impl Machine {
         let clock = Clock::new();
         let told = Arc::new(Told(observer.clone()));
         let managers = tee::managers(platform, &endpoints);
-        let tsm = tee::registry(platform, &endpoints, &managers, &clock, Arc::clone(&told));
+        let tsm =
+            tee::registry(platform, &endpoints, &bridges, &managers, &clock, Arc::clone(&told));
         let iommu = Iommu::new(platform.iommu.clone());
         let sets = bridges.iter().map(|bridge| (bridge.downstream(), DeviceSet::new(true)));
         let mut host = Host {

@@ -1,28 +1,27 @@
 //! The machine's security managers, its TSM, and the way from the one to the other.
 //!
-//! Functions of one slot have one security manager, which function 0 speaks for. The TSM's requests
-//! reach it as bytes within the process. Each connection is a session of its own; that of the one
-//! before ends when the next says its first word. One lock, a leaf: which session is the last.
+//! Functions of one slot have one security manager, which function 0 speaks for. What it has to say and
+//! to hear goes as data objects within the process: SPDM, and TDISP and IDE_KM in its sessions. Takes
+//! no lock of its own.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
-use device::security::{Interface, Manager, Settings, TdiChange};
-use pci::Address;
-use tdisp::{RequestNumbering, SessionId, State};
+use device::security::{Interface, MailboxClaim, Manager, Settings, TdiChange};
+use pci::{Address, Function};
+use tdisp::{RequestNumbering, State};
 use tsm::software::{self, Tsm};
-use tsm::{Links, Reply, Transport};
+use tsm::{Links, Reply, Stream, Transport};
 use vfio::{PolicyEvent, PolicyNotices, TdiErrorEvent};
 
+use super::credentials::{self, Product, Vendor};
 use super::hardware::Placed;
-use super::{Assignable, facts};
+use super::stream::{HostStream, Streams};
+use super::{Assignable, Bridge, facts};
 use crate::clock::Clock;
 use crate::entropy::KernelEntropy;
 use crate::observer::Observer;
 use crate::platform::Platform;
-
-/// Longest answer of a security manager, in bytes. A report comes in portions.
-const ANSWER_BYTES: usize = 4096;
 
 /// The security managers, by the address of function 0 of their slot.
 pub(super) type Managers = BTreeMap<Address, Arc<Manager>>;
@@ -52,10 +51,11 @@ pub(super) fn slot_of(placed: &Placed<'_>) -> Address {
 }
 
 /// The PCI/TSM core of these functions, with one TSM in software and the faults that the platform
-/// wants.
+/// wants. The devices get their certificates.
 pub(super) fn registry(
     platform: &Platform,
     endpoints: &[Placed<'_>],
+    bridges: &[Bridge],
     managers: &Managers,
     clock: &Clock,
     told: Arc<Told>,
@@ -65,21 +65,46 @@ pub(super) fn registry(
         .map(|placed| facts::of(placed.engine.as_ref(), placed.physical_function()));
     let settings = tsm::Settings { exchange_timeout_ms: platform.settings.exchange_timeout_ms };
     let registry = tsm::Registry::new(facts.collect(), clock.timers().clone(), settings, told);
-    let wires = managers.iter().map(|(slot, manager)| {
-        let wire = Wire { manager: Arc::clone(manager), last: Mutex::default() };
-        (*slot, Arc::new(wire))
-    });
+    let (vendor, streams) = (Arc::new(Vendor::default()), Arc::new(Streams::default()));
+    let mut wires = BTreeMap::new();
+    let mut products = BTreeMap::new();
+    for (slot, manager) in managers {
+        let of_slot: Vec<_> =
+            endpoints.iter().filter(|placed| placed.is_tee() && slot_of(placed) == *slot).collect();
+        let Some(first) = of_slot.first() else { continue };
+        let product = Product::of(first.engine.as_ref());
+        manager.equip(vendor.equip(product.clone()));
+        products.insert(*slot, product);
+        let stream = stream(&of_slot, bridges, &streams);
+        wires.insert(*slot, Wire { manager: Arc::clone(manager), stream });
+    }
     let settings = software::Settings {
         dialect: platform.settings.tsm_dialect,
         lock_msix: platform.settings.lock_msix,
         ..software::Settings::default()
     };
-    let links = Arc::new(Wires(wires.collect()));
-    registry.register(Tsm::new(links, Arc::new(KernelEntropy), settings));
+    let security = credentials::security(&vendor, products);
+    let links = Arc::new(Wires(wires));
+    registry.register(Tsm::secure(links, Arc::new(KernelEntropy), settings, security));
     for entry in &platform.faults {
         registry.set_fault(entry.function, entry.fault);
     }
     registry
+}
+
+/// The IDE streams of a device, where there is a root port above it.
+fn stream(
+    of_slot: &[&Placed<'_>],
+    bridges: &[Bridge],
+    streams: &Arc<Streams>,
+) -> Option<Arc<dyn Stream>> {
+    let addresses = of_slot.iter().map(|placed| placed.engine.address());
+    let last = addresses.max()?;
+    let engine = Arc::clone(&of_slot.first()?.engine);
+    let endpoint: Arc<dyn Function> = engine;
+    let bridge = bridges.iter().find(|bridge| bridge.leads_to(endpoint.address()))?;
+    let (port, streams) = (Arc::clone(&bridge.port), Arc::clone(streams));
+    Some(Arc::new(HostStream { endpoint, last, port, streams }))
 }
 
 /// Tells the host's TSM core, people and clients what becomes of the TDIs of `devices`.
@@ -120,64 +145,37 @@ pub(super) fn watch(
 }
 
 /// The ways to the security managers, by the address of function 0.
-struct Wires(BTreeMap<Address, Arc<Wire>>);
-
-impl Links for Wires {
-    fn transport(&self, function: Address) -> Option<Arc<dyn Transport>> {
-        let wire = self.0.get(&function)?;
-        Some(Arc::new(Channel { wire: Arc::clone(wire), session: wire.next_session() }))
-    }
-}
+struct Wires(BTreeMap<Address, Wire>);
 
 /// The way to one security manager.
 struct Wire {
     manager: Arc<Manager>,
-    last: Mutex<Sessions>,
+    stream: Option<Arc<dyn Stream>>,
 }
 
-/// Sessions of one security manager.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sessions {
-    /// How many there were.
-    made: u32,
-    /// The one that spoke last.
-    speaks: u32,
-}
-
-impl Wire {
-    fn next_session(&self) -> SessionId {
-        let mut sessions = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.made += 1;
-        SessionId(sessions.made)
+impl Links for Wires {
+    fn transport(&self, function: Address) -> Option<Arc<dyn Transport>> {
+        let manager = Arc::clone(&self.0.get(&function)?.manager);
+        Some(Arc::new(Channel { _claim: manager.claim_mailbox(), manager }))
     }
 
-    /// Notes that a session speaks; answers the one that is over with that.
-    fn speaks(&self, session: SessionId) -> Option<SessionId> {
-        let mut sessions = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut sessions.speaks, session.0);
-        (before != 0 && before != session.0).then_some(SessionId(before))
+    fn stream(&self, function: Address) -> Option<Arc<dyn Stream>> {
+        self.0.get(&function)?.stream.clone()
     }
 }
 
-/// One connection to a security manager.
+/// One connection to a security manager, whose mailboxes are Busy meanwhile to clients who see them: a
+/// client's GET_VERSION would end the TSM's session.
 struct Channel {
-    wire: Arc<Wire>,
-    session: SessionId,
+    manager: Arc<Manager>,
+    _claim: MailboxClaim,
 }
 
 impl Transport for Channel {
-    /// Answers at once: a security manager in this process waits for no more than a function's DMA.
-    /// Meanwhile the mailboxes are Busy to clients who see them.
-    fn submit(&self, request: &[u8], _: Reply) -> Option<Vec<u8>> {
-        let manager = &self.wire.manager;
-        let _claim = manager.claim_mailbox();
-        if let Some(over) = self.wire.speaks(self.session) {
-            manager.session_ended(over);
-        }
-        let mut answer = vec![0; ANSWER_BYTES];
-        let length = manager.respond(self.session, request, &mut answer)?;
-        answer.truncate(length);
-        Some(answer)
+    /// Answers at once: a security manager in this process waits for no more than a function's DMA. An
+    /// object that is not served gets none of any length.
+    fn submit(&self, object: &[u8], _: Reply) -> Option<Vec<u8>> {
+        Some(self.manager.exchange(object).unwrap_or_default())
     }
 
     /// Nothing is outstanding.
