@@ -222,7 +222,10 @@ fn the_ledger_tells_what_is_held() {
     assert_eq!(ledger["serving"], 0);
     let manager = &ledger["managers"][0];
     assert_eq!((&manager["function"], &manager["tsm"]), (&"b1d0:01:00.0".into(), &"tsm0".into()));
-    assert_eq!(manager["keys"], manager["device_keys"]);
+    for keys in ["keys", "device_keys", "port_keys"] {
+        assert_eq!(manager[keys], 6, "{keys}");
+    }
+    assert_eq!((&manager["sessions"], &manager["device_sessions"]), (&1.into(), &1.into()));
     let tdi = ledger["tdis"].as_array().unwrap().iter().find(|tdi| tdi["host"] == "bound").unwrap();
     assert_eq!((&tdi["function"], &tdi["guest_id"]), (&"b1d0:01:00.1".into(), &8.into()));
 }

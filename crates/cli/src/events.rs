@@ -259,6 +259,9 @@ fn views(notice: &Notice) -> (Option<String>, Option<String>) {
             (None, Some(to.map_or("unknown", State::name).to_owned()))
         }
         Notice::Connected { .. }
+        | Notice::ConnectFailed { .. }
+        | Notice::Secured { .. }
+        | Notice::SessionLost { .. }
         | Notice::Disconnected { .. }
         | Notice::BindFailed { .. }
         | Notice::Locked

@@ -64,6 +64,12 @@ pub struct ManagerRow {
     pub keys: usize,
     /// IDE keys in use, as the device counts.
     pub device_keys: Option<usize>,
+    /// IDE keys of the root port above it, for all devices behind that; `None` where there is none.
+    pub port_keys: Option<usize>,
+    /// SPDM sessions, as the TSM counts.
+    pub sessions: usize,
+    /// SPDM sessions, as the device counts.
+    pub device_sessions: Option<usize>,
     /// Calls that wait for its exchange slot.
     pub waiting: usize,
     /// What the exchange in flight is for, and which function.
@@ -170,25 +176,33 @@ fn managers(machine: &Machine, connections: &[ConnectionView]) -> Vec<ManagerRow
         // Its functions are in order of address: the first is the one that speaks for it.
         if seen.iter().all(|known| !Arc::ptr_eq(known, manager)) {
             seen.push(manager);
-            let row = ManagerRow::unconnected(device.address, Some(manager.keys()));
+            let row = ManagerRow::unconnected(machine, device.address, Some(manager));
             rows.insert(device.address, row);
         }
     }
     for connection in connections {
         let row = rows.entry(connection.dsm);
-        row.or_insert_with(|| ManagerRow::unconnected(connection.dsm, None)).connect(connection);
+        row.or_insert_with(|| ManagerRow::unconnected(machine, connection.dsm, None))
+            .connect(connection);
     }
     rows.into_values().collect()
 }
 
 impl ManagerRow {
-    fn unconnected(function: Address, device_keys: Option<usize>) -> Self {
+    fn unconnected(machine: &Machine, function: Address, device: Option<&Manager>) -> Self {
+        let above = machine.bridges.iter().find(|bridge| bridge.leads_to(function));
+        let port_keys = above.map(|bridge| bridge.port.keys());
+        let device_keys = device.map(Manager::keys);
+        let device_sessions = device.map(Manager::sessions);
         Self {
             function: function.to_string(),
             tsm: None,
             backend: None,
             keys: 0,
             device_keys,
+            port_keys,
+            sessions: 0,
+            device_sessions,
             waiting: 0,
             exchange: None,
         }
@@ -198,6 +212,7 @@ impl ManagerRow {
         self.tsm = Some(format!("tsm{}", connection.tsm));
         self.backend = Some(connection.backend.clone());
         self.keys = connection.keys;
+        self.sessions = usize::from(connection.secured.is_some());
         self.waiting = connection.waiting;
         self.exchange =
             connection.running.map(|(operation, function)| format!("{operation} {function}"));

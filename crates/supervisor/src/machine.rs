@@ -186,7 +186,8 @@ impl Bridge {
         (self.address.domain, self.secondary_bus)
     }
 
-    fn leads_to(&self, address: Address) -> bool {
+    /// Whether a function is right behind it.
+    pub(crate) fn leads_to(&self, address: Address) -> bool {
         self.downstream() == (address.domain, address.bus)
     }
 }

@@ -1,7 +1,7 @@
 //! The supervisor's process: builds the machine, starts the program, serves it, and waits for the tree
 //! to end.
 //!
-//! Threads: listeners, a worker for each function, the clock, one that watches closes (with helpers where
+//! Threads: listeners, a worker for each function, the clock, one that tends the TSM's sessions, one that watches closes (with helpers where
 //! a release is slow), one that watches the guard, one that answers `bindery ls`; the first thread
 //! reaps. Takes no lock.
 
@@ -132,6 +132,8 @@ fn start_threads(front: &Arc<FrontEnd>, link: &Arc<Link>) -> io::Result<()> {
     for device in &front.machine.devices {
         workers::start(Arc::clone(&device.function))?;
     }
+    let tsm = Arc::clone(&front.machine.tsm);
+    thread::Builder::new().name("tsm".to_owned()).spawn(move || while tsm.tend() {})?;
     let closes = Arc::clone(front);
     thread::Builder::new().name("closes".to_owned()).spawn(move || closes.watch_closes())?;
     let link = Arc::clone(link);

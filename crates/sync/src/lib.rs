@@ -32,6 +32,7 @@
 //!                     Pages      one pinned range
 //! TsmRegistry                tsm: function to connection; under no vfio or iommufd lock
 //!   Dsm                      tsm: who owns a device's exchange slot
+//!     TsmCare                tsm: when which connection is tended
 //!     TsmFaults              tsm: the faults on demand of one function
 //! DeviceSecurity             a device's security manager: who has the turn; inside any of the above
 //! Function                   a device model's registers; inside any of the above

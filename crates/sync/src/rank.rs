@@ -63,6 +63,7 @@ ranks! {
     110 Pages in Host: "One pinned range of memory.";
     120 TsmRegistry in Tsm: "The table from function to TSM connection.";
     125 Dsm in Tsm: "Who owns a device security manager's exchange slot.";
+    126 TsmCare in Tsm: "When which connection is tended: a leaf of its chain.";
     127 TsmFaults in Tsm: "The faults on demand of one function: a leaf of its chain.";
     128 DeviceSecurity in Host: "Who has the turn of an emulated device's security manager.";
     130 Function in Host: "A device model's registers.";

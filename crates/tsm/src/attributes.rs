@@ -22,7 +22,8 @@ pub struct Attributes {
     pub dsm: Option<String>,
     /// `tsm/bound`, where the function has it.
     pub bound: Option<String>,
-    /// `authenticated`, beside the directory.
+    /// `authenticated`, beside the directory: the TSM's name while it has a session with a device that has
+    /// proven who it is.
     pub authenticated: String,
 }
 
@@ -43,14 +44,16 @@ impl Registry {
         }
         let tee_dsm = line.as_ref().is_some_and(|line| line.dsm.tee_io);
         let tsm = shown(line.as_ref().map(|line| name(line.tsm)));
+        let secured = line.as_ref().filter(|line| line.lock().secured().is_some());
+        let authenticated = shown(secured.map(|line| name(line.tsm)));
         let dsm = || shown(line.as_ref().map(|line| line.dsm.address.to_string()));
         let bound = || shown(line.as_ref().and_then(|line| bound(line, function)));
         Some(Attributes {
-            connect: connectable.then(|| tsm.clone()),
+            connect: connectable.then_some(tsm),
             disconnect: connectable,
             dsm: (connectable || tee_dsm).then(dsm),
             bound: (connectable && facts.tee_io || tee_dsm).then(bound),
-            authenticated: tsm,
+            authenticated,
         })
     }
 }

@@ -18,7 +18,7 @@ use pci::Address;
 use crate::bind::{Told, Unbound, unbind_now};
 use crate::line::{Call, Claimed, Line, Place, Record, Turn};
 use crate::registry::Found;
-use crate::{Counters, Failure, FunctionFacts, Notice, Refusal, Registry};
+use crate::{Counters, Failure, FunctionFacts, Notice, Refusal, Registry, Secured};
 
 /// What precedes the number in a TSM's name.
 const NAME_PREFIX: &[u8] = b"tsm";
@@ -35,6 +35,8 @@ impl Registry {
     /// - [`Refusal::NoSuchTsm`], [`Refusal::NotLink`], and [`Refusal::NoMailbox`] where the TSM does
     ///   not accept the device (`ENXIO`).
     /// - [`Refusal::Cancelled`] – it was disconnected or removed meanwhile (`EINTR`).
+    /// - [`Refusal::Certificate`], [`Refusal::Measurement`] – the device is not what the TSM trusts
+    ///   (`EKEYREJECTED`).
     /// - What the device answers; the function is then as it was.
     pub fn connect(&self, function: Address, written: &[u8]) -> Result<(), Refusal> {
         let Found { line, facts, faults } = self.reserve(function, written)?;
@@ -48,11 +50,20 @@ impl Registry {
             return Err(self.abandon(claimed, failure));
         }
         let places = self.gather(&mut claimed, facts);
-        claimed.finish(|record| {
+        let (secured, tend_after_ms) = claimed.finish(|record| {
             let places = places.iter().map(|facts| (facts.address, Place::new(*facts)));
             record.places.extend(places);
+            (record.secured(), record.tend_after_ms())
         });
-        self.tell(&[(function, Notice::Connected { tsm: line.tsm })]);
+        let mut told = Told::new();
+        if let Some(Secured { session, .. }) = secured {
+            told.push((function, Notice::Secured { session }));
+        }
+        told.push((function, Notice::Connected { tsm: line.tsm }));
+        self.tell(&told);
+        if let Some(after_ms) = tend_after_ms {
+            self.care.plan(line.timers(), &line, after_ms);
+        }
         Ok(())
     }
 
@@ -228,6 +239,8 @@ impl Registry {
             told.push((function, Notice::TimedOut { operation: "connect" }));
         } else if failure.refusal == Refusal::Cancelled {
             told.push((function, Notice::Cancelled { operation: "connect" }));
+        } else {
+            told.push((function, Notice::ConnectFailed { refusal: failure.refusal }));
         }
         let line = Arc::clone(claimed.line);
         let counters = claimed.finish(|record| {

@@ -7,7 +7,7 @@ use std::fmt;
 use pci::Address;
 use tdisp::State;
 
-use crate::{ObjectKind, VmId};
+use crate::{ObjectKind, Secured, VmId};
 
 /// The host's view of a function's TDI.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +59,8 @@ pub struct ConnectionView {
     pub backend: String,
     /// IDE keys in use.
     pub keys: usize,
+    /// The session with the device, where it has proven who it is.
+    pub secured: Option<Secured>,
     /// Calls that wait for the exchange slot.
     pub waiting: usize,
     /// What the exchange that runs is for, and which function.

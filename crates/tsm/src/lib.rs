@@ -20,6 +20,7 @@
 //! ```text
 //! TSM_REGISTRY     function -> connection; numbers of TSMs
 //! DSM              one connection: who owns its slot, how its functions stand, an answer that came
+//! TSM_CARE         when which connection is tended
 //! TSM_FAULTS       the faults on demand of one function
 //! ```
 //! None is held while a device, a backend, the client's memory or [`Notices`] is called.
@@ -45,6 +46,7 @@ mod attributes;
 mod backend;
 mod bind;
 mod cancel;
+mod care;
 mod connect;
 mod exchange;
 pub mod fault;

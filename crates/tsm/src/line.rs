@@ -17,8 +17,8 @@ use crate::backend::TdiRecord;
 use crate::exchange::{Exchange, Patience};
 use crate::fault::Board;
 use crate::{
-    Backend, Binding, Cancel, ConnectionView, Counters, FunctionFacts, Opened, Session, TdiView,
-    Transport, VmId,
+    Backend, Binding, Cancel, ConnectionView, Counters, FunctionFacts, Opened, Secured, Session,
+    TdiView, Transport, VmId,
 };
 
 /// Of the exchange timeout: how long a call that nobody can refuse lasts at most, once it had to
@@ -62,6 +62,8 @@ pub(crate) struct Record {
     observed: BTreeMap<Address, State>,
     pub(crate) places: BTreeMap<Address, Place>,
     keys: usize,
+    secured: Option<Secured>,
+    tend_after_ms: Option<u64>,
     pub(crate) counters: Counters,
 }
 
@@ -151,6 +153,8 @@ impl Line {
             observed: BTreeMap::new(),
             places: BTreeMap::new(),
             keys: 0,
+            secured: None,
+            tend_after_ms: None,
             counters: Counters::default(),
         };
         Arc::new(Self {
@@ -288,6 +292,7 @@ impl Line {
             tsm: self.tsm,
             backend: self.backend.name().to_owned(),
             keys: record.keys,
+            secured: record.secured,
             waiting: record.waiting,
             running: record.owner.as_ref().map(|owner| (owner.operation, owner.function)),
             tdis: record.places.values().map(Place::view).collect(),
@@ -326,6 +331,8 @@ impl<'a> Claimed<'a> {
         let Self { line, session, exchange } = self;
         let mut record = line.lock();
         record.keys = session.keys();
+        record.secured = session.secured();
+        record.tend_after_ms = session.tend_after_ms();
         record.session = Some(session);
         record.owner = None;
         record.answer = None;
@@ -351,6 +358,21 @@ impl Record {
     pub(crate) fn admits(&self, function: Address) -> Option<&Place> {
         let place = self.places.get(&function)?;
         if self.dead || place.leaving { None } else { Some(place) }
+    }
+
+    /// How often the slot was claimed.
+    pub(crate) const fn claims(&self) -> u64 {
+        self.claims
+    }
+
+    /// The session with the device, as of when the slot was last given back.
+    pub(crate) const fn secured(&self) -> Option<Secured> {
+        self.secured
+    }
+
+    /// How long the connection may be silent, as of then.
+    pub(crate) const fn tend_after_ms(&self) -> Option<u64> {
+        self.tend_after_ms
     }
 
     /// Whether the owner of the slot is to give up.

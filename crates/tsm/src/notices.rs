@@ -21,7 +21,22 @@ pub enum Notice {
         /// The TSM.
         tsm: u32,
     },
-    /// It no longer is.
+    /// It could not be connected.
+    ConnectFailed {
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The device has proven who it is, and there is a session with it.
+    Secured {
+        /// Its numbers in SPDM, the requester's in the low half.
+        session: u32,
+    },
+    /// The session is over, for nobody answers in it as it should.
+    SessionLost {
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The function is connected no longer.
     Disconnected {
         /// The TSM.
         tsm: u32,
@@ -86,6 +101,11 @@ impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connected { tsm } => write!(f, "connected to tsm{tsm}"),
+            Self::ConnectFailed { refusal } => write!(f, "not connected: {refusal}"),
+            Self::Secured { session } => {
+                write!(f, "certificates and measurements accepted, SPDM session {session:#010x}")
+            }
+            Self::SessionLost { refusal } => write!(f, "SPDM session lost: {refusal}"),
             Self::Disconnected { tsm } => write!(f, "disconnected from tsm{tsm}"),
             Self::Bound { vm, guest_id } => {
                 write!(f, "bound to {vm} as {guest_id:#x}")

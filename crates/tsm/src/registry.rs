@@ -10,6 +10,7 @@ use pci::Address;
 use sync::{Mutex, Timers, rank};
 use tdisp::State;
 
+use crate::care::Care;
 use crate::fault::{Board, Fault};
 use crate::line::Line;
 use crate::{
@@ -23,6 +24,7 @@ pub struct Registry {
     timers: Timers,
     settings: Settings,
     notices: Arc<dyn Notices>,
+    pub(crate) care: Care,
 }
 
 /// How the core behaves.
@@ -82,7 +84,7 @@ impl Registry {
         let functions = functions.into_iter().map(entry).collect();
         let table =
             Table { tsms: BTreeMap::new(), functions, counters: Counters::default(), vms: 0 };
-        Arc::new(Self { table: Mutex::new(table), timers, settings, notices })
+        Arc::new(Self { table: Mutex::new(table), timers, settings, notices, care: Care::new() })
     }
 
     /// Registers a TSM and returns its number, the lowest that is free.

@@ -74,13 +74,27 @@ fn contexts_table(rows: &[ContextRow]) -> String {
 }
 
 fn managers_table(rows: &[ManagerRow]) -> String {
-    let header = ["FUNCTION", "TSM", "KEYS", "DEVICE'S KEYS", "WAITING", "EXCHANGE"];
+    let header = [
+        "FUNCTION",
+        "TSM",
+        "SESSIONS",
+        "DEVICE'S SESSIONS",
+        "KEYS",
+        "DEVICE'S KEYS",
+        "ROOT PORT'S KEYS",
+        "WAITING",
+        "EXCHANGE",
+    ];
+    let count = |count: Option<usize>| or_dash(count.map(|count| count.to_string()).as_ref());
     let cells = |row: &ManagerRow| {
         [
             row.function.clone(),
             or_dash(row.tsm.as_ref()),
+            row.sessions.to_string(),
+            count(row.device_sessions),
             row.keys.to_string(),
-            or_dash(row.device_keys.map(|keys| keys.to_string()).as_ref()),
+            count(row.device_keys),
+            count(row.port_keys),
             row.waiting.to_string(),
             or_dash(row.exchange.as_ref()),
         ]

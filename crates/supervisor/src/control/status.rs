@@ -96,7 +96,8 @@ pub(super) fn tee(machine: &Machine, device: &Assignable) -> String {
 
 fn is_connected(machine: &Machine, device: &Assignable) -> bool {
     let attributes = machine.tsm.attributes(device.address);
-    attributes.is_some_and(|now| !now.authenticated.trim().is_empty())
+    let dsm = attributes.and_then(|now| now.dsm);
+    dsm.is_some_and(|dsm| !dsm.trim().is_empty())
 }
 
 fn name(tsm: u32) -> String {
