@@ -1,18 +1,16 @@
-//! Depth-first search by replay: each execution repeats the path so far, takes a move that was not tried there,
-//! and goes on to the end or to a state that was seen.
+//! Depth-first search: repeats the path so far, takes a move that was not tried there, and goes on to the end or
+//! to a state that was seen.
 
-use std::sync::Arc;
-
-use crate::execution::{Answer, Execution, Stage, Status};
+use crate::course::Course;
+use crate::execution::{Answer, Status};
 use crate::frame::{Frame, Tried};
-use crate::model::Model;
 use crate::moves::Move;
 use crate::outlook::Outlook;
 use crate::pool::{Pool, Unit};
 use crate::seen::Visit;
-use crate::tally::{Found, Nondeterminism, Tally};
+use crate::settings::{Replay, Settings};
+use crate::tally::{Counts, Found, Nondeterminism, Tally};
 use crate::violation::{Violation, ViolationKind};
-use crate::{Settings, model::Script};
 
 /// What one search leaves out.
 #[derive(Clone, Copy, Debug)]
@@ -27,57 +25,64 @@ pub(crate) struct Plan {
 }
 
 /// A worker's search.
-pub(crate) struct Search<'a, M: Model> {
-    stage: Stage<M>,
+pub(crate) struct Search<'a, C: Course> {
+    course: C,
     plan: Plan,
     settings: &'a Settings,
     pool: &'a Pool,
     path: Vec<Frame>,
     /// Frames below belong to whoever gave us the unit of work.
     base: usize,
-    tally: Tally<M::Outcome>,
+    tally: Tally<C::Outcome>,
+    /// What was reported of it.
+    reported: Counts,
+    share_done: f64,
+    paths: u64,
+    paths_reported: u64,
     /// New states found.
     new_states: u64,
     outlook: Outlook,
 }
 
-/// Why an execution went no further.
+/// Why a path went no further.
 enum End {
     /// Nothing new lies ahead.
     Pruned,
     Complete,
     Violated(Violation),
-    Nondeterministic(Nondeterminism),
 }
 
-impl<'a, M: Model> Search<'a, M> {
-    pub(crate) fn new(
-        model: &Arc<M>,
-        script: &Arc<Script<M::Call>>,
-        plan: Plan,
-        settings: &'a Settings,
-        pool: &'a Pool,
-    ) -> Self {
-        let stage = Stage::new(model, script, settings);
+impl<'a, C: Course> Search<'a, C>
+where
+    C::Outcome: Ord,
+{
+    pub(crate) fn new(course: C, plan: Plan, settings: &'a Settings, pool: &'a Pool) -> Self {
         Self {
-            stage,
+            course,
             plan,
             settings,
             pool,
             path: Vec::new(),
             base: 0,
             tally: Tally::new(),
+            reported: Counts::default(),
+            share_done: 0.0,
+            paths: 0,
+            paths_reported: 0,
             new_states: 0,
             outlook: Outlook::default(),
         }
     }
 
     /// Works until the pool has no more work.
-    pub(crate) fn run(mut self) -> Tally<M::Outcome> {
+    pub(crate) fn run(mut self) -> Tally<C::Outcome> {
         while let Some(unit) = self.pool.take() {
             self.explore(unit);
+            self.report();
             self.pool.finish();
         }
+        let answers = self.course.close();
+        self.note_outcomes(answers);
         self.tally
     }
 
@@ -88,11 +93,12 @@ impl<'a, M: Model> Search<'a, M> {
             first.began = self.new_states;
         }
         loop {
-            let before = self.tally.counts;
-            self.execute();
-            let share = self.path.last().map_or(1.0, |frame| frame.share);
-            let ahead = if self.plan.caches { self.outlook.ahead(&self.path) } else { 0.0 };
-            self.pool.report(&before, &self.tally.counts, share, ahead);
+            self.follow_one();
+            self.share_done += self.path.last().map_or(1.0, |frame| frame.share);
+            self.paths += 1;
+            if self.settings.replay == Replay::Full || self.paths.is_multiple_of(REPORT_EVERY) {
+                self.report();
+            }
             if self.tally.nondeterminism.is_some()
                 || self.tally.found.len() >= self.settings.violations_max
                 // A call panicked and its unwinding is stuck: this OS thread is of no more use.
@@ -109,66 +115,63 @@ impl<'a, M: Model> Search<'a, M> {
         }
     }
 
-    /// Runs one execution to where it shows nothing new.
-    fn execute(&mut self) {
-        self.tally.counts.executions += 1;
-        let mut execution = match self.stage.begin(false) {
-            Ok(execution) => execution,
-            Err(violation) => return self.tally.found.push(Found::of(violation, &[])),
-        };
-        let end = match self.repeat(&mut execution) {
-            Ok(()) => self.advance(&mut execution),
-            Err(nondeterminism) => End::Nondeterministic(nondeterminism),
-        };
-        let end = if matches!(end, End::Complete) { self.complete(&execution) } else { end };
-        let answers = self.stage.end(execution);
-        self.tally.counts.depth = self.tally.counts.depth.max(self.path.len());
+    fn report(&mut self) {
+        let ahead = if self.plan.caches { self.outlook.ahead(&self.path) } else { 0.0 };
+        let share = std::mem::take(&mut self.share_done);
+        let paths = self.paths - std::mem::replace(&mut self.paths_reported, self.paths);
+        self.pool.report(paths, &self.reported, &self.tally.counts, share, ahead);
+        self.reported = self.tally.counts;
+    }
+
+    /// Follows one path to where it shows nothing new.
+    fn follow_one(&mut self) {
+        let end = self.to_the_end();
+        let work = self.course.work();
+        let counts = &mut self.tally.counts;
+        (counts.executions, counts.steps) = (work.executions, work.steps);
+        counts.depth = counts.depth.max(self.path.len());
         match end {
-            End::Pruned | End::Complete => {}
-            End::Violated(violation) => {
+            Ok(End::Pruned | End::Complete) => {}
+            Ok(End::Violated(violation)) => {
                 self.tally.found.push(Found::of(violation, &self.path));
             }
-            End::Nondeterministic(found) => self.tally.nondeterminism = Some(found),
+            Err(nondeterminism) => self.tally.nondeterminism = Some(nondeterminism),
         }
+        let answers = self.course.leave();
         self.note_outcomes(answers);
     }
 
-    /// Makes the moves of the path again; the last of them for the first time.
-    fn repeat(&mut self, execution: &mut Execution<M>) -> Result<(), Nondeterminism> {
-        let last = self.path.len().saturating_sub(1);
-        for step in 0..self.path.len() {
-            let frame = &self.path[step];
-            let point = self.stage.point(frame.chosen);
-            if frame.point.is_some() && frame.point != point {
-                return Err(Nondeterminism::at(step, frame.chosen, frame.point, point));
-            }
-            self.stage.make(execution, frame.chosen);
-            self.tally.counts.steps += 1;
-            if step == last {
-                let footprint = self.stage.footprint();
-                let frame = &mut self.path[step];
-                (frame.point, frame.footprint) = (point, footprint);
-            }
+    /// Makes the moves of the path, the last of them for the first time, and goes on.
+    fn to_the_end(&mut self) -> Result<End, Nondeterminism> {
+        let before = self.path.len().saturating_sub(1);
+        if let Some(violation) = self.course.go_to(&self.path[..before])? {
+            self.path.clear();
+            return Ok(End::Violated(violation));
         }
-        Ok(())
+        if let Some(last) = self.path.last_mut() {
+            last.point = self.course.point(last.chosen);
+            last.footprint = self.course.make(last.chosen)?;
+        }
+        match self.advance()? {
+            End::Complete => self.complete(),
+            end @ (End::Pruned | End::Violated(_)) => Ok(end),
+        }
     }
 
     /// Goes on from the end of the path, choosing the first move each time.
-    fn advance(&mut self, execution: &mut Execution<M>) -> End {
+    fn advance(&mut self) -> Result<End, Nondeterminism> {
         loop {
-            let enabled = match self.stage.status(execution) {
-                Status::Ended => return End::Complete,
-                Status::Violated(violation) => return End::Violated(violation),
+            let enabled = match self.course.status()? {
+                Status::Ended => return Ok(End::Complete),
+                Status::Violated(violation) => return Ok(End::Violated(violation)),
                 Status::Open(_) if self.path.len() >= self.settings.steps_max => {
-                    return End::Violated(endless(self.path.len()));
+                    return Ok(End::Violated(endless(self.path.len())));
                 }
                 Status::Open(enabled) => enabled,
             };
-            let Some(mut frame) = self.next_frame(enabled) else { return End::Pruned };
-            frame.point = self.stage.point(frame.chosen);
-            self.stage.make(execution, frame.chosen);
-            self.tally.counts.steps += 1;
-            frame.footprint = self.stage.footprint();
+            let Some(mut frame) = self.next_frame(enabled) else { return Ok(End::Pruned) };
+            frame.point = self.course.point(frame.chosen);
+            frame.footprint = self.course.make(frame.chosen)?;
             self.path.push(frame);
         }
     }
@@ -226,7 +229,7 @@ impl<'a, M: Model> Search<'a, M> {
         if !self.plan.caches {
             return Visit::New;
         }
-        let state = self.stage.fingerprint();
+        let state = self.course.fingerprint();
         if self.plan.preemptions.is_some() {
             // Going on with the thread that ran is free, so the states differ by who that was.
             return self.pool.seen().visit_within(state.then(&able_previous), preemptions);
@@ -235,16 +238,16 @@ impl<'a, M: Model> Search<'a, M> {
         self.pool.seen().visit(state, mask)
     }
 
-    fn complete(&mut self, execution: &Execution<M>) -> End {
+    fn complete(&mut self) -> Result<End, Nondeterminism> {
         self.tally.counts.complete += 1;
-        self.tally.finals.insert(self.stage.shared());
-        match self.stage.check(execution) {
+        self.tally.finals.insert(self.course.shared());
+        Ok(match self.course.check()? {
             Some(violation) => End::Violated(violation),
             None => End::Complete,
-        }
+        })
     }
 
-    fn note_outcomes(&mut self, answers: Vec<Answer<M::Outcome>>) {
+    fn note_outcomes(&mut self, answers: Vec<Answer<C::Outcome>>) {
         for answer in answers {
             let known = self.tally.outcomes.entry((answer.thread, answer.call)).or_default();
             if !known.contains(&answer.outcome) {
@@ -295,6 +298,9 @@ fn bit(enabled: &[Move], next: Move) -> u32 {
     // The few beyond never count as asleep, which is always right.
     place.filter(|place| *place < 32).map_or(0, |place| 1 << place)
 }
+
+/// Paths between reports, where most take no execution.
+const REPORT_EVERY: u64 = 256;
 
 fn endless(steps: usize) -> Violation {
     let message = format!("not over after {steps} steps");

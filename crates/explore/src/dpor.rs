@@ -35,7 +35,7 @@ pub(crate) fn search<M: Model>(
     loop {
         let before = search.tally.counts;
         search.execute();
-        pool.report(&before, &search.tally.counts, 0.0, 0.0);
+        pool.report(1, &before, &search.tally.counts, 0.0, 0.0);
         let enough = search.tally.found.len() >= settings.violations_max;
         if enough || search.tally.nondeterminism.is_some() || pool.is_stopped() {
             break;
@@ -63,7 +63,7 @@ struct Node {
     asleep: Vec<Tried>,
     chosen: Move,
     point: Option<Point>,
-    footprint: Footprint,
+    footprint: Arc<Footprint>,
     /// The steps of the path that come before this one in every equivalent order.
     before: Places,
 }
@@ -151,7 +151,7 @@ impl<M: Model> Dpor<'_, M> {
         self.tally.counts.steps += 1;
         if place + 1 == self.path.len() {
             let node = &mut self.path[place];
-            (node.point, node.footprint) = (point, self.stage.footprint());
+            (node.point, node.footprint) = (point, Arc::new(self.stage.footprint()));
             self.order(place);
         }
     }
@@ -171,7 +171,7 @@ impl<M: Model> Dpor<'_, M> {
             asleep,
             chosen,
             point: None,
-            footprint: Footprint::default(),
+            footprint: Arc::default(),
             before: Places::default(),
         })
     }

@@ -128,6 +128,11 @@ impl<M: Model> Stage<M> {
         }
     }
 
+    /// What is known of the execution.
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
     /// The operation with which a move begins.
     pub(crate) fn point(&self, next: Move) -> Option<Point> {
         self.runtime.point(next)
@@ -223,6 +228,13 @@ impl<M: Model> Stage<M> {
             }
             runtime.begin_call(thread, calls.len());
         }
+    }
+}
+
+impl<M: Model> Execution<M> {
+    /// What is wrong, if a call of a thread found something.
+    pub(crate) fn violation(&self) -> Option<Violation> {
+        self.log.borrow().violation.clone()
     }
 }
 

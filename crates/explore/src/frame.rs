@@ -1,5 +1,7 @@
 //! A state on the path that a depth-first search is on: what was tried there and what is left.
 
+use std::sync::Arc;
+
 use crate::footprint::Footprint;
 use crate::moves::{Move, Point};
 
@@ -17,7 +19,7 @@ pub(crate) struct Frame {
     /// With what it begins: another operation there means that the explored code is not deterministic.
     pub(crate) point: Option<Point>,
     /// What `chosen` touched; known once it was made.
-    pub(crate) footprint: Footprint,
+    pub(crate) footprint: Arc<Footprint>,
     /// The move before.
     pub(crate) previous: Option<Move>,
     /// Whether the thread of that move could have gone on.
@@ -34,7 +36,7 @@ pub(crate) struct Frame {
 #[derive(Clone, Debug)]
 pub(crate) struct Tried {
     pub(crate) made: Move,
-    pub(crate) footprint: Footprint,
+    pub(crate) footprint: Arc<Footprint>,
 }
 
 impl Frame {

@@ -64,16 +64,20 @@
 
 #![forbid(unsafe_code)]
 
+mod course;
 mod depth_first;
 mod dpor;
+mod effect;
 mod execution;
 mod fingerprint;
 mod footprint;
 mod frame;
+mod learned;
 mod model;
 mod moves;
 mod outlook;
 mod picture;
+mod places;
 mod pool;
 mod runtime;
 mod schedule;
@@ -81,6 +85,7 @@ mod search;
 mod seen;
 mod settings;
 mod shrink;
+mod sketch;
 mod tally;
 pub mod timeline;
 mod violation;
@@ -91,6 +96,6 @@ pub use picture::Event;
 pub use pool::{Limit, Progress};
 pub use schedule::{BadSchedule, Diverged, Replayed, Schedule};
 pub use search::{Counterexample, Report, Verdict, explore};
-pub use settings::{Budget, Reduction, Settings, Steps};
+pub use settings::{Budget, Reduction, Replay, Settings, Steps};
 pub use tally::{Counts, Nondeterminism};
 pub use violation::{Violation, ViolationKind};

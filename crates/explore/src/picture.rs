@@ -13,6 +13,7 @@ use std::panic::Location;
 use sync::Armed;
 use sync::hook::{CountOperation, Kind, ObjectId, Operation};
 
+use crate::effect::{ArmedAt, Recording};
 use crate::fingerprint::Fingerprint;
 use crate::footprint::{Footprint, access};
 use crate::moves::{Point, object_name};
@@ -40,10 +41,13 @@ pub(crate) struct Picture {
     /// What its thread had seen when the step began.
     pub(crate) seen_before_step: Fingerprint,
     pub(crate) tale: Option<Vec<Event>>,
+    /// What the step does, if that is to be learned.
+    pub(crate) recording: Option<Recording>,
     /// States are of no interest any more: the execution is only brought to its end.
     pub(crate) abandoned: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Object {
     pub(crate) name: &'static str,
     pub(crate) holds: Fingerprint,
@@ -51,7 +55,7 @@ pub(crate) struct Object {
     pub(crate) ended: bool,
 }
 
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Thread {
     pub(crate) pending: Option<Operation>,
     pub(crate) seen: Fingerprint,
@@ -72,6 +76,8 @@ pub(crate) struct Thread {
     /// So far the step evaluates a condition and asked about deadlines only.
     pub(crate) only_asked: bool,
     pub(crate) next_object: u64,
+    /// It, or another before it, is being ended by a panic and has to wait, as far as can be told.
+    pub(crate) unwinds: bool,
 }
 
 /// Something that happened in an execution, for its timeline.
@@ -129,6 +135,7 @@ impl Picture {
             );
             state.may_sleep = operation.kind == Kind::WaitCheck || state.may_sleep && asks;
         }
+        self.touch(operation.object);
         if let Some(access) = access(operation) {
             self.footprint.note(operation.object, access);
         }
@@ -203,6 +210,9 @@ impl Picture {
     }
 
     pub(crate) fn wake(&mut self, queue: ObjectId) {
+        if let Some(recording) = &mut self.recording {
+            recording.wakes.push(queue);
+        }
         let threads = self.threads.iter_mut().map(|thread| &mut thread.waits);
         for (waits_on, woken) in threads.chain([&mut self.alone_waits]).flatten() {
             *woken |= *waits_on == queue;
@@ -226,6 +236,7 @@ impl Picture {
     }
 
     pub(crate) fn create(&mut self, runner: Runner, object: ObjectId, name: &'static str) {
+        self.touch(object);
         let holds = match runner {
             Runner::Alone => Fingerprint::default(),
             Runner::Thread(thread) => self.threads[thread].seen,
@@ -253,6 +264,40 @@ impl Picture {
             Runner::Thread(thread) => self.threads[thread].seen,
         };
         Fingerprint::of(&(before, seen))
+    }
+
+    /// Takes a deadline back. Nobody can ask it any more, so it is forgotten; other objects are kept, as who
+    /// has the last handle of one is no part of a state.
+    pub(crate) fn disarm(&mut self, deadline: ObjectId) -> Option<Armed> {
+        if let Some(gone) = self.objects.remove(&deadline) {
+            self.shared = self.shared.without(gone.share(deadline));
+        }
+        self.take_armed(deadline)
+    }
+
+    pub(crate) fn take_armed(&mut self, deadline: ObjectId) -> Option<Armed> {
+        let armed = self.armed.remove(&deadline)?;
+        if let Some(recording) = &mut self.recording {
+            recording.disarmed.push(ArmedAt { deadline, wakes: armed.wakes() });
+        }
+        Some(armed)
+    }
+
+    pub(crate) fn arm(&mut self, armed: Armed) {
+        let at = ArmedAt { deadline: armed.object(), wakes: armed.wakes() };
+        if let Some(recording) = &mut self.recording {
+            recording.armed.push(at);
+        }
+        self.armed.insert(at.deadline, armed);
+    }
+
+    /// Notes how an object is before the step makes a difference to it, or learns from it.
+    pub(crate) fn touch(&mut self, object: ObjectId) {
+        if let Some(recording) = &mut self.recording
+            && recording.touched.iter().all(|(other, _)| *other != object)
+        {
+            recording.touched.push((object, self.objects.get(&object).copied()));
+        }
     }
 
     /// A lock given back in the step that took it, with its data unchanged, was a look at it.
@@ -299,11 +344,36 @@ impl Picture {
 }
 
 impl Thread {
+    /// Brings it into the one form that equal threads have between steps.
+    pub(crate) fn settle(&mut self) {
+        let sleeps = self.pending.is_some_and(|pending| pending.kind == Kind::Sleep);
+        if !self.may_sleep && !sleeps {
+            self.waits = None;
+        }
+        // The next step begins with something seen, after which no lock is the last thing that was.
+        self.around_lock = Default::default();
+    }
+
+    /// What it adds to the state.
+    pub(crate) fn share(&self, index: usize, woken: bool) -> Fingerprint {
+        let pending = self.pending.as_ref().map(Point::of);
+        let waits = self.waits.map(|(queue, _)| (queue, woken));
+        Fingerprint::of(&(index, pending, self.seen, waits))
+    }
+
+    /// All that its next step follows from, but for what objects hold.
+    pub(crate) fn place(&self, index: usize) -> Fingerprint {
+        let waits = self.waits.map(|(queue, _)| queue);
+        let waiting = (waits, self.may_sleep, self.seen_before_wait, self.unseen, self.slept);
+        let pending = self.pending.as_ref().map(Point::of);
+        Fingerprint::of(&(index, pending, self.seen, waiting, self.next_object, self.unwinds))
+    }
+
     /// Whether the thread's next step is one that a deadline makes a difference to.
-    pub(crate) fn hears(&self, deadline: ObjectId, wakes: ObjectId) -> bool {
+    pub(crate) fn hears(&self, woken: bool, deadline: ObjectId, wakes: ObjectId) -> bool {
         self.pending.is_some_and(|operation| match operation.kind {
             Kind::WaitCheck => operation.object == wakes,
-            Kind::Sleep => self.waits == Some((wakes, false)),
+            Kind::Sleep => !woken && self.waits.is_some_and(|(queue, _)| queue == wakes),
             Kind::Fired => operation.object == deadline,
             Kind::Acquire
             | Kind::Release
@@ -337,7 +407,7 @@ impl fmt::Display for Runner {
 }
 
 /// Object numbers spread by a multiplication.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Numbers(u64);
 
 impl Hasher for Numbers {

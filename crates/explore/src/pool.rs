@@ -34,6 +34,7 @@ struct Queue {
     working: usize,
     waiting: usize,
     counts: Counts,
+    paths: u64,
     /// The share of all executions that is done, as guessed.
     done: f64,
     /// New states that the last report of each worker expected.
@@ -92,6 +93,7 @@ impl Pool {
             working: 0,
             waiting: 0,
             counts: Counts::default(),
+            paths: 0,
             done: 0.0,
             ahead: HashMap::new(),
             exhausted: None,
@@ -167,16 +169,27 @@ impl Pool {
         &self.seen
     }
 
-    /// Adds an execution's counts and share, notes how many states its worker expects ahead, and stops the search where the budget is used up.
-    pub(crate) fn report(&self, before: &Counts, after: &Counts, share: f64, ahead: f64) {
+    /// Adds the counts and shares of so many paths, notes how many states their worker expects ahead, and stops
+    /// the search where the budget is used up.
+    pub(crate) fn report(
+        &self,
+        paths: u64,
+        before: &Counts,
+        after: &Counts,
+        share: f64,
+        ahead: f64,
+    ) {
         let mut queue = self.lock();
+        let looks = queue.paths / LOOK_EVERY;
+        queue.paths += paths;
+        let is_time_to_look = queue.paths / LOOK_EVERY > looks;
         queue.counts.executions += after.executions - before.executions;
         queue.counts.complete += after.complete - before.complete;
         queue.counts.steps += after.steps - before.steps;
         queue.counts.depth = queue.counts.depth.max(after.depth);
         queue.done += share;
         queue.ahead.insert(thread::current().id(), ahead);
-        let limit = self.limit(queue.counts.executions);
+        let limit = self.limit(queue.counts.executions, is_time_to_look);
         if limit.is_some() {
             queue.exhausted = limit;
             drop(queue);
@@ -200,11 +213,11 @@ impl Pool {
         Progress { counts, elapsed: self.began.elapsed(), done, preemptions }
     }
 
-    fn limit(&self, executions: u64) -> Option<Limit> {
+    fn limit(&self, executions: u64, is_time_to_look: bool) -> Option<Limit> {
         if executions >= self.budget.executions {
             return Some(Limit::Executions);
         }
-        if !executions.is_multiple_of(LOOK_EVERY) {
+        if !is_time_to_look {
             return None;
         }
         if self.seen.bytes() >= self.budget.memory_bytes {
@@ -218,5 +231,5 @@ impl Pool {
     }
 }
 
-/// Executions between looks at the clock.
+/// Paths between looks at the clock.
 const LOOK_EVERY: u64 = 32;

@@ -20,6 +20,7 @@ use mem::coroutine;
 use sync::Armed;
 use sync::hook::{self, Hook, Kind, Now, ObjectId, Operation};
 
+use crate::effect::Recording;
 use crate::fingerprint::{Fingerprint, Lanes};
 use crate::footprint::{Access, Footprint};
 use crate::moves::{Move, Point};
@@ -39,6 +40,11 @@ impl Runtime {
     pub(crate) fn new(settings: &Settings) -> Self {
         let Settings { steps, deadlines, .. } = *settings;
         Self { running: Cell::new(Runner::Alone), steps, deadlines, picture: RefCell::default() }
+    }
+
+    /// Which deadlines may fire; `None` for none.
+    pub(crate) fn clock(&self) -> Option<Steps> {
+        self.deadlines.then_some(self.steps)
     }
 
     /// Forgets the last execution and expects one of so many threads.
@@ -62,7 +68,7 @@ impl Runtime {
     pub(crate) fn begin_call(&self, thread: usize, call: usize) {
         let mut picture = self.picture.borrow_mut();
         let state = &mut picture.threads[thread];
-        state.waits = None;
+        (state.waits, state.may_sleep, state.seen_before_wait) = (None, false, None);
         (state.slept, state.unseen) = (false, false);
         state.seen = Fingerprint::of(&(thread, call));
         hook::number_objects_from(number(Some(thread), call));
@@ -74,7 +80,7 @@ impl Runtime {
             let mut picture = self.picture.borrow_mut();
             picture.footprint.clear();
             let state = &mut picture.threads[thread];
-            state.pending = None;
+            (state.pending, state.unwinds) = (None, false);
             state.next_object
         };
         let alone = hook::number_objects_from(next);
@@ -82,7 +88,9 @@ impl Runtime {
         let result = step();
         self.running.set(Runner::Alone);
         let next = hook::number_objects_from(alone);
-        self.picture.borrow_mut().threads[thread].next_object = next;
+        let state = &mut self.picture.borrow_mut().threads[thread];
+        state.next_object = next;
+        state.settle();
         result
     }
 
@@ -91,7 +99,7 @@ impl Runtime {
         let armed = {
             let mut picture = self.picture.borrow_mut();
             picture.footprint.clear();
-            picture.armed.remove(&deadline)
+            picture.take_armed(deadline)
         };
         if let Some(armed) = armed {
             armed.fire();
@@ -110,7 +118,10 @@ impl Runtime {
         let heard = picture.armed.iter().filter(|(deadline, armed)| {
             let mut threads = picture.threads.iter();
             self.steps == Steps::Every
-                || threads.any(|thread| thread.hears(**deadline, armed.wakes()))
+                || threads.any(|thread| {
+                    let woken = thread.waits.is_some_and(|(_, woken)| woken);
+                    thread.hears(woken, **deadline, armed.wakes())
+                })
         });
         into.extend(heard.map(|(deadline, _)| Move::Fire(*deadline)));
     }
@@ -124,6 +135,21 @@ impl Runtime {
             }
             Move::Fire(deadline) => Some(Point::firing(deadline)),
         }
+    }
+
+    /// What is known of the execution.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Picture) -> T) -> T {
+        look(&self.picture.borrow())
+    }
+
+    /// Notes from now on what steps do.
+    pub(crate) fn record(&self) {
+        self.picture.borrow_mut().recording = Some(Recording::default());
+    }
+
+    /// What was noted.
+    pub(crate) fn take_recording(&self) -> Recording {
+        self.picture.borrow_mut().recording.take().unwrap_or_default()
     }
 
     /// What the last step touched.
@@ -141,9 +167,8 @@ impl Runtime {
         let picture = self.picture.borrow();
         let threads = picture.threads.iter().enumerate();
         threads.fold(picture.shared, |state, (index, thread)| {
-            let pending = thread.pending.map(|pending| Point::of(&pending));
-            let waits = thread.waits.filter(|_| thread.may_sleep);
-            state.with(Fingerprint::of(&(index, pending, thread.seen, waits)))
+            let woken = thread.waits.is_some_and(|(_, woken)| woken);
+            state.with(thread.share(index, woken))
         })
     }
 
@@ -236,7 +261,11 @@ impl Hook for Runtime {
         let runner = self.running.get();
         match runner {
             Runner::Thread(thread) if self.is_step(thread, &operation) => {
-                self.picture.borrow_mut().threads[thread].pending = Some(operation);
+                {
+                    let state = &mut self.picture.borrow_mut().threads[thread];
+                    state.pending = Some(operation);
+                    state.unwinds = thread::panicking();
+                }
                 coroutine::suspend();
                 self.picture.borrow_mut().begin_step(thread, &operation);
             }
@@ -247,7 +276,7 @@ impl Hook for Runtime {
             let mut picture = self.picture.borrow_mut();
             picture.take_effect(runner, &operation);
             let disarms = operation.kind == Kind::Disarm;
-            let disarmed = disarms.then(|| picture.armed.remove(&operation.object)).flatten();
+            let disarmed = disarms.then(|| picture.disarm(operation.object)).flatten();
             (disarmed, picture.life_violation(&operation))
         };
         // It may own the last handle of a primitive, which says so.
@@ -263,18 +292,12 @@ impl Hook for Runtime {
         self.picture.borrow_mut().create(self.running.get(), object, name);
     }
 
-    fn dropped(&self, object: ObjectId) {
-        let mut picture = self.picture.borrow_mut();
-        if let Some(gone) = picture.objects.remove(&object) {
-            picture.shared = picture.shared.without(gone.share(object));
-        }
-    }
-
     fn saw(&self, object: ObjectId, value: u64) {
         let mut picture = self.picture.borrow_mut();
         if picture.abandoned {
             return;
         }
+        picture.touch(object);
         picture.footprint.note_other(object, Access::Read);
         picture.see(self.running.get(), &(object, value));
     }
@@ -295,6 +318,7 @@ impl Hook for Runtime {
         if picture.abandoned {
             return;
         }
+        picture.touch(object);
         let now = match now {
             Now::Number(number) => {
                 picture.footprint.note_other(object, Access::Write);
@@ -312,7 +336,7 @@ impl Hook for Runtime {
     }
 
     fn armed(&self, deadline: Armed) {
-        self.picture.borrow_mut().armed.insert(deadline.object(), deadline);
+        self.picture.borrow_mut().arm(deadline);
     }
 }
 

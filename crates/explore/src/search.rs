@@ -6,13 +6,17 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::course::Replayed;
 use crate::depth_first::{Plan, Search};
 use crate::dpor;
+use crate::execution::Stage;
 use crate::fingerprint::Fingerprint;
+use crate::learned::Learned;
 use crate::model::{Model, Script};
+use crate::places::Places;
 use crate::pool::{Limit, Pool, Progress};
 use crate::schedule::Schedule;
-use crate::settings::{Budget, Reduction, Settings};
+use crate::settings::{Budget, Reduction, Replay, Settings};
 use crate::shrink;
 use crate::tally::{Counts, Found, Nondeterminism, Tally};
 use crate::violation::Violation;
@@ -138,8 +142,16 @@ pub(crate) fn search<M: Model>(
             caches: settings.reduction.caches(),
             sleeps: settings.reduction.sleeps() && preemptions.is_none(),
         };
+        let places = Places::new();
         run(settings.workers.max(1), &pool, preemptions, progress, || {
-            Search::new(model, script, plan, settings, &pool).run()
+            let stage = Stage::new(model, script, settings);
+            match settings.replay {
+                Replay::Full => Search::new(Replayed::new(stage), plan, settings, &pool).run(),
+                Replay::Unknown => {
+                    let course = Learned::new(stage, &places);
+                    Search::new(course, plan, settings, &pool).run()
+                }
+            }
         })
     };
     tally.counts.states = pool.seen().states() as u64;

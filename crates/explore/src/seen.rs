@@ -86,7 +86,7 @@ const BYTES_A_STATE: usize = 25 * 8 * 3 / (7 * 2);
 
 /// Fingerprints need no hashing.
 #[derive(Default)]
-struct Verbatim(u64);
+pub(crate) struct Verbatim(u64);
 
 impl Hasher for Verbatim {
     fn write(&mut self, bytes: &[u8]) {

@@ -12,6 +12,8 @@ pub struct Settings {
     pub all: bool,
     /// How executions are saved when all interleavings are explored.
     pub reduction: Reduction,
+    /// What is run for each path.
+    pub replay: Replay,
     /// Where threads may be interrupted.
     pub steps: Steps,
     /// Whether deadlines fire. If none does, whoever needs one to go on waits for ever.
@@ -46,6 +48,16 @@ pub enum Reduction {
     Dpor,
 }
 
+/// What is run for each path that is explored. [`Reduction::Dpor`] runs every path whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// The steps that are not known: a thread that stands where it stood once, with all that its step touches as
+    /// it was, does what it did. That is what makes states the same, too.
+    Unknown,
+    /// All of it, from the set-up on. Checks the other.
+    Full,
+}
+
 /// Where threads may be interrupted, and when deadlines fire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Steps {
@@ -73,6 +85,7 @@ impl Default for Settings {
             preemptions: vec![0, 1, 2],
             all: true,
             reduction: Reduction::StatesAndSleep,
+            replay: Replay::Unknown,
             steps: Steps::Reduced,
             deadlines: true,
             workers: std::thread::available_parallelism().map_or(1, usize::from),

@@ -50,7 +50,7 @@ pub(crate) struct Found {
     "the explored code is not deterministic: at step {step}, {who} did `{now}` and before `{before}`"
 )]
 pub struct Nondeterminism {
-    /// The step, from 1.
+    /// The step, from 1; 0 is the set-up.
     pub step: usize,
     /// Whose.
     pub who: String,
@@ -93,6 +93,19 @@ impl Nondeterminism {
     pub(crate) fn at(step: usize, made: Move, before: Option<Point>, now: Option<Point>) -> Self {
         let words = |point: Option<Point>| point.map_or("nothing".to_owned(), |it| it.to_string());
         Self { step: step + 1, who: made.to_string(), before: words(before), now: words(now) }
+    }
+
+    /// The step `step`, from 1, began as before and led to another state.
+    pub(crate) fn otherwise(step: usize, made: Move, point: Option<Point>) -> Self {
+        let before = point.map_or("nothing".to_owned(), |it| it.to_string());
+        let now = format!("{before}, to another end");
+        Self { step, who: made.to_string(), before, now }
+    }
+
+    /// Set-up went well before.
+    pub(crate) fn in_setup(now: &Violation) -> Self {
+        let (who, before) = ("set-up".to_owned(), "well".to_owned());
+        Self { step: 0, who, before, now: now.to_string() }
     }
 }
 

@@ -6,7 +6,7 @@ use std::hash::Hasher;
 use std::sync::Arc;
 
 use bindery_explore::{
-    Model, Reduction, Report, Script, Settings, Steps, Verdict, ViolationKind, explore,
+    Model, Reduction, Replay, Report, Script, Settings, Steps, Verdict, ViolationKind, explore,
 };
 use proptest::prelude::*;
 use sync::{Contents, Life, Mutex, Rank, Refcount, Timers, WaitQueue};
@@ -201,11 +201,21 @@ proptest! {
 
     #[test]
     fn every_way_of_exploring_agrees(script in scripts()) {
-        let plain = explored(&script, &all(Reduction::None, Steps::Reduced, 1));
-        for reduction in
-            [Reduction::Sleep, Reduction::States, Reduction::StatesAndSleep, Reduction::Dpor]
-        {
-            let reduced = explored(&script, &all(reduction, Steps::Reduced, 1));
+        let plain = all(Reduction::None, Steps::Reduced, 1);
+        let plain = explored(&script, &Settings { replay: Replay::Full, ..plain });
+        for reduction in [
+            Reduction::None,
+            Reduction::Sleep,
+            Reduction::States,
+            Reduction::StatesAndSleep,
+            Reduction::Dpor,
+        ] {
+            let settings = all(reduction, Steps::Reduced, 1);
+            let reduced = explored(&script, &settings);
+            let full = explored(&script, &Settings { replay: Replay::Full, ..settings });
+            prop_assert_eq!(verdicts(&reduced), verdicts(&full), "{:?}: {}", reduction, &script);
+            prop_assert_eq!(reduced.counts.states, full.counts.states, "{:?}: {}", reduction, &script);
+            prop_assert_eq!(reduced.counts.complete, full.counts.complete);
             prop_assert_eq!(verdicts(&reduced), verdicts(&plain), "{:?}: {}", reduction, &script);
             if verdicts(&plain) != Verdicts::Wrong {
                 prop_assert_eq!(&reduced.finals, &plain.finals, "{:?}: {}", reduction, &script);

@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use bindery_explore::{
-    Act, BadSchedule, Counterexample, Model, Program, Schedule, Script, Settings, Verdict, explore,
+    Act, BadSchedule, Counterexample, Model, Program, Replay, Schedule, Script, Settings, Verdict,
+    explore,
 };
 use sync::{Mutex, Rank};
 
@@ -131,8 +132,13 @@ impl Model for Moody {
 #[test]
 fn code_that_is_not_deterministic_is_told_with_its_step() {
     let script = Script::new([vec!["one"], vec!["two"]]);
-    let settings = Settings { preemptions: vec![], workers: 1, ..Settings::default() };
-    let told = explore(&Arc::new(Moody), &script, &settings, &mut |_| {}).unwrap_err();
-    assert_eq!(told.step, 1);
-    assert_eq!((told.before.as_str(), told.now.as_str()), ("lock lock#2", "lock lock#1"));
+    for (replay, now) in
+        [(Replay::Full, "lock lock#1"), (Replay::Unknown, "lock lock#2, to another end")]
+    {
+        RUNS.set(0);
+        let settings = Settings { preemptions: vec![], workers: 1, replay, ..Settings::default() };
+        let told = explore(&Arc::new(Moody), &script, &settings, &mut |_| {}).unwrap_err();
+        assert_eq!(told.step, 1);
+        assert_eq!((told.before.as_str(), told.now.as_str()), ("lock lock#2", now));
+    }
 }

@@ -107,11 +107,9 @@ impl Timers {
         wakes: &Arc<WaitQueue>,
         insert: impl FnOnce(&mut Table, u64, Arc<State>),
     ) -> Deadline {
-        let state = State {
-            fired: AtomicBool::new(false),
-            wakes: Arc::clone(wakes),
-            object: Object::new(NAME),
-        };
+        let object = Object::new(NAME);
+        hook::holds(object.id(), || 0);
+        let state = State { fired: AtomicBool::new(false), wakes: Arc::clone(wakes), object };
         let state = Arc::new(state);
         hook::before(Kind::Arm, state.object.id(), NAME);
         let number = {

@@ -45,14 +45,16 @@ pub struct EpochGuard<'a> {
 impl Epoch {
     /// An epoch without readers.
     pub fn new() -> Self {
-        Self {
+        let epoch = Self {
             readers: Default::default(),
             current: AtomicUsize::new(0),
             writers: AtomicU32::new(0),
             left: WaitQueue::new(),
             passed: Mutex::new(0),
             object: Object::new(NAME),
-        }
+        };
+        epoch.tell_state();
+        epoch
     }
 
     /// Enters as a reader. Never blocks; may be nested.

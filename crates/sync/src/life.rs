@@ -17,7 +17,9 @@ pub struct Life {
 impl Life {
     /// The life of an object that has not ended.
     pub fn new() -> Self {
-        Self { ended: AtomicBool::new(false), object: Object::new(NAME) }
+        let object = Object::new(NAME);
+        hook::holds(object.id(), || 0);
+        Self { ended: AtomicBool::new(false), object }
     }
 
     /// Notes a use of the object.

@@ -30,7 +30,10 @@ pub struct WaitQueue {
 impl WaitQueue {
     /// A queue without sleepers.
     pub fn new() -> Self {
-        Self { wake_ups: WakeUps::new(0), sleepers: Sleepers::new(), object: Object::new(NAME) }
+        let object = Object::new(NAME);
+        // Wake-ups make a difference to sleepers only, and are told to them.
+        hook::holds(object.id(), || 0);
+        Self { wake_ups: WakeUps::new(0), sleepers: Sleepers::new(), object }
     }
 
     /// Sleeps until `count` is zero. Whoever makes it zero then calls [`wake_all`](Self::wake_all).
