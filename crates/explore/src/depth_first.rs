@@ -125,7 +125,7 @@ where
 
     /// Follows one path to where it shows nothing new.
     fn follow_one(&mut self) {
-        let end = self.to_the_end();
+        let end = self.finish_path();
         let work = self.course.work();
         let counts = &mut self.tally.counts;
         (counts.executions, counts.steps) = (work.executions, work.steps);
@@ -142,7 +142,7 @@ where
     }
 
     /// Makes the moves of the path, the last of them for the first time, and goes on.
-    fn to_the_end(&mut self) -> Result<End, Nondeterminism> {
+    fn finish_path(&mut self) -> Result<End, Nondeterminism> {
         let before = self.path.len().saturating_sub(1);
         if let Some(violation) = self.course.go_to(&self.path[..before])? {
             self.path.clear();

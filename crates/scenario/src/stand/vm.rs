@@ -4,28 +4,21 @@
 
 use std::sync::Arc;
 
-use sync::{Life, Mutex, Rank};
+use sync::{Mutex, Rank};
 use tsm::VmId;
 
-/// The VM.
-pub(super) struct Vm(Life);
+/// The VM. Whoever has it keeps it, so there is no use of it after its end to look for.
+pub(super) struct Vm;
 
 impl Vm {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(Life::new()))
+        Arc::new(Self)
     }
 }
 
 impl iommufd::Vm for Vm {
     fn id(&self) -> VmId {
-        self.0.check();
         VmId(1)
-    }
-}
-
-impl Drop for Vm {
-    fn drop(&mut self) {
-        self.0.end();
     }
 }
 
