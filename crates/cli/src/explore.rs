@@ -2,11 +2,14 @@
 
 mod assumptions;
 mod emit_c;
+mod html;
 mod human;
 mod inputs;
 mod json;
 mod junit;
 mod kept;
+mod markup;
+mod tale;
 mod timeline;
 
 use std::io::{self, IsTerminal, Write};
@@ -83,6 +86,8 @@ enum Format {
     Json,
     /// For CI
     Junit,
+    /// A page for a browser
+    Html,
 }
 
 /// A scenario, where it stands, and what came of it.
@@ -98,7 +103,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         return emit_c::run(arguments);
     }
     if let Some(kept) = &arguments.replay {
-        return kept::replay(kept, &drawing(arguments));
+        return kept::replay(kept, arguments);
     }
     let scenarios = match inputs::read(arguments) {
         Ok(scenarios) => scenarios,
@@ -112,20 +117,28 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         workers: thread::available_parallelism().map_or(1, usize::from),
     };
     let drawing = drawing(arguments);
-    let mut explored = Vec::new();
+    let (mut explored, mut said) = (Vec::new(), String::new());
     for (source, scenario) in scenarios {
         let result = run::run(&scenario, &limits, &mut |progress| show(&source, progress));
         clear();
         let one = Explored { source, scenario, result };
         if arguments.format == Format::Human {
-            print(&human::one(&one, &drawing));
+            said += &human::one(&one, &drawing);
+            // Whoever watches need not wait for the next one.
+            if arguments.output.is_none() {
+                print(&std::mem::take(&mut said));
+            }
         }
         explored.push(one);
     }
-    match arguments.format {
-        Format::Human => print(&human::summary(&explored, drawing.style)),
-        Format::Json => terminal::print_json(&json::of(&explored)),
-        Format::Junit => print(&junit::of(&explored)),
+    said += &match arguments.format {
+        Format::Human => human::summary(&explored, drawing.style),
+        Format::Json => terminal::json(&json::of(&explored)),
+        Format::Junit => junit::of(&explored),
+        Format::Html => html::of(&explored),
+    };
+    if let Err(status) = write_out(arguments, &said) {
+        return ExitCode::from(status);
     }
     if let Some(path) = &arguments.save
         && let Err(error) = kept::save(path, &explored)
@@ -138,24 +151,26 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     )
 }
 
-/// Writes what is asked for to the file that `--output` names, or prints it.
-fn write_out(arguments: &Arguments, text: &str) -> ExitCode {
+/// Writes to the file that `--output` names, or prints.
+///
+/// # Errors
+/// The exit status, once it was told why.
+fn write_out(arguments: &Arguments, text: &str) -> Result<(), u8> {
     let Some(path) = &arguments.output else {
         print(text);
-        return ExitCode::SUCCESS;
+        return Ok(());
     };
-    match fs::write(path, text) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bindery: cannot write {}: {error}", path.display());
-            ExitCode::from(exit::USAGE)
-        }
-    }
+    fs::write(path, text).map_err(|error| {
+        eprintln!("bindery: cannot write {}: {error}", path.display());
+        exit::USAGE
+    })
 }
 
 fn drawing(arguments: &Arguments) -> Drawing {
     let kept = arguments.save.as_ref().map(|path| path.display().to_string());
-    Drawing { style: Style::of_stdout(), ascii: arguments.ascii, kept }
+    let is_file = arguments.output.is_some();
+    let style = if is_file { Style::plain() } else { Style::of_stdout() };
+    Drawing { style, ascii: arguments.ascii, kept }
 }
 
 impl Explored {

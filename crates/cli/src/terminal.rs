@@ -22,9 +22,17 @@ fn unless_reader_left(error: io::Error) -> io::Result<()> {
 
 /// Writes `value` to stdout as JSON for reading.
 pub(crate) fn print_json(value: &impl Serialize) {
+    print(&json(value));
+}
+
+/// `value` as JSON for reading; empty, and told, where it has no form in JSON.
+pub(crate) fn json(value: &impl Serialize) -> String {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => print(&format!("{text}\n")),
-        Err(error) => eprintln!("bindery: {error}"),
+        Ok(text) => format!("{text}\n"),
+        Err(error) => {
+            eprintln!("bindery: {error}");
+            String::new()
+        }
     }
 }
 
@@ -53,7 +61,6 @@ impl Style {
     }
 
     /// No colour.
-    #[cfg(test)]
     pub(crate) fn plain() -> Self {
         Self { colour: false }
     }

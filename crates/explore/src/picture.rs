@@ -43,6 +43,8 @@ pub(crate) struct Picture {
     pub(crate) tale: Option<Vec<Event>>,
     /// What the step does, if that is to be learned.
     pub(crate) recording: Option<Recording>,
+    /// The operation that is about to take effect has been told.
+    pub(crate) is_told: bool,
     /// States are of no interest any more: the execution is only brought to its end.
     pub(crate) abandoned: bool,
 }
@@ -119,6 +121,7 @@ impl Picture {
         self.seen_before_step = state.seen;
         self.see(Runner::Thread(thread), &Point::of(operation));
         self.tell(Runner::Thread(thread), operation, true);
+        self.is_told = true;
     }
 
     /// What an operation does to the picture, whether or not it began a step.
@@ -139,7 +142,7 @@ impl Picture {
         if let Some(access) = access(operation) {
             self.footprint.note(operation.object, access);
         }
-        if runner == Runner::Alone {
+        if !std::mem::take(&mut self.is_told) {
             self.tell(runner, operation, operation.kind == Kind::Fire);
         }
         let object = operation.object;

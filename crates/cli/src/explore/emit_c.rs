@@ -17,13 +17,13 @@ use crate::exit;
 
 /// Writes the program.
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    match program(arguments) {
-        Ok(text) => write_out(arguments, &text),
-        Err((status, message)) => {
-            eprintln!("{message}");
-            ExitCode::from(status)
-        }
-    }
+    let told = |(status, message): (u8, String)| {
+        eprintln!("{message}");
+        status
+    };
+    let text = program(arguments).map_err(told);
+    let written = text.and_then(|text| write_out(arguments, &text));
+    written.map_or_else(ExitCode::from, |()| ExitCode::SUCCESS)
 }
 
 /// The program, or a status and why there is none.

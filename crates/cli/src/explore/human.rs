@@ -42,31 +42,37 @@ pub(super) fn one(explored: &Explored, drawing: &Drawing) -> String {
 }
 
 fn verdict(report: &Report, style: Style) -> String {
-    let counts = &report.counts;
+    let (finding, size) = (&report.finding, size(report));
     let took = report.elapsed.as_secs_f64();
-    let size = match counts.states {
-        0 => format!("{} executions", grouped(counts.executions)),
-        states => format!("{} states, {} executions", grouped(states), grouped(counts.executions)),
-    };
-    match &report.finding {
+    match finding {
         Finding::Safe => {
             let text = format!("SAFE (all interleavings: {size})");
             format!("{}, {took:.1} s", style.paint(Tone::Green, text))
         }
-        finding @ Finding::SafeUpTo { .. } => {
+        Finding::SafeUpTo { .. } => {
             format!("{}: {size}, {took:.1} s", style.paint(Tone::Yellow, finding))
         }
-        finding @ Finding::Broken(broken) => {
+        Finding::Broken(_) => {
+            format!("{}: {size}, {took:.1} s", style.paint(Tone::Red, finding))
+        }
+    }
+}
+
+/// How much the verdict rests on; of a counterexample, how much there is to follow.
+pub(super) fn size(report: &Report) -> String {
+    let counts = &report.counts;
+    match (&report.finding, counts.states) {
+        (Finding::Broken(broken), _) => {
             let preemptions = match broken.preemptions {
                 0 => "no preemption".to_owned(),
                 1 => "1 preemption".to_owned(),
                 more => format!("{more} preemptions"),
             };
-            let steps = broken.schedule.steps();
-            format!(
-                "{}: {preemptions}, {steps} steps, {took:.1} s",
-                style.paint(Tone::Red, finding)
-            )
+            format!("{preemptions}, {} steps", broken.schedule.steps())
+        }
+        (_, 0) => format!("{} executions", grouped(counts.executions)),
+        (_, states) => {
+            format!("{} states, {} executions", grouped(states), grouped(counts.executions))
         }
     }
 }

@@ -8,10 +8,8 @@ use explore::Schedule;
 use scenario::Scenario;
 use scenario::run::{self, Broken};
 
-use super::human::{self, Drawing};
-use super::{Explored, UNEXPECTED};
+use super::{Arguments, Explored, Format, UNEXPECTED, drawing, html, human, write_out};
 use crate::exit;
-use crate::terminal::print;
 
 const REMARK: &str = "#|";
 /// What it leads to; the schedule's own remark of that comes later, and has names of its own.
@@ -28,7 +26,8 @@ pub(super) fn save(path: &Path, explored: &[Explored]) -> io::Result<()> {
     fs::write(path, text(&scenario, broken))
 }
 
-fn text(scenario: &Scenario, broken: &Broken) -> String {
+/// What is kept: `scenario` with the threads that are left, and the order.
+pub(super) fn text(scenario: &Scenario, broken: &Broken) -> String {
     let schedule = broken.schedule.to_string();
     let (format, rest) = schedule.split_once('\n').unwrap_or((&schedule, ""));
     let remarks = scenario.to_string();
@@ -38,7 +37,7 @@ fn text(scenario: &Scenario, broken: &Broken) -> String {
 }
 
 /// Runs a kept order once. Status 0: it led where it had led.
-pub(super) fn replay(path: &Path, drawing: &Drawing) -> ExitCode {
+pub(super) fn replay(path: &Path, arguments: &Arguments) -> ExitCode {
     match load(path) {
         Err(message) => {
             eprintln!("{message}");
@@ -50,7 +49,15 @@ pub(super) fn replay(path: &Path, drawing: &Drawing) -> ExitCode {
                 ExitCode::from(UNEXPECTED)
             }
             Ok(broken) => {
-                print(&human::replayed(&scenario, &broken, drawing));
+                let said = match arguments.format {
+                    Format::Html => html::replayed(&scenario, &broken),
+                    Format::Human | Format::Json | Format::Junit => {
+                        human::replayed(&scenario, &broken, &drawing(arguments))
+                    }
+                };
+                if let Err(status) = write_out(arguments, &said) {
+                    return ExitCode::from(status);
+                }
                 let now = format!("{}: {}", broken.kind, broken.message).replace('\n', " ");
                 if now == violation {
                     return ExitCode::SUCCESS;
