@@ -3,7 +3,8 @@
 //!
 //! [`capture`] is a file of data objects, [`key_log`] the secrets that open the records in it,
 //! [`overhear`] somebody who reads along and says what was said and whether it holds. [`socket`] carries
-//! objects as spdm-emu and QEMU do, and [`bring_up`] is what a TSM does with a device, against any device.
+//! objects as spdm-emu and QEMU do; [`bring_up`] is what a TSM does with a device, against any device, and
+//! [`validate`] tries the rules on it.
 //!
 //! Deliberately absent: the protocols themselves, which are in `spdm` and `tdisp`.
 
@@ -16,3 +17,4 @@ pub mod mailbox_link;
 pub mod noted_secrets;
 pub mod overhear;
 pub mod socket;
+pub mod validate;

@@ -31,6 +31,18 @@ pub enum LinkFault {
     Capture(#[from] std::io::Error),
 }
 
+/// A device's mailbox, wherever it is.
+pub trait Objects {
+    /// Carries an object there and the answer back.
+    ///
+    /// # Errors
+    /// [`LinkFault::Socket`], [`LinkFault::Capture`].
+    fn object(&mut self, object: Vec<u8>) -> Result<Vec<u8>, LinkFault>;
+
+    /// Waits before something is asked again.
+    fn wait(&mut self, time_us: u64);
+}
+
 /// A device's mailbox behind a socket.
 pub struct MailboxLink {
     connection: Connection,
@@ -47,18 +59,6 @@ impl MailboxLink {
         Self { connection, capture, wait_max: Duration::from_secs(10), sent: 0 }
     }
 
-    /// Carries an object there and the answer back.
-    ///
-    /// # Errors
-    /// [`LinkFault::Socket`], [`LinkFault::Capture`].
-    pub fn object(&mut self, object: Vec<u8>) -> Result<Vec<u8>, LinkFault> {
-        self.note(&object)?;
-        self.sent += 1;
-        let answer = self.connection.exchange(object)?;
-        self.note(&answer)?;
-        Ok(answer)
-    }
-
     /// Ends the conversation so that the responder goes on.
     pub fn part(self) {
         self.connection.part();
@@ -71,6 +71,20 @@ impl MailboxLink {
     }
 }
 
+impl Objects for MailboxLink {
+    fn object(&mut self, object: Vec<u8>) -> Result<Vec<u8>, LinkFault> {
+        self.note(&object)?;
+        self.sent += 1;
+        let answer = self.connection.exchange(object)?;
+        self.note(&answer)?;
+        Ok(answer)
+    }
+
+    fn wait(&mut self, time_us: u64) {
+        thread::sleep(Duration::from_micros(time_us).min(self.wait_max));
+    }
+}
+
 impl Link for MailboxLink {
     type Fault = LinkFault;
 
@@ -80,7 +94,7 @@ impl Link for MailboxLink {
     }
 
     fn wait(&mut self, time_us: u64) -> Result<(), LinkFault> {
-        thread::sleep(Duration::from_micros(time_us).min(self.wait_max));
+        Objects::wait(self, time_us);
         Ok(())
     }
 }
