@@ -2,6 +2,8 @@
 
 mod decode;
 mod requester;
+mod responder;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -19,12 +21,16 @@ pub(crate) struct Arguments {
 enum Command {
     Decode(decode::Arguments),
     Requester(requester::Arguments),
+    Responder(responder::Arguments),
+    Validate(validate::Arguments),
 }
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     match &arguments.command {
         Command::Decode(arguments) => decode::run(arguments),
         Command::Requester(arguments) => requester::run(arguments),
+        Command::Responder(arguments) => responder::run(arguments),
+        Command::Validate(arguments) => validate::run(arguments),
     }
 }
 

@@ -108,38 +108,43 @@ impl NotOpened {
 }
 
 /// There is nobody to speak to.
-const NO_PEER: u8 = 3;
+pub(super) const NO_PEER: u8 = 3;
 
 impl Peer {
     /// Connects, with a requester that has not spoken yet.
     pub(super) fn open(&self) -> Result<(Requester, MailboxLink), NotOpened> {
-        let config = self.config().map_err(NotOpened::Mistake)?;
-        let crypto = self.crypto().map_err(NotOpened::Mistake)?;
-        let capture = self.capture().map_err(NotOpened::Mistake)?;
-        let patience = Duration::from_secs_f32(self.patience);
-        let connection = Connection::to(&self.connect, patience).map_err(NotOpened::NoPeer)?;
-        let requester = Requester::new(crypto, Box::new(SystemEntropy), config);
-        Ok((requester, MailboxLink::new(connection, capture)))
+        let (make, link) = self.open_many()?;
+        Ok((make(), link))
     }
 
-    pub(super) fn config(&self) -> Result<Config, String> {
+    /// Connects, with a maker of such requesters.
+    pub(super) fn open_many(&self) -> Result<(Maker, MailboxLink), NotOpened> {
+        let config = self.config().map_err(NotOpened::Mistake)?;
+        let crypto = self.crypto().map_err(NotOpened::Mistake)?;
+        let capture = self.pcap.as_deref().map(capture_into).transpose();
+        let capture = capture.map_err(NotOpened::Mistake)?;
+        let patience = Duration::from_secs_f32(self.patience);
+        let connection = Connection::to(&self.connect, patience).map_err(NotOpened::NoPeer)?;
+        let make =
+            Box::new(move || Requester::new(crypto, Box::new(SystemEntropy), config.clone()));
+        Ok((make, MailboxLink::new(connection, capture)))
+    }
+
+    fn config(&self) -> Result<Config, String> {
         let roots = match &self.root {
             Some(path) => Some(vec![read(path)?]),
             None => None,
         };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let anybody = anybody();
         Ok(Config {
-            versions: self.spdm.map_or(Version::ALL.to_vec(), |version| vec![version]),
-            limits: LIMITS,
-            suites: Suite::ALL.to_vec(),
-            groups: Group::ALL.to_vec(),
-            aeads: Aead::ALL.to_vec(),
+            versions: self.spdm.map_or(anybody.versions, |version| vec![version]),
             trust: Trust {
                 roots,
-                now,
                 usage: self.usage,
                 name: self.name.clone().unwrap_or(DeviceName::Any),
+                ..anybody.trust
             },
+            ..anybody
         })
     }
 
@@ -149,11 +154,27 @@ impl Peer {
         let log = create(path)?;
         Ok(Box::leak(Box::new(NotedSecrets::new(&AwsLc, log))))
     }
+}
 
-    fn capture(&self) -> Result<Option<Capture>, String> {
-        let Some(path) = &self.pcap else { return Ok(None) };
-        let writer = capture::Writer::new(create(path)?);
-        writer.map(Some).map_err(|error| format!("{}: {error}", path.display()))
+/// Makes requesters that have not spoken yet.
+pub(super) type Maker = Box<dyn Fn() -> Requester>;
+
+/// A capture that is written into `path`.
+pub(super) fn capture_into(path: &Path) -> Result<Capture, String> {
+    let writer = capture::Writer::new(create(path)?);
+    writer.map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// A requester's that speaks all that is spoken here, with whoever has a certificate.
+pub(super) fn anybody() -> Config {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Config {
+        versions: Version::ALL.to_vec(),
+        limits: LIMITS,
+        suites: Suite::ALL.to_vec(),
+        groups: Group::ALL.to_vec(),
+        aeads: Aead::ALL.to_vec(),
+        trust: Trust { roots: None, now, usage: LeafUsage::Responder, name: DeviceName::Any },
     }
 }
 
