@@ -299,8 +299,13 @@ impl Denied {
 }
 
 impl From<PeerFault> for Denied {
-    fn from(_: PeerFault) -> Self {
-        Self::new(ErrorCode::INVALID_REQUEST)
+    fn from(fault: PeerFault) -> Self {
+        let other_version = matches!(fault, PeerFault::UnexpectedVersion { .. });
+        Self::new(if other_version {
+            ErrorCode::VERSION_MISMATCH
+        } else {
+            ErrorCode::INVALID_REQUEST
+        })
     }
 }
 
