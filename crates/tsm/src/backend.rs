@@ -116,6 +116,12 @@ pub trait Session: Send {
     /// What it holds of a function.
     fn record(&self, function: &FunctionFacts) -> TdiRecord;
 
+    /// Functions of which it does not know any more in which state they are, though nothing was said about
+    /// them: since this was asked last.
+    fn take_lost(&mut self) -> Vec<Address> {
+        Vec::new()
+    }
+
     /// Keys in use.
     fn keys(&self) -> usize;
 

@@ -328,7 +328,8 @@ impl<'a> Claimed<'a> {
 
     /// Gives the slot back. `change` is made under the lock.
     pub(crate) fn finish<T>(self, change: impl FnOnce(&mut Record) -> T) -> T {
-        let Self { line, session, exchange } = self;
+        let Self { line, mut session, exchange } = self;
+        let lost = session.take_lost();
         let mut record = line.lock();
         record.keys = session.keys();
         record.secured = session.secured();
@@ -339,6 +340,7 @@ impl<'a> Claimed<'a> {
         record.stalled = exchange.stalled;
         record.counters.timed_out += u64::from(exchange.timed_out);
         let result = change(&mut record);
+        lost.into_iter().for_each(|function| record.lose(function));
         // What was seen meanwhile is newer than what the exchange heard.
         record.apply_observed();
         let wake = record.waiting > 0;
@@ -399,6 +401,16 @@ impl Record {
             self.answer = Some(answer);
         }
         owned && newest
+    }
+
+    /// Nobody knows any more whether a function is locked or runs.
+    fn lose(&mut self, function: Address) {
+        if let Some(place) = self.places.get_mut(&function)
+            && let Binding::Bound { state: State::Locked | State::Run } = place.binding
+        {
+            place.binding = Binding::Unknown;
+            place.tdi.state = None;
+        }
     }
 
     /// Ends the connection. Its owner does.

@@ -113,6 +113,8 @@ struct Device {
     keys: Keys,
     /// The TDIs: bound functions.
     interfaces: BTreeMap<Address, Interface>,
+    /// Those that were locked in a session that is over, until it is asked for them.
+    lost: Vec<Address>,
 }
 
 impl Tsm {
@@ -148,6 +150,7 @@ impl Backend for Tsm {
             stream: self.links.stream(dsm.address),
             keys: Keys::new(self.settings.stream),
             interfaces: BTreeMap::new(),
+            lost: Vec::new(),
         });
         Ok(Opened { session, transport })
     }
@@ -175,7 +178,11 @@ impl Device {
     fn lose_session(&mut self, but: Option<Address>) {
         if self.link.take_renewed() {
             let others = self.interfaces.iter_mut().filter(|(address, _)| Some(**address) != but);
-            others.for_each(|(_, interface)| interface.lose_session());
+            for (address, interface) in others {
+                if interface.lose_session() {
+                    self.lost.push(*address);
+                }
+            }
         }
     }
 }
@@ -289,6 +296,10 @@ impl Session for Device {
             return TdiRecord::default();
         };
         interface.record(self.link.objects())
+    }
+
+    fn take_lost(&mut self) -> Vec<Address> {
+        std::mem::take(&mut self.lost)
     }
 
     fn keys(&self) -> usize {

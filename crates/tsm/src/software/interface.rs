@@ -72,10 +72,13 @@ impl Interface {
     }
 
     /// The session is over that it may have been locked in: what was locked or ran does so no more.
-    pub(super) fn lose_session(&mut self) {
-        if self.state != Some(State::Unlocked) {
+    /// Says whether its state is lost.
+    pub(super) fn lose_session(&mut self) -> bool {
+        let lost = matches!(self.state, Some(State::Locked | State::Run));
+        if lost {
             (self.state, self.nonce) = (None, None);
         }
+        lost
     }
 
     /// Gets to know the interface, which must be unlocked, and locks it where the dialect does so

@@ -17,5 +17,6 @@ mod faults;
 mod orders;
 mod points;
 mod requests;
+mod secure;
 mod support;
 mod sysfs;

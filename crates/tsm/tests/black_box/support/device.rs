@@ -119,6 +119,19 @@ impl Device {
         self.inner.lock().unwrap().aborts
     }
 
+    /// Answers a payload at once.
+    pub(crate) fn respond(&self, payload: &[u8]) -> Vec<u8> {
+        let (protocol, message) = payload::split(payload).unwrap();
+        let mut inner = self.inner.lock().unwrap();
+        inner.note(protocol, message);
+        inner.answer(protocol, message)
+    }
+
+    /// The SPDM session ended.
+    pub(crate) fn end_session(&self) {
+        self.inner.lock().unwrap().dsm.session_ended(SessionId(1), |_| {});
+    }
+
     /// Gives all answers that it owes.
     pub(crate) fn pay(&self) {
         let owed = std::mem::take(&mut self.inner.lock().unwrap().owed);

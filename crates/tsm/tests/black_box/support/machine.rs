@@ -43,7 +43,10 @@ pub(crate) struct Heard {
 pub(crate) struct NoMemory;
 
 struct Wires(BTreeMap<Address, Arc<Device>>);
-struct Counting(StdMutex<u8>);
+
+/// Random bytes that can be told from each other.
+#[derive(Default)]
+pub(crate) struct Counting(StdMutex<u8>);
 
 impl Machine {
     pub(crate) fn new(clock: &Arc<Clock>) -> Self {
@@ -51,9 +54,23 @@ impl Machine {
     }
 
     pub(crate) fn of(clock: &Arc<Clock>, dialect: Dialect) -> Self {
+        Self::with(clock, |device, other| {
+            let wires = [(PF, Arc::clone(device)), (OTHER, Arc::clone(other))];
+            Tsm::new(
+                Arc::new(Wires(wires.into_iter().collect())),
+                Arc::new(Counting::default()),
+                Settings { dialect, ..Settings::default() },
+            )
+        })
+    }
+
+    /// A machine whose TSM is made for its devices.
+    pub(crate) fn with(
+        clock: &Arc<Clock>,
+        tsm: impl FnOnce(&Arc<Device>, &Arc<Device>) -> Arc<Tsm>,
+    ) -> Self {
         let rids = [PF, VF1, VF2].map(Address::requester_id);
         let (device, other) = (Device::new(&rids), Device::new(&[OTHER.requester_id()]));
-        let wires = [(PF, Arc::clone(&device)), (OTHER, Arc::clone(&other))];
         let functions = vec![
             tee(PF, None),
             tee(VF1, Some(PF)),
@@ -64,12 +81,7 @@ impl Machine {
         let heard = Arc::new(Heard::default());
         let told = Arc::clone(&heard) as Arc<dyn Notices>;
         let registry = Registry::new(functions, clock.timers.clone(), settings(), told);
-        let backend = Tsm::new(
-            Arc::new(Wires(wires.into_iter().collect())),
-            Arc::new(Counting(StdMutex::new(0))),
-            Settings { dialect, ..Settings::default() },
-        );
-        assert_eq!(registry.register(backend), 0);
+        assert_eq!(registry.register(tsm(&device, &other)), 0);
         Self { registry, device, other, clock: Arc::clone(clock), heard }
     }
 

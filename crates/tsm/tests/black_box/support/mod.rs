@@ -3,14 +3,18 @@
 mod clock;
 mod device;
 mod machine;
+mod secure;
 
 use sync::Rank;
 
 pub(crate) use clock::Clock;
 pub(crate) use device::{Answers, Device};
 pub(crate) use machine::{
-    Heard, Machine, NoMemory, ORDINARY, OTHER, PF, TIMEOUT_MS, VF1, VF2, VM, settings, wait_until,
+    Counting, Heard, Machine, NoMemory, ORDINARY, OTHER, PF, TIMEOUT_MS, VF1, VF2, VM, settings,
+    wait_until,
 };
+
+pub(crate) use secure::{Shown, Spoil, secure};
 
 /// A lock that nobody may take while holding another.
 pub(crate) enum Outermost {}
