@@ -632,6 +632,8 @@ fn s30_an_error_after_the_change_leaves_the_state_unknown_until_unbind() {
 /// A client whose struct can be read and not written.
 struct ReadOnly(CallMemory);
 
+impl vfio::Caller for ReadOnly {}
+
 impl Caller for ReadOnly {
     fn read_prefix(&self, at: u64, into: &mut [u8]) -> usize {
         self.0.read_prefix(at, into)

@@ -41,6 +41,8 @@ impl Client {
     }
 }
 
+impl vfio::Caller for Client {}
+
 impl Caller for Client {
     fn read_prefix(&self, at: u64, into: &mut [u8]) -> usize {
         self.memory.read_prefix(at, into)

@@ -77,6 +77,11 @@ impl Group {
         self.number
     }
 
+    /// Whether a context owns the group's DMA. Takes GROUP.
+    pub fn is_claimed(&self) -> bool {
+        self.state.lock().owner.is_some()
+    }
+
     /// Whether `ctx` owns the group's DMA: one of its devices is bound there.
     pub(crate) fn is_owned_by(&self, ctx: &Arc<Context>) -> bool {
         self.state.lock().owner.as_ref().is_some_and(|owner| owner.is(ctx))

@@ -68,6 +68,7 @@ mod endpoint;
 mod flat_map;
 mod geometry;
 mod group;
+mod host_space;
 mod hw_info;
 mod hwpt;
 mod ioas;
@@ -92,6 +93,7 @@ pub use device::{Device, HotResetView};
 pub use endpoint::Endpoint;
 pub use geometry::{Geometry, Iommu, Reserved, ReservedKind};
 pub use group::Group;
+pub use host_space::{HostMapping, HostSpace};
 pub use refusal::Refusal;
 pub use tdi::ResetGuard;
 /// How a TDI stands, as callers of [`Device::tdi`] see it.

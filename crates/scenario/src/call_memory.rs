@@ -79,6 +79,8 @@ impl CallMemory {
     }
 }
 
+impl vfio::Caller for CallMemory {}
+
 impl Caller for CallMemory {
     fn read_prefix(&self, at: u64, into: &mut [u8]) -> usize {
         let copy = |bytes: &mut [u8]| {

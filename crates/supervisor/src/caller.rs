@@ -8,12 +8,14 @@ use std::sync::Arc;
 use iommufd::{Caller, Context, FileFault, Signal, Source, Unreachable};
 use rustix::fs::{FileType, OFlags, fstat};
 use rustix::io::Errno;
+use vfio::{BarPages, Container, DeviceFile, Group, Refusal};
 
 use crate::file_memory::FileMemory;
-use crate::files::Object;
+use crate::files::{File, Object};
 use crate::front_end::FrontEnd;
 use crate::memory::ProcessMemory;
 use crate::process::Task;
+use crate::requests::granted;
 
 /// Most bytes of one call that observers are shown.
 const SHOWN_BYTES_MOST: usize = 64 << 10;
@@ -126,13 +128,51 @@ impl Caller for Client<'_> {
     }
 
     fn iommufd(&self, fd: i32) -> Result<Arc<Context>, FileFault> {
-        let identity = self.task.identify(fd).map_err(|_| FileFault::Closed)?;
-        let file = self.front.files.find(identity).ok_or(FileFault::OtherKind)?;
+        let file = self.file(fd)?;
         match &file.object {
             Object::Iommufd(context) if context.get_file() => Ok(Arc::clone(context)),
             Object::Iommufd(_) => Err(FileFault::Closed),
-            Object::Vfio { .. } | Object::Attribute(_) => Err(FileFault::OtherKind),
+            _ => Err(FileFault::OtherKind),
         }
+    }
+}
+
+impl vfio::Caller for Client<'_> {
+    fn group(&self, fd: i32) -> Result<Arc<Group>, FileFault> {
+        let file = self.file(fd)?;
+        match &file.object {
+            Object::Group(group) => Ok(Arc::clone(group.group())),
+            _ => Err(FileFault::OtherKind),
+        }
+    }
+
+    fn container(&self, fd: i32) -> Result<Arc<Container>, FileFault> {
+        let file = self.file(fd)?;
+        match &file.object {
+            Object::Container(container) => Ok(Arc::clone(container)),
+            _ => Err(FileFault::OtherKind),
+        }
+    }
+
+    fn memory_with_devices(&self) -> Arc<dyn Source> {
+        let process = Arc::clone(self.task.process());
+        Arc::new(ProcessMemory { process, refused: None })
+    }
+
+    fn install_device(
+        &self,
+        device: &Arc<vfio::Device>,
+        open: &mut dyn FnMut(BarPages) -> Result<Arc<DeviceFile>, Refusal>,
+    ) -> Result<u32, uapi::Errno> {
+        granted::install(self, device, open)
+    }
+}
+
+impl Client<'_> {
+    /// The file of ours behind descriptor `fd`.
+    fn file(&self, fd: i32) -> Result<Arc<File>, FileFault> {
+        let identity = self.task.identify(fd).map_err(|_| FileFault::Closed)?;
+        self.front.files.find(identity).ok_or(FileFault::OtherKind)
     }
 }
 

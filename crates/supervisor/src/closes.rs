@@ -66,6 +66,17 @@ struct Watch {
     identity: Identity,
     /// Somebody opened the file again, so that one close may not be all.
     opened_again: bool,
+    /// We are handing out descriptors of it: so many calls.
+    holds: u32,
+    /// It was closed meanwhile, or not for good: the files of all processes tell.
+    closed_meanwhile: bool,
+}
+
+/// Keeps a file from being released while another descriptor of it is handed out.
+pub(crate) struct Hold<'c, R: Release> {
+    closes: &'c Closes,
+    releaser: &'c R,
+    identity: Identity,
 }
 
 #[derive(Debug)]
@@ -102,8 +113,21 @@ impl Closes {
         let events = WatchFlags::CLOSE | WatchFlags::OPEN;
         let mut state = self.lock();
         let number = inotify::add_watch(&self.inotify, path, events)?;
-        state.watches.insert(number, Watch { identity, opened_again: false });
+        let watch = Watch { identity, opened_again: false, holds: 0, closed_meanwhile: false };
+        state.watches.insert(number, watch);
         Ok(())
+    }
+
+    /// Keeps a file from being released until what is returned is dropped; `None` where it has been closed for good.
+    pub(crate) fn hold<'c, R: Release>(
+        &'c self,
+        identity: Identity,
+        releaser: &'c R,
+    ) -> Option<Hold<'c, R>> {
+        let mut state = self.lock();
+        let watch = state.watches.values_mut().find(|watch| watch.identity == identity)?;
+        watch.holds += 1;
+        Some(Hold { closes: self, releaser, identity })
     }
 
     /// Releases what has been closed, and returns when every release that a call about `touch` could
@@ -231,6 +255,25 @@ impl Closes {
     }
 }
 
+impl<R: Release> Drop for Hold<'_, R> {
+    fn drop(&mut self) {
+        let mut state = self.closes.lock();
+        let found = state.watches.iter_mut().find(|(_, watch)| watch.identity == self.identity);
+        let Some((&number, watch)) = found else { return };
+        watch.holds -= 1;
+        if watch.holds > 0 || !std::mem::take(&mut watch.closed_meanwhile) {
+            return;
+        }
+        watch.opened_again = true;
+        if open_somewhere(&HashSet::from([self.identity])).is_empty() {
+            state.watches.remove(&number);
+            let reach = self.releaser.reach(self.identity);
+            state.releases.push(Pending { identity: self.identity, reach, begun: false });
+            self.closes.announce(&state);
+        }
+    }
+}
+
 /// Marks the first release that fits as begun.
 fn begin(state: &mut State, fits: impl Fn(&Pending) -> bool) -> Option<Identity> {
     let pending = state.releases.iter_mut().find(|pending| !pending.begun && fits(pending))?;
@@ -257,6 +300,10 @@ impl Taken {
             watch.opened_again = true;
         }
         if !events.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::CLOSE_NOWRITE) {
+            return;
+        }
+        if watch.holds > 0 {
+            watch.closed_meanwhile = true;
             return;
         }
         if watch.opened_again && open_somewhere(&HashSet::from([watch.identity])).len() == 1 {

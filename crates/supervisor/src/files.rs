@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use iommufd::Context;
 use rustix::fs::OFlags;
 use sync::{Refcount, WaitQueue};
-use vfio::DeviceFile;
+use vfio::{Container, DeviceFile, GroupFile};
 
 use crate::observer::OpenFile;
 use crate::overlay::Attribute;
@@ -39,7 +39,7 @@ pub(crate) struct File {
     pub(crate) access: Access,
     gate: Gate,
     /// Ours of the two descriptions; keeps inode and number from being used again.
-    _memfd: Option<OwnedFd>,
+    memfd: Option<OwnedFd>,
 }
 
 /// What a descriptor was opened for.
@@ -71,6 +71,10 @@ pub(crate) enum Object {
         /// The open file.
         file: Arc<DeviceFile>,
     },
+    /// `/dev/vfio/GROUP`.
+    Group(Arc<GroupFile>),
+    /// `/dev/vfio/vfio`, where it is not an iommufd.
+    Container(Arc<Container>),
     /// A sysfs attribute opened for writing.
     Attribute(Arc<dyn Attribute>),
 }
@@ -95,7 +99,7 @@ impl Files {
             contexts.retain(|(_, context)| context.strong_count() > 0);
             contexts.push((told.clone(), Arc::downgrade(context)));
         }
-        let file = Arc::new(File { told, object, access, gate: Gate::default(), _memfd: memfd });
+        let file = Arc::new(File { told, object, access, gate: Gate::default(), memfd });
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         table.insert(identity, file);
     }
@@ -139,6 +143,17 @@ impl Files {
         alive
     }
 
+    /// The open file of a device that its group gave.
+    pub(crate) fn granted(&self, device: usize) -> Option<(Identity, Arc<File>)> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let granted = |object: &Object| match object {
+            Object::Vfio { number, file } => *number == device && file.is_of_group(),
+            _ => false,
+        };
+        let found = table.iter().find(|(_, file)| granted(&file.object));
+        found.map(|(&identity, file)| (identity, Arc::clone(file)))
+    }
+
     /// The process that opened `vfioN` first of those who have it open.
     pub(crate) fn opener_of(&self, device: usize) -> Option<i32> {
         let opens =
@@ -151,6 +166,11 @@ impl Files {
 }
 
 impl File {
+    /// Ours of the descriptions of it, where it has a memory of its own.
+    pub(crate) fn memfd(&self) -> Option<&OwnedFd> {
+        self.memfd.as_ref()
+    }
+
     /// Begins a command; `None` where the file is being released.
     pub(crate) fn begin(&self) -> Option<Running<'_>> {
         self.gate.enter()

@@ -11,7 +11,7 @@ use host::notify::Listener;
 use iommufd::Counts;
 use rustix::process::Pid;
 use uapi::Profile;
-use vfio::DeviceFile;
+use vfio::{DeviceFile, GroupFile};
 
 use crate::closes::{Closes, Release};
 use crate::descendants;
@@ -78,6 +78,13 @@ impl FrontEnd {
         Reach::of_device(Place::of(device), context, slow)
     }
 
+    fn group_reach(&self, group: &GroupFile, busy: bool) -> Reach {
+        let Some(member) = self.machine.member_of(group.group().number()) else {
+            return Reach::of_itself(busy);
+        };
+        Reach::of_device(Place::of(member), group.group().iommufd().as_ref(), busy)
+    }
+
     /// Where device files are looked up that may not be mapped for DMA.
     pub(crate) fn refused_device_files(&self) -> Option<Arc<Files>> {
         self.refuses_device_memory.then(|| Arc::clone(&self.files))
@@ -95,7 +102,10 @@ impl Release for FrontEnd {
         let busy = file.is_busy();
         match &file.object {
             Object::Vfio { number, file } => self.device_reach(*number, file, busy),
-            Object::Iommufd(_) | Object::Attribute(_) => Reach::of_itself(busy),
+            Object::Group(group) => self.group_reach(group, busy),
+            Object::Iommufd(_) | Object::Container(_) | Object::Attribute(_) => {
+                Reach::of_itself(busy)
+            }
         }
     }
 
@@ -113,6 +123,15 @@ impl Release for FrontEnd {
             Object::Vfio { file: device, .. } => {
                 // Cancels what waits on the file itself, so it comes before the waiting here.
                 device.release();
+                file.outwait_commands();
+                left(&Counts::default(), &file)
+            }
+            Object::Group(group) => {
+                file.outwait_commands();
+                group.release();
+                left(&Counts::default(), &file)
+            }
+            Object::Container(_) => {
                 file.outwait_commands();
                 left(&Counts::default(), &file)
             }

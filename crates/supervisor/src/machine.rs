@@ -158,6 +158,7 @@ impl Machine {
             observer,
             watch,
             iommu: Arc::clone(&iommu),
+            groups: BTreeMap::new(),
             sets: sets.collect(),
             managers,
             tsm: Arc::clone(&tsm),
@@ -169,6 +170,13 @@ impl Machine {
         let devices: Vec<_> = devices.collect();
         tee::watch(&devices, &tsm, platform.settings.tdi_error_event, &told);
         Self { settings: platform.settings, iommu, devices, bridges, tsm, clock }
+    }
+}
+
+impl Machine {
+    /// A function of this group.
+    pub fn member_of(&self, group_id: u32) -> Option<&Assignable> {
+        self.devices.iter().find(|device| device.group_id == group_id)
     }
 }
 
@@ -200,6 +208,8 @@ struct Host {
     observer: Option<Arc<dyn Observer>>,
     watch: Option<Arc<dyn Watch>>,
     iommu: Arc<Iommu>,
+    /// Groups as VFIO hands them out, by number.
+    groups: BTreeMap<u32, Arc<vfio::Group>>,
     /// What resets together: the functions behind one bridge.
     sets: BTreeMap<(u16, u8), Arc<DeviceSet>>,
     managers: Managers,
@@ -230,7 +240,9 @@ impl Host {
         if let Some(VirtualFunction { vendor_id, device_id }) = made_by {
             identity = Identity { vendor: vendor_id, device: device_id, ..identity };
         }
-        let settings = self.vfio_settings(made_by);
+        let vfio_group = self.groups.entry(group_id);
+        let vfio_group = Arc::clone(vfio_group.or_insert_with(|| vfio::Group::new(group_id)));
+        let settings = vfio::Settings { group: Some(vfio_group), ..self.vfio_settings(made_by) };
         Assignable {
             address,
             model: entry.model.name(),

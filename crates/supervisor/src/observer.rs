@@ -7,7 +7,7 @@
 
 use pci::{Address, DmaAccess, Interrupt, Notices};
 use tdisp::{Breach, State};
-use uapi::{Errno, FileKind};
+use uapi::{Command, Errno, FileKind, Profile};
 use vfio::PolicyEvent;
 
 /// Someone who watches. Called from many threads at once; must not block for long, for the program
@@ -168,4 +168,19 @@ pub struct Left {
     pub mapped_bytes: u64,
     /// The program had exited, or was killed, rather than close the file.
     pub at_exit: bool,
+}
+
+/// What a request number means on an open file. A context takes a container's commands too.
+pub(crate) fn command_on(
+    file: FileKind,
+    profile: Profile,
+    request: u32,
+) -> Option<&'static Command> {
+    let own = uapi::lookup(file, profile, request);
+    match file {
+        FileKind::Iommufd => {
+            own.or_else(|| uapi::lookup(FileKind::VfioContainer, profile, request))
+        }
+        _ => own,
+    }
 }

@@ -6,6 +6,7 @@
 
 mod device_io;
 mod eventfd;
+pub(crate) mod granted;
 mod ioctl;
 mod kvm;
 mod mmap;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bindery_supervisor::machine::Machine;
 use bindery_supervisor::platform::{
-    DEFAULT_TOML, GroupName, Model, P2pMap, Platform, PlatformError, Settings, device_help,
+    DEFAULT_TOML, GroupName, Model, P2pMap, Platform, PlatformError, Settings, VfioContainer,
+    device_help,
 };
 use iommufd::Tvm;
 use pci::{Address, DmaFault, Interrupt, Notices};
@@ -114,6 +115,7 @@ uapi = "linux-7.3"
 iommu = "plain"
 close_order = "linux-7.3"
 p2p_map = "linux-7.3"
+vfio_container = "vfio_iommu_type1"
 [iommu]
 aperture = { first = 0x1000, last = 0xffff_ffff }
 reserved = [
@@ -130,6 +132,7 @@ msi_isolated = false
     assert_eq!(platform.settings.uapi, Profile::Linux73);
     assert_eq!(platform.settings.close_order, CloseOrder::Linux73);
     assert_eq!(platform.settings.p2p_map, P2pMap::Linux73);
+    assert_eq!(platform.settings.vfio_container, VfioContainer::Type1);
     let iommu = &platform.iommu;
     assert_eq!((iommu.aperture.start(), iommu.aperture.last()), (0x1000, 0xffff_ffff));
     assert_eq!(iommu.reserved.len(), 2);
@@ -157,8 +160,8 @@ p.toml:1:2: unknown key `setings` in the file; keys: settings, iommu, function, 
         "[settings]\nclose_ordr = 1\n",
         "\
 p.toml:2:1: unknown key `close_ordr` in [settings]; keys: uapi, iommu, close_order, \
-         reset_while_bound, client_clears_bme, flr_while_locked, tvm, p2p_map, doe, \
-         exchange_timeout_ms, tsm_dialect, lock_msix, tdi_error_event
+         reset_while_bound, client_clears_bme, flr_while_locked, tvm, p2p_map, vfio_container, \
+         doe, exchange_timeout_ms, tsm_dialect, lock_msix, tdi_error_event
      2 | close_ordr = 1
        | ^^^^^^^^^^",
     ),
@@ -166,8 +169,8 @@ p.toml:2:1: unknown key `close_ordr` in [settings]; keys: uapi, iommu, close_ord
         "[settings]\ncapabilities = \"held\"\n",
         "\
 p.toml:2:1: `capabilities` is not available in this version; keys: uapi, iommu, close_order, \
-         reset_while_bound, client_clears_bme, flr_while_locked, tvm, p2p_map, doe, \
-         exchange_timeout_ms, tsm_dialect, lock_msix, tdi_error_event
+         reset_while_bound, client_clears_bme, flr_while_locked, tvm, p2p_map, vfio_container, \
+         doe, exchange_timeout_ms, tsm_dialect, lock_msix, tdi_error_event
      2 | capabilities = \"held\"
        | ^^^^^^^^^^^^",
     ),

@@ -50,6 +50,8 @@ macro_rules! ranks {
 }
 
 ranks! {
+    4 VfioGroup in Host: "Who has a VFIO group open, and what its devices are to translate through.";
+    6 Container in Host: "A VFIO container's groups and mappings, unless somebody works on them.";
     10 DeviceSet in Host: "The functions of a device file's bus that reset together.";
     20 Memory in Host: "Whether a function's memory decoding is on and its BARs are mapped.";
     30 Irq in Host: "Which eventfd hears which interrupt of a function.";

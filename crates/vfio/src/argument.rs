@@ -2,10 +2,9 @@
 //!
 //! Takes no lock. Knows no command.
 
-use iommufd::Caller;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::Refusal;
+use crate::{Caller, Refusal};
 
 /// A pointer into the caller's memory.
 #[derive(Clone, Copy)]

@@ -14,7 +14,7 @@ use crate::argument::Argument;
 use crate::command::Bound;
 use crate::device::VfToken;
 use crate::file::take_apart;
-use crate::{Device, DeviceFile, Refusal};
+use crate::{Device, DeviceFile, Group, Refusal, token};
 
 /// `VFIO_DEVICE_BIND_IOMMUFD`: binds the file to a context and enables the device, for the VM that the file is
 /// linked with by now.
@@ -23,8 +23,10 @@ use crate::{Device, DeviceFile, Refusal};
 /// In this order:
 /// - [`Refusal::Unreachable`], [`Refusal::Argsz`], [`Refusal::DirtyTail`] – the argument (`EFAULT`, `EINVAL`, `E2BIG`).
 /// - [`Refusal::NegativeFd`], [`Refusal::Flags`] (`EINVAL`).
+/// - [`Refusal::OfGroup`] – the file is the group's (`EINVAL`).
+/// - [`Refusal::GroupInUse`] – a program has the device's group (`EBUSY`).
 /// - [`Refusal::FileBound`] – this file is bound (`EINVAL`).
-/// - [`Refusal::Unreachable`], [`Refusal::TokenNotTaken`] – the token (`EFAULT`, `EINVAL`).
+/// - [`Refusal::Unreachable`] – the token (`EFAULT`), then as [`token::check`] (`EACCES`, `EINVAL`).
 /// - [`Refusal::ClosedFd`], [`Refusal::NotIommufd`] (`EBADF`, `EBADFD`).
 /// - [`Refusal::DeviceBound`] – bound through another file (`EINVAL`). One that is being bound or closed is
 ///   waited for.
@@ -38,19 +40,29 @@ pub(crate) fn bind(file: &Arc<DeviceFile>, argument: &Argument<'_>) -> Result<u3
     }
     check_flags(asked.flags, bind_flags::TOKEN)?;
     let device = file.device();
+    if file.is_of_group() {
+        return Err(Refusal::OfGroup);
+    }
+    let block = Block::of(device.group())?;
     if file.check_bound().is_ok() {
         return Err(Refusal::FileBound);
     }
-    if asked.flags & bind_flags::TOKEN != 0 {
-        check_token(device, argument, asked.token_uuid_ptr)?;
-    }
+    let token = match asked.flags & bind_flags::TOKEN {
+        0 => None,
+        _ => {
+            let mut token = VfToken::default();
+            argument.caller.read(asked.token_uuid_ptr, &mut token)?;
+            Some(token)
+        }
+    };
+    token::check(device, token)?;
     let context = argument
         .caller
         .iommufd(asked.iommufd)
         .map_err(|fault| Refusal::of_iommufd(asked.iommufd, fault))?;
-    let context = OpenContext(context);
+    let context = OpenContext::new(context);
     let claim = Claim::of(device)?;
-    let iommufd = iommufd::Device::bind_for(&context.0, device.endpoint(), file.vm())?;
+    let iommufd = iommufd::Device::bind_for(context.context(), device.endpoint(), file.vm())?;
     device.set().note_opening(device.address(), &iommufd);
     if let Err(refusal) = device.enable(&iommufd, file.pages()) {
         iommufd.begin_end();
@@ -63,6 +75,7 @@ pub(crate) fn bind(file: &Arc<DeviceFile>, argument: &Argument<'_>) -> Result<u3
         return Err(refusal);
     }
     claim.publish(file, iommufd);
+    block.keep();
     Ok(0)
 }
 
@@ -114,20 +127,19 @@ fn check_flags(flags: u32, known: u32) -> Result<(), Refusal> {
     if flags & !known == 0 { Ok(()) } else { Err(Refusal::Flags { flags }) }
 }
 
-/// Takes the VF token: only a physical function has one, and as none of its VFs is in use through it, what is
-/// given replaces it, even if BIND then fails.
-fn check_token(device: &Device, argument: &Argument<'_>, at: u64) -> Result<(), Refusal> {
-    let mut token = VfToken::default();
-    argument.caller.read(at, &mut token)?;
-    if device.facts().sriov.is_none() {
-        return Err(Refusal::TokenNotTaken);
-    }
-    device.memory().lock().token = Some(token);
-    Ok(())
-}
-
 /// A context whose file reference is put when this is dropped.
-struct OpenContext(Arc<iommufd::Context>);
+pub(crate) struct OpenContext(Arc<iommufd::Context>);
+
+impl OpenContext {
+    /// `context`, of which a file reference was taken for this.
+    pub(crate) const fn new(context: Arc<iommufd::Context>) -> Self {
+        Self(context)
+    }
+
+    pub(crate) const fn context(&self) -> &Arc<iommufd::Context> {
+        &self.0
+    }
+}
 
 impl Drop for OpenContext {
     fn drop(&mut self) {
@@ -135,18 +147,43 @@ impl Drop for OpenContext {
     }
 }
 
+/// A group kept from being opened. Dropped without being kept so, it can be.
+struct Block<'a> {
+    group: Option<&'a Group>,
+}
+
+impl<'a> Block<'a> {
+    fn of(group: &'a Group) -> Result<Self, Refusal> {
+        group.block()?;
+        Ok(Self { group: Some(group) })
+    }
+
+    /// Leaves it so until the file that was bound is closed.
+    fn keep(mut self) {
+        self.group = None;
+    }
+}
+
+impl Drop for Block<'_> {
+    fn drop(&mut self) {
+        if let Some(group) = self.group {
+            group.unblock();
+        }
+    }
+}
+
 /// A device kept for one file. Dropped without being published, it is free again.
-struct Claim<'a> {
+pub(crate) struct Claim<'a> {
     device: Option<&'a Device>,
 }
 
 impl<'a> Claim<'a> {
-    fn of(device: &'a Device) -> Result<Self, Refusal> {
+    pub(crate) fn of(device: &'a Device) -> Result<Self, Refusal> {
         device.set().claim(device.address())?;
         Ok(Self { device: Some(device) })
     }
 
-    fn publish(mut self, file: &DeviceFile, iommufd: Arc<iommufd::Device>) {
+    pub(crate) fn publish(mut self, file: &DeviceFile, iommufd: Arc<iommufd::Device>) {
         if let Some(device) = self.device.take() {
             device.set().publish(device.address(), file.id(), iommufd);
         }

@@ -28,7 +28,12 @@ pub(crate) fn run(
     }
     file.check_bound()?;
     device.wake();
+    let is_alone = |command: &&uapi::Command| {
+        ![CommandId::DeviceAttachIommufdPt, CommandId::DeviceDetachIommufdPt].contains(&command.id)
+    };
     let served = command.filter(|command| command.served);
+    // What a group's devices translate through is the group's to say.
+    let served = served.filter(|command| !file.is_of_group() || is_alone(command));
     let handler = served.and_then(|command| handler_of(command.id));
     let handler = handler.ok_or(Refusal::NoSuchCommand { request })?;
     handler(&Bound { file, device }, argument)

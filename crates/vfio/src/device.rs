@@ -5,7 +5,7 @@
 //! the hardware stands in `enable.rs` and `reset.rs`, and needs the device's turn.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use iommufd::Endpoint;
 use mem::Pages;
@@ -18,7 +18,7 @@ use crate::facts::Facts;
 use crate::hardware::Saved;
 use crate::irq::{HostInterrupt, Router, Trigger};
 use crate::turn::Purpose;
-use crate::{DeviceSet, Settings, TdiErrorEvent};
+use crate::{DeviceSet, Group, Settings, TdiErrorEvent};
 
 /// A function that clients can be assigned.
 pub struct Device {
@@ -27,6 +27,7 @@ pub struct Device {
     set: Arc<DeviceSet>,
     settings: Settings,
     facts: Facts,
+    group: Arc<Group>,
     irqs: Arc<Router>,
     memory: Mutex<rank::Memory, Memory>,
     turn_passed: WaitQueue,
@@ -74,6 +75,12 @@ pub(crate) struct Memory {
     pub(crate) low_power: LowPower,
     /// Of a physical function: what a client has to know to use its VFs.
     pub(crate) token: Option<VfToken>,
+    /// Of a physical function: how many of its virtual ones are open that need the token.
+    pub(crate) token_users: u32,
+    /// Of a virtual function that vfio-pci made: the physical one.
+    pub(crate) physical: Weak<Device>,
+    /// Whose token it uses while it is open.
+    pub(crate) uses_token_of: Option<Arc<Device>>,
     /// What backs the BARs while no file does.
     pub(crate) parking: Option<BarPages>,
 }
@@ -103,17 +110,21 @@ impl Device {
     ) -> Arc<Self> {
         let facts = Facts::of(&*function, &settings);
         let irqs = Router::new(&function, endpoint.notices().clone());
+        let group = settings.group.clone();
+        let group = group.unwrap_or_else(|| Group::new(endpoint.group().number()));
         let device = Arc::new(Self {
             function,
             endpoint,
             set,
             settings,
             facts,
+            group,
             irqs: Arc::new(irqs),
             memory: Mutex::new(Memory::new()),
             turn_passed: WaitQueue::new(),
         });
         device.set.join(device.address(), Arc::downgrade(&device));
+        device.group.join(Arc::downgrade(&device));
         device
     }
 
@@ -158,9 +169,19 @@ impl Device {
         self.set.readmit(self.address());
     }
 
+    /// Its group, as VFIO hands it out.
+    pub fn group(&self) -> &Arc<Group> {
+        &self.group
+    }
+
     /// Interrupts that nobody had asked for, since the device was made. Takes `IRQ`.
     pub fn unheard_interrupts(&self) -> u64 {
         self.irqs.with(|table, _| table.unheard())
+    }
+
+    /// Whether no file may open it: it is being removed. Takes `DEVICE_SET`.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.set.is_withdrawn(self.address())
     }
 
     /// Whether the device can be reset alone.
@@ -224,6 +245,9 @@ impl Memory {
             asleep: None,
             low_power: LowPower::Off,
             token: None,
+            token_users: 0,
+            physical: Weak::new(),
+            uses_token_of: None,
             parking: None,
         }
     }

@@ -49,6 +49,7 @@ impl Device {
         let dma: Arc<dyn pci::Dma> = iommufd.clone();
         function.connect(HostSide { dma, interrupts: Arc::new(self.irqs().line()) });
         function.start();
+        self.use_token();
         drop(turn);
         if let Some(guard) = was_reset {
             guard.done();
@@ -85,6 +86,7 @@ impl Device {
             original.restore(function);
         }
         back_bars(function, &parking.unwrap_or_default());
+        self.drop_token_user();
         drop(turn);
     }
 

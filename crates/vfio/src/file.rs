@@ -5,14 +5,17 @@
 
 use std::sync::Arc;
 
-use iommufd::{Caller, Vm};
-use sync::{Mutex, Refcount, WaitQueue, rank};
+use iommufd::Vm;
+use sync::{Mutex, rank};
 use uapi::Errno;
 
 use crate::argument::Argument;
+use crate::bind::Claim;
 use crate::device::BarPages;
+use crate::group::{Backing, Change};
+use crate::in_use::InUse;
 use crate::set::FileId;
-use crate::{CloseOrder, Device, MapRequest, Refusal, command, map, region};
+use crate::{Caller, CloseOrder, Device, Group, MapRequest, Refusal, command, map, region};
 
 /// One open file of a device.
 pub struct DeviceFile {
@@ -21,11 +24,16 @@ pub struct DeviceFile {
     id: FileId,
     /// The VM that the client linked the file with. Its rank is that of a leaf here.
     vm: Mutex<rank::Memory, Option<Arc<dyn Vm>>>,
-    /// One until the last close.
-    open: Refcount,
-    /// What runs on the file, and one for the file itself.
-    running: Refcount,
-    idle: WaitQueue,
+    origin: Origin,
+    in_use: InUse,
+}
+
+/// How a file came to be.
+enum Origin {
+    /// Its own node was opened.
+    Node,
+    /// A group gave it. Where the device keeps the group's file, that group.
+    Group { kept: Option<Arc<Group>> },
 }
 
 impl DeviceFile {
@@ -39,17 +47,70 @@ impl DeviceFile {
     ///
     /// Takes `DEVICE_SET`.
     pub fn open(device: &Arc<Device>, pages: BarPages) -> Result<Arc<Self>, Refusal> {
+        Self::open_as(device, pages, Origin::Node).map(Arc::new)
+    }
+
+    /// Opens the device through its group, whose turn the caller has: binds it to what the group translates through,
+    /// enables it and attaches it.
+    ///
+    /// # Errors
+    /// Nothing is open then. In this order:
+    /// - [`Refusal::Withdrawn`] – the device is being removed (`ENODEV`).
+    /// - [`Refusal::DeviceBound`] – bound through another file (`EINVAL`).
+    /// - [`Refusal::NoContainerIommu`] – the container has no IOMMU (`EINVAL`).
+    /// - [`Refusal::Iommufd`] – the context refuses to bind.
+    /// - [`Refusal::OutOfMemory`] (`ENOMEM`).
+    /// - [`Refusal::Iommufd`] – it refuses to attach; a context without compatibility IOAS (`ENODEV`).
+    pub(crate) fn open_in_group(
+        device: &Arc<Device>,
+        pages: BarPages,
+        group: &Arc<Group>,
+        change: &Change<'_>,
+        backing: &Backing,
+    ) -> Result<Arc<Self>, Refusal> {
+        let kept = match backing {
+            Backing::Iommufd(_) => None,
+            Backing::Container(_) => Some(Arc::clone(group)),
+        };
+        let keeps = kept.is_some();
+        let file = Self::open_as(device, pages, Origin::Group { kept })?;
+        if let Err(refusal) = file.bind_in_group(group.vm(), backing) {
+            device.set().close(device.address());
+            return Err(refusal);
+        }
+        if keeps {
+            change.keep();
+        }
+        Ok(Arc::new(file))
+    }
+
+    fn open_as(device: &Arc<Device>, pages: BarPages, origin: Origin) -> Result<Self, Refusal> {
         let id = device.set().open(device.address())?;
-        let device = device.clone();
-        Ok(Arc::new(Self {
-            device,
-            pages,
-            id,
-            vm: Mutex::new(None),
-            open: Refcount::new(1),
-            running: Refcount::new(1),
-            idle: WaitQueue::new(),
-        }))
+        let (device, vm, in_use) = (device.clone(), Mutex::new(None), InUse::new());
+        Ok(Self { device, pages, id, vm, origin, in_use })
+    }
+
+    fn bind_in_group(&self, vm: Option<Arc<dyn Vm>>, backing: &Backing) -> Result<(), Refusal> {
+        let device = &self.device;
+        let claim = Claim::of(device)?;
+        let iommufd = match backing {
+            Backing::Iommufd(context) => {
+                iommufd::Device::bind_for(context.context(), device.endpoint(), vm)?
+            }
+            Backing::Container(container) => container.space()?.bind(device.endpoint(), vm)?,
+        };
+        device.set().note_opening(device.address(), &iommufd);
+        if let Err(refusal) = device.enable(&iommufd, &self.pages) {
+            iommufd.begin_end();
+            iommufd.end();
+            return Err(refusal);
+        }
+        if let Err(refusal) = attach(&iommufd, backing) {
+            take_apart(device, &iommufd);
+            return Err(refusal);
+        }
+        claim.publish(self, iommufd);
+        Ok(())
     }
 
     /// The device that was opened.
@@ -150,10 +211,7 @@ impl DeviceFile {
     ///
     /// Takes the locks of `vfio` and `iommufd` one after the other and holds none while it waits.
     pub fn release(&self) {
-        self.open.dec_if_one();
-        if self.running.dec_and_test() {
-            self.idle.wake_all();
-        }
+        self.in_use.shut();
         let (device, address) = (&self.device, self.device.address());
         if let Some(iommufd) = device.set().bound(address, self.id) {
             match device.settings().close_order {
@@ -161,13 +219,19 @@ impl DeviceFile {
                 CloseOrder::Linux73 => iommufd.cancel(),
             }
         }
-        self.idle.wait_zero(&self.running);
+        self.in_use.outwait();
         if let Some(iommufd) = device.set().take(address, self.id) {
             take_apart(device, &iommufd);
             device.set().free(address);
+            if !self.is_of_group() {
+                device.group().unblock();
+            }
         }
         self.link_vm(None);
         device.set().close(address);
+        if let Origin::Group { kept: Some(group) } = &self.origin {
+            group.let_go();
+        }
     }
 
     /// What the file is bound with, if it is. Takes `DEVICE_SET`.
@@ -204,18 +268,27 @@ impl DeviceFile {
         bound.ok_or(Refusal::NotBound)
     }
 
+    /// Whether the device's group gave it.
+    pub fn is_of_group(&self) -> bool {
+        matches!(self.origin, Origin::Group { .. })
+    }
+
     /// Runs something that release has to wait for.
     fn run<T>(&self, what: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Errno> {
-        if !self.running.inc_not_zero() {
-            return Err(Refusal::NotBound.errno());
-        }
-        // What came before may run still, so the count alone does not keep others from beginning.
-        let result = if self.open.read() == 0 { Err(Refusal::NotBound) } else { what() };
-        if self.running.dec_and_test() {
-            self.idle.wake_all();
-        }
+        let result = self.in_use.run(what).unwrap_or(Err(Refusal::NotBound));
         result.map_err(|refusal| refusal.errno())
     }
+}
+
+/// Lets the device's DMA through what its group translates through.
+fn attach(iommufd: &Arc<iommufd::Device>, backing: &Backing) -> Result<(), Refusal> {
+    match backing {
+        Backing::Iommufd(context) => {
+            iommufd.attach(context.context().compat_ioas_id()?)?;
+        }
+        Backing::Container(container) => container.space()?.attach(iommufd)?,
+    }
+    Ok(())
 }
 
 /// Ends the bond between a device and its iommufd, and disables the device.

@@ -1,7 +1,8 @@
 //! GET_PCI_HOT_RESET_INFO and PCI_HOT_RESET: a reset of the bus, which takes other functions along.
 //!
 //! Affected are all devices of the [`DeviceSet`](crate::DeviceSet). A client may reset them only if each is
-//! bound to its own context, or in an iommu_group that its context owns.
+//! bound to its own context, or in an iommu_group that its context owns; where it has its device through a group, only if
+//! it shows an open file of each device's group.
 //!
 //! Takes `DEVICE_SET` for the list; each device's turn, by ascending address, for the reset.
 //! Source: [uapi/vfio.h].
@@ -19,7 +20,7 @@ use crate::command::Bound;
 use crate::enable::POWER_D0;
 use crate::hardware::Saved;
 use crate::tdi::Affected;
-use crate::{Device, Refusal, ResetCause};
+use crate::{Device, Group, Refusal, ResetCause};
 
 /// `VFIO_DEVICE_GET_PCI_HOT_RESET_INFO`: lists the devices that a bus reset takes along.
 ///
@@ -32,8 +33,11 @@ pub(crate) fn info(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Re
     let asked: HotResetInfo = argument.read(size_of::<HotResetInfo>())?;
     let affected = affected(bound)?;
     let iommufd = bound.file.bound()?;
-    let devices: Vec<DependentDevice> =
-        affected.iter().map(|device| dependent(&iommufd, device)).collect();
+    let of_group = bound.file.is_of_group();
+    let devices: Vec<DependentDevice> = match of_group {
+        true => affected.iter().map(|device| by_group(device)).collect(),
+        false => affected.iter().map(|device| dependent(&iommufd, device)).collect(),
+    };
     let all_owned = devices.iter().all(|device| device.devid != dependent_device::NOT_OWNED);
     let owned_flag = if all_owned { hot_reset_flags::DEV_ID_OWNED } else { 0 };
     let needed = u32::try_from(devices.len()).unwrap_or(u32::MAX);
@@ -43,7 +47,7 @@ pub(crate) fn info(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Re
         argument.write_at(0, info.as_bytes())?;
         return Err(Refusal::ListTooShort { needed });
     }
-    info.flags = hot_reset_flags::DEV_ID | owned_flag;
+    info.flags = if of_group { 0 } else { hot_reset_flags::DEV_ID | owned_flag };
     argument.write_at(0, info.as_bytes())?;
     argument.write_at(size_of::<HotResetInfo>(), devices.as_bytes())?;
     Ok(0)
@@ -53,8 +57,9 @@ pub(crate) fn info(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Re
 ///
 /// # Errors
 /// - [`Refusal::Unreachable`], [`Refusal::Argsz`], [`Refusal::Flags`] – the argument (`EFAULT`, `EINVAL`).
-/// - [`Refusal::GroupsGiven`] – a file that is bound to an iommufd names no groups (`EINVAL`).
+/// - [`Refusal::GroupsGiven`] – a file that is bound to an iommufd names no groups, one of a group names some (`EINVAL`).
 /// - [`Refusal::NoBusReset`] – the bus cannot be reset (`ENODEV`).
+/// - as [`shown_groups`] (`EINVAL`, `EFAULT`, `EBADF`).
 /// - [`Refusal::BusNotOwned`] – a device is not the client's (`EINVAL`).
 /// - [`Refusal::BusResetContended`] – another reset of a device runs (`EBUSY`).
 /// - [`Refusal::TdiBound`] – a TDI of a device is bound, and its settings do not let the reset break that (`EBUSY`).
@@ -63,19 +68,22 @@ pub(crate) fn reset(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, R
     if asked.flags != 0 {
         return Err(Refusal::Flags { flags: asked.flags });
     }
-    if asked.count != 0 {
+    if (asked.count == 0) == bound.file.is_of_group() {
         return Err(Refusal::GroupsGiven { count: asked.count });
     }
     let affected = affected(bound)?;
-    let iommufd = bound.file.bound()?;
-    check_owned(&iommufd, &affected)?;
+    let owner = match bound.file.is_of_group() {
+        true => Owner::Groups(shown_groups(argument, asked.count, affected.len())?),
+        false => Owner::Context(bound.file.bound()?),
+    };
+    owner.check(&affected)?;
     Affected::by_reset_of(&affected).unbind(ResetCause::Hot);
     let turns = affected
         .iter()
         .map(|device| device.take_turn_for_reset().map_err(|_| Refusal::BusResetContended))
         .collect::<Result<Vec<_>, Refusal>>()?;
     // Once more, as waiting for the turns may have taken long.
-    check_owned(&iommufd, &affected)?;
+    owner.check(&affected)?;
     let held = Affected::by_reset_of(&affected);
     let admitted = held.admit(ResetCause::Hot)?;
     let mut saved = Vec::with_capacity(turns.len());
@@ -100,10 +108,61 @@ fn affected(bound: &Bound<'_>) -> Result<Vec<Arc<Device>>, Refusal> {
     if set.bus_reset() { Ok(set.devices()) } else { Err(Refusal::NoBusReset) }
 }
 
-fn check_owned(iommufd: &Arc<iommufd::Device>, devices: &[Arc<Device>]) -> Result<(), Refusal> {
-    let is_owned =
-        |device: &Arc<Device>| dependent(iommufd, device).devid != dependent_device::NOT_OWNED;
-    if devices.iter().all(is_owned) { Ok(()) } else { Err(Refusal::BusNotOwned) }
+/// By what a client shows that devices are its own.
+enum Owner {
+    /// A device of its context.
+    Context(Arc<iommufd::Device>),
+    /// Its open groups.
+    Groups(Vec<Arc<Group>>),
+}
+
+impl Owner {
+    /// # Errors
+    /// [`Refusal::BusNotOwned`] (`EINVAL`).
+    fn check(&self, devices: &[Arc<Device>]) -> Result<(), Refusal> {
+        let is_owned = |device: &Arc<Device>| match self {
+            Self::Context(iommufd) => {
+                dependent(iommufd, device).devid != dependent_device::NOT_OWNED
+            }
+            Self::Groups(groups) => groups.iter().any(|group| Arc::ptr_eq(group, device.group())),
+        };
+        if devices.iter().all(is_owned) { Ok(()) } else { Err(Refusal::BusNotOwned) }
+    }
+}
+
+/// The groups whose open files the client names.
+///
+/// # Errors
+/// In this order:
+/// - [`Refusal::GroupsGiven`] – more than devices (`EINVAL`).
+/// - [`Refusal::Unreachable`] (`EFAULT`), [`Refusal::ClosedFd`] (`EBADF`), [`Refusal::NotGroup`] (`EINVAL`).
+fn shown_groups(
+    argument: &Argument<'_>,
+    count: u32,
+    devices: usize,
+) -> Result<Vec<Arc<Group>>, Refusal> {
+    if count as usize > devices {
+        return Err(Refusal::GroupsGiven { count });
+    }
+    let mut bytes = vec![0; count as usize * size_of::<i32>()];
+    argument.read_at(size_of::<HotReset>(), &mut bytes)?;
+    let (words, _) = bytes.as_chunks();
+    let group = |word: &[u8; 4]| {
+        let fd = i32::from_le_bytes(*word);
+        argument.caller.group(fd).map_err(|fault| Refusal::of_group(fd, fault))
+    };
+    words.iter().map(group).collect()
+}
+
+/// A device as a client sees it that has its devices through groups.
+fn by_group(device: &Device) -> DependentDevice {
+    let address = device.address();
+    DependentDevice {
+        devid: device.group().number(),
+        segment: address.domain,
+        bus: address.bus,
+        devfn: address.devfn(),
+    }
 }
 
 /// A device as the client's context sees it.

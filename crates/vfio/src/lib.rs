@@ -8,6 +8,8 @@
 //! |---|---|
 //! | `file.rs`, `command.rs` | opens, issues commands, closes |
 //! | `bind.rs`, `enable.rs` | BIND, ATTACH, DETACH; what becomes of the function |
+//! | `group.rs`, `group_file.rs`, `token.rs` | has devices through their group |
+//! | `container.rs`, `type1.rs` | maps memory for groups, where that is not an iommufd's |
 //! | `info.rs` | asks for regions and interrupts |
 //! | `region.rs`, `config.rs` | reads and writes config space and BARs |
 //! | `map.rs` | maps BARs |
@@ -20,19 +22,22 @@
 //! # Locks
 //!
 //! ```text
+//! VFIO_GROUP          who has a group open, and its container: group.rs
+//! CONTAINER           a container's groups and mappings: container.rs
 //! DEVICE_SET          who holds which device of a bus: set.rs
 //! MEMORY              config space, power, who owns the device's turn: device.rs
 //!   IRQ               who hears which interrupt: irq.rs
 //! ```
 //! None is held while the caller's memory or files are touched, an iommufd is asked, a function works, is stopped or
 //! is reset, or an eventfd is signalled or let go of. What must not run twice at a time on one device, and waits
-//! for it, owns the device's *turn* instead: turn.rs. `MEMORY` and `IRQ` are held while config space of the function
+//! for it, owns the device's *turn* instead: turn.rs. So have groups and containers turns, taken in that order and
+//! before any device's. `MEMORY` and `IRQ` are held while config space of the function
 //! is *read*.
 //!
 //! # Deliberately absent
 //!
 //! Processes and file descriptors, which the front end has; the vdevice that a TDI is bound through (VFIO ends a
-//! device in two steps, unbinds it, and knows no more); groups and containers; migration; ioeventfds.
+//! device in two steps, unbinds it, and knows no more); migration; ioeventfds.
 //!
 //! Source: [uapi/vfio.h]; the order of checks is that of Linux 7.3.
 
@@ -40,15 +45,20 @@
 
 mod argument;
 mod bind;
+mod caller;
 mod command;
 mod config;
+mod container;
 mod device;
 mod enable;
 mod facts;
 mod feature;
 mod file;
+mod group;
+mod group_file;
 mod hardware;
 mod hot_reset;
+mod in_use;
 mod info;
 mod irq;
 mod map;
@@ -59,11 +69,17 @@ mod set;
 mod set_irqs;
 mod settings;
 mod tdi;
+mod token;
 mod tsm;
 mod turn;
+mod type1;
 
+pub use caller::Caller;
+pub use container::Container;
 pub use device::{BarPages, Device, DeviceState};
 pub use file::DeviceFile;
+pub use group::Group;
+pub use group_file::GroupFile;
 pub use map::MapRequest;
 pub use refusal::Refusal;
 pub use region::{REGION_BASE, REGION_SHIFT};

@@ -3,6 +3,7 @@
 //! Takes no lock.
 
 use iommufd::{FileFault, Unreachable};
+use span::Span;
 use thiserror::Error;
 use uapi::Errno;
 
@@ -53,6 +54,123 @@ pub enum Refusal {
     /// This file is not bound yet.
     #[error("this file is not bound to an iommufd")]
     NotBound,
+    /// A program has the group, or a device of it through the device's own file.
+    #[error("the group is in use")]
+    GroupInUse,
+    /// Another address space owns the group's DMA.
+    #[error("a device of the group is bound to an iommufd")]
+    GroupClaimed,
+    /// The file was opened through the device's group.
+    #[error("the file is the group's")]
+    OfGroup,
+    /// The group has no container.
+    #[error("the group has no container")]
+    NoContainer,
+    /// The group has a container.
+    #[error("the group has a container already")]
+    ContainerSet,
+    /// Open devices need the container.
+    #[error("devices need the container")]
+    ContainerInUse,
+    /// The descriptor is open, and neither a container nor an iommufd.
+    #[error("descriptor {fd} is no container")]
+    NotContainer {
+        /// What the client passed.
+        fd: i32,
+    },
+    /// The descriptor is open, and no group.
+    #[error("descriptor {fd} is no group")]
+    NotGroup {
+        /// What the client passed.
+        fd: i32,
+    },
+    /// The container has no group, or an IOMMU already.
+    #[error("the container has no group, or an IOMMU already")]
+    ContainerNotReady,
+    /// No IOMMU was asked for yet.
+    #[error("the container has no IOMMU")]
+    NoContainerIommu,
+    /// No IOMMU driver of this type.
+    #[error("no IOMMU of type {asked}")]
+    NoSuchIommu {
+        /// What the client passed.
+        asked: u64,
+    },
+    /// The group has no device of that name.
+    #[error("no such device in the group")]
+    NoSuchDevice,
+    /// A name without an end.
+    #[error("the name is longer than a page")]
+    NameTooLong,
+    /// What follows the device's name is no VF token.
+    #[error("what follows the device's name is not one VF token")]
+    DeviceOptions,
+    /// A range of no bytes.
+    #[error("the range is empty")]
+    EmptyRange,
+    /// The range passes the top of the address space.
+    #[error("{start:#x} plus {length:#x} passes the top of the address space")]
+    PastTop {
+        /// Its first address.
+        start: u64,
+        /// Its length in bytes.
+        length: u64,
+    },
+    /// An address or length is not a multiple of the smallest page.
+    #[error("{value:#x} is not a multiple of {alignment:#x}")]
+    Misaligned {
+        /// The addresses and lengths, or'ed.
+        value: u64,
+        /// Bytes of the smallest page.
+        alignment: u64,
+    },
+    /// The range meets an entry.
+    #[error("{span} meets an entry")]
+    EntryExists {
+        /// The range.
+        span: Span,
+    },
+    /// No more entries fit.
+    #[error("the container has as many entries as it can")]
+    EntriesExhausted,
+    /// The range is not inside what all IOMMUs translate.
+    #[error("{span} is not translated by all IOMMUs")]
+    OutsideRanges {
+        /// The range.
+        span: Span,
+    },
+    /// The range is a part of an entry.
+    #[error("{range} bisects an entry")]
+    EntryBisected {
+        /// The range.
+        range: Span,
+    },
+    /// There is no entry whose memory could have moved.
+    #[error("no entry there")]
+    NoEntry,
+    /// The entry is another one, or its memory was not announced to move.
+    #[error("not an entry whose memory was to move")]
+    NotThatEntry,
+    /// The memory of an entry was announced to move before.
+    #[error("the memory of an entry moves already")]
+    MemoryMovesAlready,
+    /// The memory of an entry is on its way.
+    #[error("the memory of an entry is moving")]
+    MemoryMoves,
+    /// Written pages are not logged, or not by pages of that size.
+    #[error("no log of written pages of that size")]
+    NoLog,
+    /// Type1 of version 1 logs no pages.
+    #[error("type1 of version 1 logs no pages")]
+    NoLogOfVersionOne,
+    /// A bitmap that does not hold its pages, or is too large.
+    #[error("a bitmap of {bytes} bytes for {pages} pages")]
+    BitmapSize {
+        /// What the client passed.
+        bytes: u64,
+        /// What it asked about.
+        pages: u64,
+    },
     /// The device is being taken away.
     #[error("the device is being removed")]
     Withdrawn,
@@ -80,6 +198,12 @@ pub enum Refusal {
     /// A PASID is asked for; the device has none.
     #[error("the device has no PASID")]
     NoPasid,
+    /// The device is opened with a VF token only.
+    #[error("the device needs a VF token")]
+    TokenMissing,
+    /// The VF token is not the right one.
+    #[error("the VF token is wrong")]
+    TokenWrong,
     /// A VF token is given for a device that takes none.
     #[error("the device takes no VF token")]
     TokenNotTaken,
@@ -234,17 +358,30 @@ impl Refusal {
     /// What the client sees. The one place where a reason becomes a number.
     pub fn errno(&self) -> Errno {
         match self {
-            Self::VectorsExhausted { .. } | Self::ListTooShort { .. } => Errno::ENOSPC,
+            Self::VectorsExhausted { .. } | Self::ListTooShort { .. } | Self::EntriesExhausted => {
+                Errno::ENOSPC
+            }
+            Self::TokenMissing | Self::TokenWrong | Self::NoLogOfVersionOne => Errno::EACCES,
+            Self::NoEntry => Errno::ENOENT,
+            Self::EntryExists { .. } => Errno::EEXIST,
+            Self::PastTop { .. } => Errno::EOVERFLOW,
+            Self::GroupClaimed => Errno::EPERM,
             Self::DirtyTail { .. } => Errno::E2BIG,
             Self::ResetRunning => Errno::EAGAIN,
             Self::ClosedFd { .. } => Errno::EBADF,
-            Self::NotIommufd { .. } => Errno::EBADFD,
-            Self::AlreadyWatched | Self::BusResetContended | Self::DeviceOpen | Self::TdiBound => {
-                Errno::EBUSY
-            }
+            Self::NotIommufd { .. } | Self::NotContainer { .. } => Errno::EBADFD,
+            Self::AlreadyWatched
+            | Self::BusResetContended
+            | Self::ContainerInUse
+            | Self::DeviceOpen
+            | Self::GroupInUse
+            | Self::MemoryMoves
+            | Self::TdiBound => Errno::EBUSY,
             Self::Unreachable | Self::OutsideConfig { .. } => Errno::EFAULT,
             Self::NotDecoded => Errno::EIO,
-            Self::Withdrawn | Self::NoBusReset => Errno::ENODEV,
+            Self::Withdrawn | Self::NoBusReset | Self::NoSuchDevice | Self::NoSuchIommu { .. } => {
+                Errno::ENODEV
+            }
             Self::OutOfMemory => Errno::ENOMEM,
             Self::NoSuchCommand { .. }
             | Self::InterruptAction { .. }
@@ -252,6 +389,22 @@ impl Refusal {
             Self::NoPasid | Self::NoPeerToPeer => Errno::EOPNOTSUPP,
             Self::NoVectors => Errno::ERANGE,
             Self::Argsz { .. }
+            | Self::BitmapSize { .. }
+            | Self::ContainerNotReady
+            | Self::ContainerSet
+            | Self::DeviceOptions
+            | Self::EmptyRange
+            | Self::EntryBisected { .. }
+            | Self::MemoryMovesAlready
+            | Self::Misaligned { .. }
+            | Self::NameTooLong
+            | Self::NoContainer
+            | Self::NoContainerIommu
+            | Self::NoLog
+            | Self::NotGroup { .. }
+            | Self::NotThatEntry
+            | Self::OfGroup
+            | Self::OutsideRanges { .. }
             | Self::NotEventfd { .. }
             | Self::NegativeFd { .. }
             | Self::DeviceBound
@@ -281,6 +434,14 @@ impl Refusal {
         match fault {
             FileFault::Closed => Self::ClosedFd { fd },
             FileFault::OtherKind => Self::NotEventfd { fd },
+        }
+    }
+
+    /// Why `fd` did not serve as a group.
+    pub(crate) fn of_group(fd: i32, fault: FileFault) -> Self {
+        match fault {
+            FileFault::Closed => Self::ClosedFd { fd },
+            FileFault::OtherKind => Self::NotGroup { fd },
         }
     }
 

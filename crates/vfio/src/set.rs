@@ -111,6 +111,11 @@ impl DeviceSet {
         }
     }
 
+    /// Whether no file may open the device.
+    pub(crate) fn is_withdrawn(&self, address: Address) -> bool {
+        self.members.lock().by_address.get(&address).is_none_or(|member| member.withdrawn)
+    }
+
     /// Ends [`withdraw`](Self::withdraw).
     pub(crate) fn readmit(&self, address: Address) {
         if let Some(member) = self.members.lock().by_address.get_mut(&address) {

@@ -10,6 +10,8 @@ use pci::Address;
 use thiserror::Error;
 use uapi::Profile;
 
+use crate::Group;
+
 /// How a device behaves where Linux leaves a choice to the platform.
 #[derive(Clone)]
 pub struct Settings {
@@ -31,6 +33,8 @@ pub struct Settings {
     pub vector_limit: u16,
     /// Whether MSI-X vectors can be added while MSI-X is in use.
     pub dynamic_msix: bool,
+    /// The group that programs may have the device through. Without it, the device has one of its own.
+    pub group: Option<Arc<Group>>,
     /// Watches unmask eventfds. Without it, registering one is answered as an action that does not
     /// exist (`ENOTTY`).
     pub watch: Option<Arc<dyn Watch>>,
@@ -50,6 +54,7 @@ impl Default for Settings {
             virtual_function: None,
             vector_limit: VECTORS_MAX,
             dynamic_msix: true,
+            group: None,
             watch: None,
         }
     }
@@ -67,6 +72,7 @@ impl fmt::Debug for Settings {
             .field("virtual_function", &self.virtual_function)
             .field("vector_limit", &self.vector_limit)
             .field("dynamic_msix", &self.dynamic_msix)
+            .field("group", &self.group)
             .field("watch", &self.watch.is_some())
             .finish()
     }

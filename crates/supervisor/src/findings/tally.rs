@@ -14,7 +14,7 @@ use super::report::{
     CallRow, FailureRow, FaultAt, FaultRow, LeftRow, ObjectRow, Report, TdiErrorRow, TdiLeftRow,
     TsmCounts, UnheardRow, Unlisted,
 };
-use crate::observer::{Call, Left, OpenFile};
+use crate::observer::{Call, Left, OpenFile, command_on};
 
 /// Distinct calls that are counted one by one. The command table is far smaller; what else may come
 /// is request numbers that no command has.
@@ -198,7 +198,7 @@ impl Findings {
 pub(crate) fn name_of(call: &Call<'_>, profile: Profile) -> Cow<'static, str> {
     match call {
         Call::Open { .. } => "open".into(),
-        Call::Ioctl { file, request, .. } => match uapi::lookup(file.kind, profile, *request) {
+        Call::Ioctl { file, request, .. } => match command_on(file.kind, profile, *request) {
             Some(command) => command.name.into(),
             None => format!("ioctl {request:#x}").into(),
         },

@@ -24,7 +24,7 @@ use super::sysfs::{
 };
 use super::tree::Entry;
 use super::writable::word;
-use super::{Attribute, Names, Node};
+use super::{Attribute, Names, Node, group};
 use crate::machine::{Assignable, Identity};
 
 const NAME: &str = "vfio-pci";
@@ -58,6 +58,7 @@ pub(super) struct Candidate {
     address: Address,
     directory: String,
     number: usize,
+    group_id: u32,
     identity: Identity,
     vfio: Arc<vfio::Device>,
     function: Arc<dyn Function>,
@@ -82,6 +83,7 @@ impl Candidate {
             address: device.address,
             directory: directory.clone(),
             number: device.vfio_index,
+            group_id: device.group_id,
             identity: *identity,
             vfio: Arc::clone(&device.vfio),
             function: Arc::clone(&device.function),
@@ -296,6 +298,15 @@ impl VfioPci {
         (!self.state().absent.contains(&candidate.address)).then_some(candidate)
     }
 
+    /// Says that `address` is a virtual function that the driver made for `physical`, which it has; or, with `None`, that
+    /// it is not.
+    pub(super) fn made_by(&self, address: Address, physical: Option<Address>) {
+        let physical = physical.and_then(|physical| self.functions.get(&physical));
+        if let Some(candidate) = self.functions.get(&address) {
+            candidate.vfio.set_physical_function(physical.map(|physical| &physical.vfio));
+        }
+    }
+
     /// Begins to take a function away: nobody can open it any more, and whoever has it open is asked to
     /// let go of it. Does not wait.
     pub(super) fn withdraw(&self, address: Address) {
@@ -309,6 +320,7 @@ impl VfioPci {
         candidate.vfio.withdraw();
         if was_bound {
             self.remove(candidate.offered_paths());
+            self.remove_group(candidate.group_id);
         }
         drop(changing);
         candidate.vfio.request_release();
@@ -355,6 +367,7 @@ impl VfioPci {
         };
         if let Some(names) = self.names.upgrade() {
             names.put(candidate.offered().into_iter().chain(candidate.linked()));
+            names.put(group::group_node(candidate.group_id));
         }
         Ok(())
     }
@@ -365,6 +378,7 @@ impl VfioPci {
             return Err(Errno::ENODEV);
         }
         self.remove(candidate.offered_paths());
+        self.remove_group(candidate.group_id);
         drop(changing);
         self.wait_until_released(candidate);
         self.finish_leaving(candidate);
@@ -389,6 +403,18 @@ impl VfioPci {
                 asked = Some(Instant::now());
             }
             thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Takes a group's names away, if the driver has no function of it any more. The caller holds `changes`.
+    fn remove_group(&self, group_id: u32) {
+        let members = self.functions.values().filter(|other| other.group_id == group_id);
+        let any = {
+            let state = self.state();
+            members.into_iter().any(|member| state.bond(member.address) == Bond::Bound)
+        };
+        if !any {
+            self.remove(group::group_node_paths(group_id));
         }
     }
 

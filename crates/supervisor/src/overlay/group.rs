@@ -1,4 +1,4 @@
-//! What sysfs says of IOMMU groups and of the IOMMU.
+//! What sysfs says of IOMMU groups and of the IOMMU, and the nodes of VFIO's groups and container.
 //!
 //! Takes no lock.
 
@@ -7,13 +7,57 @@ use std::fmt::Write;
 use iommufd::{Geometry, ReservedKind};
 use pci::Address;
 
-use super::sysfs::{fixed, link_to, power};
+use super::Node;
+use super::sysfs::{fixed, link, link_to, power};
 use super::tree::Entry;
 use crate::machine::Machine;
 
 const GROUPS: &str = "/sys/kernel/iommu_groups";
 /// The one IOMMU.
 const IOMMU: &str = "/sys/devices/virtual/iommu/bindery0";
+
+/// `/dev/vfio/vfio` and what sysfs says of it.
+pub(super) fn container_node() -> Vec<(String, Entry)> {
+    let directory = "/sys/devices/virtual/misc/vfio";
+    node(Node::Container, directory, "/sys/class/misc", "vfio/vfio", "DEVMODE=0666\n")
+}
+
+/// A group's node and what sysfs says of it, for as long as vfio-pci has a function of the group.
+pub(super) fn group_node(group_id: u32) -> Vec<(String, Entry)> {
+    let directory = format!("/sys/devices/virtual/vfio/{group_id}");
+    node(Node::Group(group_id), &directory, "/sys/class/vfio", &format!("vfio/{group_id}"), "")
+}
+
+/// The names that [`group_node`] puts, to be taken away.
+pub(super) fn group_node_paths(group_id: u32) -> [String; 5] {
+    let (major, minor) = Node::Group(group_id).device_number();
+    [
+        format!("/dev/vfio/{group_id}"),
+        format!("/dev/char/{major}:{minor}"),
+        format!("/sys/dev/char/{major}:{minor}"),
+        format!("/sys/class/vfio/{group_id}"),
+        format!("/sys/devices/virtual/vfio/{group_id}"),
+    ]
+}
+
+/// A node at `/dev/NAME`, with its directory in sysfs and its place in a class.
+fn node(node: Node, directory: &str, class: &str, name: &str, more: &str) -> Vec<(String, Entry)> {
+    let (major, minor) = node.device_number();
+    let number = format!("{major}:{minor}");
+    let uevent = format!("MAJOR={major}\nMINOR={minor}\nDEVNAME={name}\n{more}");
+    let last = directory.rsplit('/').next().unwrap_or_default();
+    let mut entries = vec![
+        (format!("/dev/{name}"), Entry::Node(node)),
+        (format!("/dev/char/{number}"), link(&format!("../{name}"))),
+        (format!("/sys/dev/char/{number}"), link_to("/sys/dev/char", directory)),
+        (format!("{class}/{last}"), link_to(class, directory)),
+        (format!("{directory}/dev"), fixed(0o444, &format!("{number}\n"))),
+        (format!("{directory}/uevent"), fixed(0o444, &uevent)),
+        (format!("{directory}/subsystem"), link_to(directory, class)),
+    ];
+    entries.extend(power(directory));
+    entries
+}
 
 /// Where a group is.
 pub(super) fn path(group_id: u32) -> String {

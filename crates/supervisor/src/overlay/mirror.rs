@@ -216,7 +216,7 @@ impl Mirror {
             Entry::Directory(_) => directory(&image),
             Entry::Link(text) => symlink(text, image),
             Entry::Attribute(file) => empty_file(&image, file.mode),
-            Entry::Node(_) => empty_file(&image, 0o600),
+            Entry::Node(node) => empty_file(&image, node.mode()),
         }
     }
 

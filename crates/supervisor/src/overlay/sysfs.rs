@@ -16,6 +16,7 @@ use super::tsm::TsmFiles;
 use super::vfs::Around;
 use super::{Attribute, Names, Node};
 use crate::machine::Machine;
+use crate::platform::VfioContainer;
 
 /// sysfs tells this size of every attribute.
 pub(super) const ATTRIBUTE_BYTES: u64 = 4096;
@@ -27,7 +28,9 @@ pub(super) const VFIO_CLASS: &str = "/sys/class/vfio-dev";
 
 /// Puts every name of the machine into an empty tree. What it gives puts and takes those of its TSMs.
 pub(super) fn fill(names: &Arc<Names>, machine: &Machine) -> Arc<TsmFiles> {
-    names.put(modules().into_iter().chain(iommufd_node()).chain(group::iommu(machine)));
+    let container = machine.settings.vfio_container;
+    names.put(modules(container).into_iter().chain(iommufd_node()).chain(group::iommu(machine)));
+    names.put(group::container_node());
     let directories = directories(machine);
     let cpus = fs::read_to_string("/sys/devices/system/cpu/online");
     let cpus = cpus.unwrap_or_else(|_| "0\n".to_owned());
@@ -120,13 +123,13 @@ fn iommufd_node() -> Vec<(String, Entry)> {
 }
 
 /// The kernel modules whose work is done here.
-fn modules() -> Vec<(String, Entry)> {
+fn modules(container: VfioContainer) -> Vec<(String, Entry)> {
     let parameter = |module: &str, name: &str, value: &str| {
         (format!("/sys/module/{module}/parameters/{name}"), fixed(READ_ONLY, value))
     };
     let state =
         |module: &str| (format!("/sys/module/{module}/initstate"), fixed(READ_ONLY, "live\n"));
-    vec![
+    let mut modules = vec![
         state("iommufd"),
         state("vfio"),
         parameter("vfio", "enable_unsafe_noiommu_mode", "N\n"),
@@ -140,7 +143,16 @@ fn modules() -> Vec<(String, Entry)> {
         (format!("{VFIO_PCI}/module"), link_to(VFIO_PCI, "/sys/module/vfio_pci")),
         ("/dev/vfio/devices".to_owned(), empty_directory()),
         (VFIO_CLASS.to_owned(), empty_directory()),
-    ]
+    ];
+    if container == VfioContainer::Type1 {
+        modules.extend([
+            state("vfio_iommu_type1"),
+            parameter("vfio_iommu_type1", "allow_unsafe_interrupts", "N\n"),
+            parameter("vfio_iommu_type1", "disable_hugepages", "N\n"),
+            parameter("vfio_iommu_type1", "dma_entry_limit", "65535\n"),
+        ]);
+    }
+    modules
 }
 
 /// The power management of something that is always on.

@@ -153,6 +153,7 @@ impl VirtualFunctions {
         }
         for function in &going {
             driver.release(function.address);
+            driver.made_by(function.address, None);
             let kept = names.take(function.paths.iter().cloned());
             self.state().kept.push((function.address, kept));
         }
@@ -170,6 +171,8 @@ impl VirtualFunctions {
             let address = function.address;
             names.put([(function.link.clone(), sysfs::link(&format!("../{address}")))]);
             self.tsm.arrive(address);
+            // vfio-pci has the physical function, so they are its own making.
+            driver.made_by(address, Some(self.physical));
             driver.readmit(address);
         }
     }

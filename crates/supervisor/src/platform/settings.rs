@@ -27,6 +27,8 @@ pub struct Settings {
     pub tvm: Tvm,
     /// What `IOMMU_IOAS_MAP` of a mapped BAR answers.
     pub p2p_map: P2pMap,
+    /// What serves `/dev/vfio/vfio`.
+    pub vfio_container: VfioContainer,
     /// Whether clients see DOE mailboxes in config space.
     pub doe: Doe,
     /// How long one exchange with a device's security manager may take, in milliseconds.
@@ -48,6 +50,16 @@ pub enum P2pMap {
     Linux73,
 }
 
+/// What serves `/dev/vfio/vfio`. `/dev/iommu` can be a group's container either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VfioContainer {
+    /// An iommufd does: a kernel with `CONFIG_IOMMUFD_VFIO_CONTAINER`.
+    #[default]
+    Iommufd,
+    /// The module `vfio_iommu_type1` does: a kernel with `CONFIG_VFIO_CONTAINER`.
+    Type1,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -58,6 +70,7 @@ impl Default for Settings {
             flr_while_locked: FunctionReset::Unlocks,
             tvm: Tvm::Implicit,
             p2p_map: P2pMap::Accept,
+            vfio_container: VfioContainer::Iommufd,
             doe: Doe::Hidden,
             exchange_timeout_ms: 1000,
             tsm_dialect: Dialect::Any,
@@ -76,6 +89,7 @@ const KEYS: &[&str] = &[
     "flr_while_locked",
     "tvm",
     "p2p_map",
+    "vfio_container",
     "doe",
     "exchange_timeout_ms",
     "tsm_dialect",
@@ -98,6 +112,8 @@ const FLR_WHILE_LOCKED: &[(&str, FunctionReset)] =
     &[("unlocked", FunctionReset::Unlocks), ("error", FunctionReset::Breaches)];
 const TVMS: &[(&str, Tvm)] = &[("implicit", Tvm::Implicit), ("kvm", Tvm::Kvm)];
 const P2P_MAPS: &[(&str, P2pMap)] = &[("accept", P2pMap::Accept), ("linux-7.3", P2pMap::Linux73)];
+const VFIO_CONTAINERS: &[(&str, VfioContainer)] =
+    &[("iommufd", VfioContainer::Iommufd), ("vfio_iommu_type1", VfioContainer::Type1)];
 const DOES: &[(&str, Doe)] = &[("hidden", Doe::Hidden), ("exposed", Doe::Exposed)];
 const TSM_DIALECTS: &[(&str, Dialect)] =
     &[("any", Dialect::Any), ("cca", Dialect::Cca), ("sev", Dialect::Sev), ("tdx", Dialect::Tdx)];
@@ -135,6 +151,12 @@ pub(super) fn read(mut fields: Fields<'_>) -> Read<Settings> {
         )?,
         tvm: choice(&mut fields, "tvm", TVMS, default.tvm)?,
         p2p_map: choice(&mut fields, "p2p_map", P2P_MAPS, default.p2p_map)?,
+        vfio_container: choice(
+            &mut fields,
+            "vfio_container",
+            VFIO_CONTAINERS,
+            default.vfio_container,
+        )?,
         doe: choice(&mut fields, "doe", DOES, default.doe)?,
         exchange_timeout_ms: fields
             .number("exchange_timeout_ms", 1..=EXCHANGE_TIMEOUT_MS_MOST, "1 to 60000")?

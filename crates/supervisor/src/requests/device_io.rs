@@ -78,7 +78,9 @@ fn transfer(
     let number = match target.file.object {
         Object::Attribute(_) => return Reply::Continue,
         _ if !allowed => return Reply::Error(Errno::EBADF),
-        Object::Iommufd(_) => return Reply::Error(Errno::EINVAL),
+        Object::Iommufd(_) | Object::Group(_) | Object::Container(_) => {
+            return Reply::Error(Errno::EINVAL);
+        }
         Object::Vfio { number, .. } => number,
     };
     let pieces = match pieces() {

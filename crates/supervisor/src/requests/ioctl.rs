@@ -1,10 +1,10 @@
 //! `ioctl`: commands on our files. Source: ioctl(2).
 
-use uapi::{Errno, lookup};
+use uapi::Errno;
 
 use super::{Reply, Request, kvm, recorded};
 use crate::files::Object;
-use crate::observer::Call;
+use crate::observer::{Call, command_on};
 use crate::reach::{Place, Touch};
 
 pub(super) fn ioctl(request: &Request<'_>, fd: i32, number: u32, argument: u64) -> Reply {
@@ -13,7 +13,7 @@ pub(super) fn ioctl(request: &Request<'_>, fd: i32, number: u32, argument: u64) 
     }
     let Some(target) = request.target(fd) else { return Reply::Continue };
     let front = request.front;
-    let command = lookup(target.file.told.kind, front.profile, number);
+    let command = command_on(target.file.told.kind, front.profile, number);
     let id = command.map(|row| row.id);
     let touch = match &target.file.object {
         Object::Iommufd(context) => Touch::of_context(context, id),
@@ -21,6 +21,12 @@ pub(super) fn ioctl(request: &Request<'_>, fd: i32, number: u32, argument: u64) 
             Some(device) => Touch::of_device(Place::of(device), id),
             None => Touch::Nothing,
         },
+        Object::Group(group) => match front.machine.member_of(group.group().number()) {
+            Some(device) => Touch::Neighbours(Place::of(device)),
+            None => Touch::Nothing,
+        },
+        // Which groups it has, and so what is mapped, the release of any may change.
+        Object::Container(_) => Touch::All,
         Object::Attribute(_) => return Reply::Continue,
     };
     if command.is_some_and(|row| row.may_wait) {
@@ -33,6 +39,8 @@ pub(super) fn ioctl(request: &Request<'_>, fd: i32, number: u32, argument: u64) 
     let answer = match &target.file.object {
         Object::Iommufd(context) => context.ioctl(&client, number, argument),
         Object::Vfio { file, .. } => file.ioctl(&client, number, argument),
+        Object::Group(group) => group.ioctl(&client, number, argument),
+        Object::Container(container) => container.ioctl(&client, number, argument),
         Object::Attribute(_) => Err(Errno::ENOTTY),
     };
     drop(running);

@@ -23,13 +23,19 @@ pub(super) fn set_device_attribute(request: &Request<'_>, argument: u64) -> Repl
         return Reply::Continue;
     }
     let Some(target) = request.target(fd) else { return Reply::Continue };
-    let Object::Vfio { file, .. } = &target.file.object else { return Reply::Continue };
+    if !matches!(target.file.object, Object::Vfio { .. } | Object::Group(_)) {
+        return Reply::Continue;
+    }
     let Some(_running) = target.file.begin() else { return Reply::Error(Errno::EBADF) };
     // Whoever has several VMs, or none to be seen, gets no link.
     let vm = match attribute.attr {
         file_attribute::ADD => request.front.vms.of(target.task.process()),
         _ => None,
     };
-    file.link_vm(vm);
+    match &target.file.object {
+        Object::Vfio { file, .. } => file.link_vm(vm),
+        Object::Group(group) => group.link_vm(vm),
+        _ => {}
+    }
     Reply::Value(0)
 }

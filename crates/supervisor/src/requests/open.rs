@@ -7,23 +7,24 @@ use iommufd::{Context, ContextSettings};
 use mem::Pages;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use uapi::{Errno, FileKind};
-use vfio::{BarPages, DeviceFile, REGION_BASE, REGION_SHIFT};
+use vfio::{BarPages, Container, DeviceFile, GroupFile, REGION_BASE, REGION_SHIFT};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::path::{goes_down, overlay_path};
 use super::{Reply, Request};
 use crate::closes::Release;
 use crate::files::{Access, Object};
-use crate::front_end::errno;
+use crate::front_end::{FrontEnd, errno};
 use crate::observer::{Call, OpenFile, Thread};
 use crate::overlay::{Attribute, Node, Opened};
+use crate::platform::VfioContainer;
 use crate::process::Identity;
-use crate::reach::Touch;
+use crate::reach::{Place, Touch};
 
 /// Regions that fit in a device file: its length follows.
 const REGIONS_MOST: u64 = 16;
 /// Length of a device file.
-const DEVICE_FILE_BYTES: u64 = REGION_BASE + (REGIONS_MOST << REGION_SHIFT);
+pub(super) const DEVICE_FILE_BYTES: u64 = REGION_BASE + (REGIONS_MOST << REGION_SHIFT);
 
 /// `open`, `creat` and `openat`.
 pub(super) fn open(request: &Request<'_>, directory: i32, address: u64, flags: u64) -> Reply {
@@ -105,18 +106,34 @@ fn make_node(
     request.complete_closes(match node {
         Node::Iommu => Touch::Nothing,
         Node::Vfio(number) => Touch::Device(number),
+        Node::Container => Touch::Nothing,
+        Node::Group(number) => match front.machine.member_of(number) {
+            Some(device) => Touch::Neighbours(Place::of(device)),
+            None => Touch::Nothing,
+        },
     });
     let (kind, name, length) = match node {
         Node::Iommu => (FileKind::Iommufd, "iommufd", 0),
         Node::Vfio(_) => (FileKind::VfioDevice, "vfio", DEVICE_FILE_BYTES),
+        Node::Container => match front.machine.settings.vfio_container {
+            VfioContainer::Iommufd => (FileKind::Iommufd, "vfio-container", 0),
+            VfioContainer::Type1 => (FileKind::VfioContainer, "vfio-container", 0),
+        },
+        Node::Group(_) => (FileKind::VfioGroup, "vfio-group", 0),
     };
     let memfd = sealed_memfd(name, length)?;
     let theirs = described_again(&memfd, flags)?;
     let identity = Identity::of(memfd.as_fd()).map_err(kernels)?;
     let object = match node {
-        Node::Iommu => {
-            let tvm = front.machine.settings.tvm;
-            Object::Iommufd(Context::open_with(ContextSettings { profile: front.profile, tvm }))
+        Node::Iommu => Object::Iommufd(open_context(front)),
+        Node::Container => match front.machine.settings.vfio_container {
+            VfioContainer::Iommufd => Object::Iommufd(open_context(front)),
+            VfioContainer::Type1 => Object::Container(Container::new(front.profile)),
+        },
+        Node::Group(number) => {
+            let member = front.machine.member_of(number).ok_or(Errno::ENXIO)?;
+            let file = GroupFile::open(member.vfio.group()).map_err(|refusal| refusal.errno())?;
+            Object::Group(file)
         }
         Node::Vfio(number) => {
             let device = front.machine.devices.get(number).ok_or(Errno::ENXIO)?;
@@ -135,6 +152,11 @@ fn make_node(
     // Where this fails our copy is the last, and its close releases the file.
     let fd = install(request, &theirs, flags)?;
     Ok((told, fd))
+}
+
+fn open_context(front: &FrontEnd) -> Arc<Context> {
+    let tvm = front.machine.settings.tvm;
+    Context::open_with(ContextSettings { profile: front.profile, tvm })
 }
 
 fn open_attribute(
@@ -156,7 +178,7 @@ fn open_attribute(
 }
 
 /// A memfd of this length that nobody can make longer or shorter.
-fn sealed_memfd(name: &str, length: u64) -> Result<OwnedFd, Errno> {
+pub(super) fn sealed_memfd(name: &str, length: u64) -> Result<OwnedFd, Errno> {
     let make = || {
         let memfd = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&memfd, length)?;
@@ -167,14 +189,14 @@ fn sealed_memfd(name: &str, length: u64) -> Result<OwnedFd, Errno> {
 }
 
 /// Another open description of the same file, with the program's access.
-fn described_again(memfd: &OwnedFd, flags: OFlags) -> Result<OwnedFd, Errno> {
+pub(super) fn described_again(memfd: &OwnedFd, flags: OFlags) -> Result<OwnedFd, Errno> {
     let path = format!("/proc/self/fd/{}", memfd.as_raw_fd());
     let kept = flags & (OFlags::RWMODE | OFlags::NONBLOCK);
     rustix::fs::open(path, kept | OFlags::CLOEXEC, Mode::empty()).map_err(kernels)
 }
 
 /// The file's memory at the offsets of the BARs that a program may map.
-fn bar_pages(function: &dyn pci::Function, memfd: &OwnedFd) -> Result<BarPages, Errno> {
+pub(super) fn bar_pages(function: &dyn pci::Function, memfd: &OwnedFd) -> Result<BarPages, Errno> {
     let mut pages = BarPages::default();
     for (index, slot) in pages.iter_mut().enumerate() {
         let Some(bar) = function.bar(index).filter(|bar| !bar.mappable.is_empty()) else {
@@ -194,6 +216,6 @@ fn install(request: &Request<'_>, file: &OwnedFd, flags: OFlags) -> Result<u64, 
     installed.map(|fd| u64::from(fd.cast_unsigned())).map_err(|error| errno(&error))
 }
 
-fn kernels(errno: rustix::io::Errno) -> Errno {
+pub(super) fn kernels(errno: rustix::io::Errno) -> Errno {
     Errno::from_raw(errno.raw_os_error()).unwrap_or(Errno::EIO)
 }

@@ -76,7 +76,9 @@ fn find(
 fn of_file(request: &Request<'_>, fd: i32) -> Option<Result<Metadata, Errno>> {
     let target = request.target(fd)?;
     match target.file.object {
-        Object::Iommufd(_) | Object::Vfio { .. } => {
+        // Like any file that has no name.
+        Object::Vfio { ref file, .. } if file.is_of_group() => None,
+        Object::Iommufd(_) | Object::Vfio { .. } | Object::Group(_) | Object::Container(_) => {
             request.front.overlay.metadata(target.file.told.path.as_bytes(), true)
         }
         Object::Attribute(_) => None,

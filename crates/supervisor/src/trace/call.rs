@@ -7,7 +7,7 @@ use uapi::{Command, CommandId, Direction, Errno, Field, FileKind, Layout, Profil
 
 use super::names::{Named, region_name};
 use crate::findings::name_of;
-use crate::observer::{Call, OpenFile};
+use crate::observer::{Call, OpenFile, command_on};
 
 /// Bytes of a read or write that are printed; the rest is elided.
 const BYTES_SHOWN: usize = 16;
@@ -29,7 +29,7 @@ impl fmt::Display for Line<'_> {
             Call::Ioctl { fd, file, request, argument, sent, returned } => {
                 f.write_char('(')?;
                 descriptor(f, fd, file)?;
-                match uapi::lookup(file.kind, self.profile, request) {
+                match command_on(file.kind, self.profile, request) {
                     Some(command) => self.command(f, command, argument, sent, returned)?,
                     None => write!(f, ", {argument:#x}){}", Answer(self.answer))?,
                 }
@@ -95,12 +95,12 @@ impl Line<'_> {
 impl Line<'_> {
     /// What the number means in other profiles, where this one does not serve it.
     fn elsewhere(&self, f: &mut fmt::Formatter<'_>, kind: FileKind, request: u32) -> fmt::Result {
-        let ours = uapi::lookup(kind, self.profile, request);
+        let ours = command_on(kind, self.profile, request);
         if ours.is_some_and(|command| command.served) {
             return Ok(());
         }
         let meant = |profile: &Profile| {
-            let command = uapi::lookup(kind, *profile, request)?;
+            let command = command_on(kind, *profile, request)?;
             let other = ours.is_none_or(|ours| ours.id != command.id);
             other.then_some((command.name, profile.name()))
         };

@@ -350,6 +350,8 @@ impl<'a> Memory<'a> {
     }
 }
 
+impl vfio::Caller for Memory<'_> {}
+
 impl Caller for Memory<'_> {
     fn read_prefix(&self, at: u64, into: &mut [u8]) -> usize {
         let bytes = self.bytes.borrow();

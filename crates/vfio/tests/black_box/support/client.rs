@@ -24,7 +24,7 @@ pub(crate) const READ_ONLY: u64 = MEMORY + MEMORY_SIZE as u64 - 0x1000;
 
 /// Panics, in debug builds, if the thread holds any lock.
 #[derive(Default)]
-pub(crate) struct NoLock(Mutex<rank::DeviceSet, ()>);
+pub(crate) struct NoLock(Mutex<rank::VfioGroup, ()>);
 
 impl NoLock {
     pub(crate) fn check(&self) {
@@ -147,6 +147,8 @@ fn reachable(at: u64) -> usize {
     let end = MEMORY + MEMORY_SIZE as u64;
     if (MEMORY..end).contains(&at) { usize::try_from(end - at).unwrap() } else { 0 }
 }
+
+impl vfio::Caller for Client {}
 
 impl Caller for Client {
     fn read_prefix(&self, at: u64, into: &mut [u8]) -> usize {

@@ -32,7 +32,7 @@ pub(crate) const ARGUMENT: u64 = MEMORY + 0x1000;
 
 /// What policies did, as people would read it.
 #[derive(Default)]
-pub(crate) struct Told(Mutex<rank::DeviceSet, Vec<PolicyEvent>>);
+pub(crate) struct Told(Mutex<rank::VfioGroup, Vec<PolicyEvent>>);
 
 impl Told {
     /// What was told since the last call.
@@ -50,8 +50,8 @@ impl PolicyNotices for Told {
 /// What went wrong, as people would read it.
 #[derive(Default)]
 pub(crate) struct Heard {
-    unheard: Mutex<rank::DeviceSet, Vec<Interrupt>>,
-    faults: Mutex<rank::DeviceSet, Vec<DmaFault>>,
+    unheard: Mutex<rank::VfioGroup, Vec<Interrupt>>,
+    faults: Mutex<rank::VfioGroup, Vec<DmaFault>>,
 }
 
 impl Heard {
