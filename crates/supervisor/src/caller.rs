@@ -132,7 +132,10 @@ impl Caller for Client<'_> {
         match &file.object {
             Object::Iommufd(context) if context.get_file() => Ok(Arc::clone(context)),
             Object::Iommufd(_) => Err(FileFault::Closed),
-            _ => Err(FileFault::OtherKind),
+            Object::Vfio { .. }
+            | Object::Group(_)
+            | Object::Container(_)
+            | Object::Attribute(_) => Err(FileFault::OtherKind),
         }
     }
 }
@@ -142,7 +145,10 @@ impl vfio::Caller for Client<'_> {
         let file = self.file(fd)?;
         match &file.object {
             Object::Group(group) => Ok(Arc::clone(group.group())),
-            _ => Err(FileFault::OtherKind),
+            Object::Iommufd(_)
+            | Object::Vfio { .. }
+            | Object::Container(_)
+            | Object::Attribute(_) => Err(FileFault::OtherKind),
         }
     }
 
@@ -150,7 +156,9 @@ impl vfio::Caller for Client<'_> {
         let file = self.file(fd)?;
         match &file.object {
             Object::Container(container) => Ok(Arc::clone(container)),
-            _ => Err(FileFault::OtherKind),
+            Object::Iommufd(_) | Object::Vfio { .. } | Object::Group(_) | Object::Attribute(_) => {
+                Err(FileFault::OtherKind)
+            }
         }
     }
 

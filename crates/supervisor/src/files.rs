@@ -148,7 +148,9 @@ impl Files {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let granted = |object: &Object| match object {
             Object::Vfio { number, file } => *number == device && file.is_of_group(),
-            _ => false,
+            Object::Iommufd(_) | Object::Group(_) | Object::Container(_) | Object::Attribute(_) => {
+                false
+            }
         };
         let found = table.iter().find(|(_, file)| granted(&file.object));
         found.map(|(&identity, file)| (identity, Arc::clone(file)))

@@ -177,10 +177,8 @@ pub(crate) fn command_on(
     request: u32,
 ) -> Option<&'static Command> {
     let own = uapi::lookup(file, profile, request);
-    match file {
-        FileKind::Iommufd => {
-            own.or_else(|| uapi::lookup(FileKind::VfioContainer, profile, request))
-        }
-        _ => own,
+    if file == FileKind::Iommufd {
+        return own.or_else(|| uapi::lookup(FileKind::VfioContainer, profile, request));
     }
+    own
 }

@@ -421,15 +421,15 @@ const BAD_OPTIONS: &[(&str, &str)] = &[
         "dma-engine,colour=red",
         "\
 --device:1:12: unknown key `colour` in --device dma-engine; keys: address, vfs, group, driver, \
-         bar0, tee, serial, vendor, device
+         bar0, bar0_mapping, bar4, tee, serial, vendor, device
      1 | dma-engine,colour=red
        |            ^^^^^^",
     ),
     (
         "dma-engine,tee",
         "\
---device:1:12: \"tee\" is not key=value; keys: address, vfs, group, driver, bar0, tee, serial, \
-         vendor, device
+--device:1:12: \"tee\" is not key=value; keys: address, vfs, group, driver, bar0, bar0_mapping, \
+         bar4, tee, serial, vendor, device
      1 | dma-engine,tee
        |            ^^^",
     ),

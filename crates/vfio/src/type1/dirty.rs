@@ -77,7 +77,7 @@ impl Bitmap {
         while bits > 0 {
             let mut word = 0;
             if below > 0 {
-                let mut bytes = [0; WORD_BYTES as usize];
+                let mut bytes = 0_u64.to_le_bytes();
                 argument.caller.read(at, &mut bytes)?;
                 word = u64::from_le_bytes(bytes) & ((1 << below) - 1);
             }
