@@ -331,6 +331,7 @@ impl<'a> Claimed<'a> {
         let Self { line, mut session, exchange } = self;
         let lost = session.take_lost();
         let mut record = line.lock();
+        lost.into_iter().for_each(|function| record.lose(function));
         record.keys = session.keys();
         record.secured = session.secured();
         record.tend_after_ms = session.tend_after_ms();
@@ -340,7 +341,6 @@ impl<'a> Claimed<'a> {
         record.stalled = exchange.stalled;
         record.counters.timed_out += u64::from(exchange.timed_out);
         let result = change(&mut record);
-        lost.into_iter().for_each(|function| record.lose(function));
         // What was seen meanwhile is newer than what the exchange heard.
         record.apply_observed();
         let wake = record.waiting > 0;
