@@ -158,6 +158,8 @@ struct Spoil {
     reply: Reply,
     /// Whether payloads are taken in the clear.
     clear: bool,
+    /// Whether a record that was answered before is answered as before.
+    again: bool,
 }
 
 /// From a payload and what answers it to what answers it instead.
@@ -172,6 +174,7 @@ impl Default for Spoil {
             payload: |_| {},
             reply: |_, reply| reply,
             clear: false,
+            again: false,
         }
     }
 }
@@ -246,6 +249,10 @@ impl Objects for Spoiled {
         let frame = Frame::from_object(&object)?;
         let mut answer = self.responder.handle(&mut self.face, &frame).to_object()?;
         (spoil.answer)(&self.past, &asked, &mut answer);
+        let before = self.past.records.iter().find(|(record, _)| spoil.again && *record == asked);
+        if let Some((_, before)) = before {
+            answer.clone_from(before);
+        }
         if matches!(frame, Frame::Secured(_)) {
             self.past.records.push((asked, answer.clone()));
         }
@@ -329,13 +336,6 @@ fn flip_from_end(answer: &mut [u8], wanted: Code, from_end: usize) {
 fn lose<const BEFORE: usize>(past: &Past, asked: &[u8], answer: &mut [u8]) {
     if asked[2] == 2 && past.records.len() == BEFORE {
         answer[RECORD] ^= 1;
-    }
-}
-
-/// What was answered before is answered again.
-fn answer_again(past: &Past, asked: &[u8], answer: &mut [u8]) {
-    if let Some((_, before)) = past.records.iter().find(|(record, _)| record == asked) {
-        answer.copy_from_slice(before);
     }
 }
 
@@ -446,6 +446,8 @@ fn session_spoils() -> Vec<(&'static str, Spoil)> {
             object[RECORD] ^= 1;
         }
     }
+    // A device that answers what it answered before.
+    let forgetful = Spoil { again: true, ..Spoil::default() };
     let unsuspecting = |object| Spoil { object, ..Spoil::default() };
     vec![
         (
@@ -454,7 +456,7 @@ fn session_spoils() -> Vec<(&'static str, Spoil)> {
         ),
         ("finish-forged", unsuspecting(mended::<0>)),
         ("record-forged", unsuspecting(mended::<1>)),
-        ("record-repeated", answered(answer_again)),
+        ("record-repeated", forgetful),
         (
             "session-unknown",
             unsuspecting(|past, object| {
@@ -474,7 +476,7 @@ fn session_spoils() -> Vec<(&'static str, Spoil)> {
         ("heartbeat", answered(lose::<1>)),
         ("keys-of-one-direction", answered(lose::<3>)),
         ("keys-of-both-directions", answered(lose::<3>)),
-        ("session-ends", answered(answer_again)),
+        ("session-ends", forgetful),
         (
             "session-again",
             answered(|past, _, answer| {

@@ -144,7 +144,7 @@ fn requests_out_of_place_are_refused_by_rule() {
     };
     assert_eq!(refused(&[0x12, 0xe1, 0, 0]), (ErrorCode::UNEXPECTED_REQUEST, 0));
     assert_eq!(refused(&[0x12, 0x55, 0, 0]), (ErrorCode::UNSUPPORTED_REQUEST, 0x55));
-    assert_eq!(refused(&[0x12, 0x84, 0, 0]), (ErrorCode::INVALID_REQUEST, 0));
+    assert_eq!(refused(&[0x12, 0x84, 0, 0]), (ErrorCode::VERSION_MISMATCH, 0));
     assert_eq!(refused(&[0x10]), (ErrorCode::INVALID_REQUEST, 0));
     assert_eq!(refused(&[]), (ErrorCode::INVALID_REQUEST, 0));
     assert_eq!(refused(&[0; 5000]), (ErrorCode::REQUEST_TOO_LARGE, 0));
