@@ -1,4 +1,4 @@
-//! QEMU, unmodified, drives the DMA engine: realized through iommufd, BARs placed, guest memory moved
+//! QEMU, unmodified, drives the DMA engine: realized through iommufd or its group, BARs placed, guest memory moved
 //! by DMA, MSI-X delivered into guest memory, reset, quit.
 
 mod programs;
@@ -76,8 +76,26 @@ fn main() {
             ]);
             drive(host(run(&[])), &arguments);
         }),
-        trial("two_devices_one_iommufd", two_devices),
-        trial("host_with_kvm", with_kvm)
+        trial("two_devices_one_iommufd", || two_devices(host(run(&[])), ",iommufd=iommufd0")),
+        trial("group_on_an_iommufd", || drive(host(run(&[])), &by_group(DEFAULT_RAM))),
+        trial("group_on_an_iommufd_shared_ram", || drive(host(run(&[])), &by_group(SHARED_RAM))),
+        trial("group_on_type1", || {
+            let scratch = Scratch::new();
+            drive(host(scratch.run_with_type1()), &by_group(DEFAULT_RAM));
+        }),
+        trial("group_on_type1_shared_ram", || {
+            let scratch = Scratch::new();
+            drive(host(scratch.run_with_type1()), &by_group(SHARED_RAM));
+        }),
+        trial("two_groups_one_container", || {
+            let scratch = Scratch::new();
+            two_devices(host(run(&[])), "");
+            two_devices(host(scratch.run_with_type1()), "");
+        }),
+        trial("group_with_kvm", || with_kvm(&by_group(DEFAULT_RAM_KVM)))
+            .with_ignored_flag(missing || !kvm_works())
+            .with_kind("needs qemu-system-x86_64 10 or newer and /dev/kvm"),
+        trial("host_with_kvm", || with_kvm(&by_host(DEFAULT_RAM_KVM)))
             .with_ignored_flag(missing || !kvm_works())
             .with_kind("needs qemu-system-x86_64 10 or newer and /dev/kvm"),
     ];
@@ -117,6 +135,13 @@ fn by_fd(ram: &[&'static str]) -> Vec<&'static str> {
     let mut arguments = ram.to_vec();
     arguments.extend(["-object", "iommufd,id=iommufd0,fd=8"]);
     arguments.extend(["-device", "vfio-pci,fd=9,iommufd=iommufd0,addr=05.0,id=engine"]);
+    arguments
+}
+
+/// Through the device's group and a container, as before there was iommufd.
+fn by_group(ram: &[&'static str]) -> Vec<&'static str> {
+    let mut arguments = ram.to_vec();
+    arguments.extend(["-device", "vfio-pci,host=b1d0:02:00.0,addr=05.0,id=engine"]);
     arguments
 }
 
@@ -203,9 +228,9 @@ fn copy_without_interrupt(qemu: &mut Qemu, seed: u8) {
 }
 
 /// QEMU tells KVM of each VFIO file, and has the kernel deliver interrupts to the guest's APIC.
-fn with_kvm() {
+fn with_kvm(arguments: &[&str]) {
     let scratch = Scratch::new();
-    let mut qemu = Qemu::start(host(run(&[])), scratch.path(), &by_host(DEFAULT_RAM_KVM));
+    let mut qemu = Qemu::start(host(run(&[])), scratch.path(), arguments);
     bring_up(&mut qemu);
     copy_without_interrupt(&mut qemu, 0x22);
     assert!(qemu.quit().success());
@@ -215,12 +240,19 @@ fn kvm_works() -> bool {
     std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok()
 }
 
-fn two_devices() {
+/// A device with a group of its own and two that share one; `backend` is what each translates through.
+fn two_devices(command: Command, backend: &str) {
     let scratch = Scratch::new();
-    let mut arguments = by_host(DEFAULT_RAM);
-    arguments.extend(["-device", "vfio-pci,host=b1d0:03:00.0,iommufd=iommufd0,addr=06.0"]);
-    arguments.extend(["-device", "vfio-pci,host=b1d0:03:00.1,iommufd=iommufd0,addr=07.0"]);
-    let mut qemu = Qemu::start(host(run(&[])), scratch.path(), &arguments);
+    let devices = [("02:00.0", 5), ("03:00.0", 6), ("03:00.1", 7)]
+        .map(|(at, slot)| format!("vfio-pci,host=b1d0:{at}{backend},addr={slot:02}.0,id=d{slot}"));
+    let mut arguments = DEFAULT_RAM.to_vec();
+    if !backend.is_empty() {
+        arguments.extend(["-object", "iommufd,id=iommufd0"]);
+    }
+    for device in &devices {
+        arguments.extend(["-device", device]);
+    }
+    let mut qemu = Qemu::start(command, scratch.path(), &arguments);
     for slot in [5, 6, 7] {
         let identity = qemu.config_read(slot, 0);
         assert_eq!(identity, u32::from(DEVICE_ID) << 16 | u32::from(VENDOR_ID), "slot {slot}");

@@ -57,6 +57,17 @@ impl Scratch {
         program
     }
 
+    /// `bindery run` with VFIO's own type1 behind `/dev/vfio/vfio`; the program and its arguments follow.
+    pub(crate) fn run_with_type1(&self) -> Command {
+        let default = supervisor::DEFAULT_TOML;
+        let own = default
+            .replace("vfio_container = \"iommufd\"", "vfio_container = \"vfio_iommu_type1\"");
+        assert_ne!(own, default, "the default platform names its container");
+        let path = self.0.join("type1.toml");
+        fs::write(&path, own).expect("the platform file is written");
+        run(&["--platform", path.to_str().expect("a path in plain text")])
+    }
+
     /// Copies the command under test into it, where every user may run it.
     pub(crate) fn bindery(&self) -> PathBuf {
         let copy = self.0.join("bindery");
