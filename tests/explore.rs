@@ -144,6 +144,78 @@ fn a_kept_order_leads_there_again() {
     assert!(again.contains("device used after its end"), "{again}");
 }
 
+/// The timeline of a page.
+fn table(page: &str) -> &str {
+    let (_, rest) = page.split_once("<table class=\"timeline\">").expect("a timeline");
+    rest.split_once("</table>").expect("its end").0
+}
+
+#[test]
+fn a_kept_order_gives_the_same_timeline_byte_for_byte() {
+    for (name, arguments) in [
+        ("nested", ["designs/b-nested.toml"].as_slice()),
+        ("shipped", ["--threads", "destroy vdev0 -> ok | tsm_bind vdev0"].as_slice()),
+    ] {
+        let kept = Scratch::new(name);
+        let found = explore(&[arguments, ["--save", kept.path()].as_slice()].concat());
+        let found = text(&found.stdout);
+        let drawn = |said: &str| -> Vec<String> {
+            let lines = said.lines().skip_while(|line| !line.starts_with("  T0  "));
+            lines
+                .take_while(|line| !line.is_empty() && !line.contains("assumes "))
+                .map(str::to_owned)
+                .collect()
+        };
+        let again = text(&explore(&["--replay", kept.path()]).stdout);
+        assert!(drawn(&found).len() > 10, "{found}");
+        assert_eq!(drawn(&again), drawn(&found));
+        let page = |format: &[&str]| text(&explore(format).stdout);
+        let first = page(&["--replay", kept.path(), "--format", "html"]);
+        let second = page(&["--replay", kept.path(), "--format", "html"]);
+        assert_eq!(first, second);
+        assert!(table(&first).contains("Violation: "), "{first}");
+        let order = fs::read_to_string(&kept.0).unwrap();
+        let escaped = order.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let escaped = escaped.replace('"', "&quot;").replace('\'', "&#39;");
+        assert!(first.contains(&escaped), "the page has the order itself:\n{first}");
+    }
+}
+
+#[test]
+fn a_page_shows_the_timeline_that_its_order_leads_to() {
+    let (kept, page) = (Scratch::new("page-order.txt"), Scratch::new("page.html"));
+    let arguments = ["designs/b-dropped.toml", "--format", "html"];
+    let files = ["--output", page.path(), "--save", kept.path()];
+    let output = explore(&[arguments.as_slice(), files.as_slice()].concat());
+    assert_eq!((status(&output), output.stdout.len()), (0, 0), "{}", text(&output.stderr));
+    let page = fs::read_to_string(&page.0).unwrap();
+    let again = text(&explore(&["--replay", kept.path(), "--format", "html"]).stdout);
+    assert_eq!(table(&again), table(&page));
+    let (_, end) = table(&page).rsplit_once("<tr").unwrap();
+    assert!(end.starts_with(" class=\"violation\""), "{end}");
+    assert!(end.contains("device used after its end"), "{end}");
+    assert!(page.contains("bindery explore designs/b-dropped.toml --save order.txt"), "{page}");
+    assert!(page.contains("design = &quot;B-dropped&quot;"), "{page}");
+}
+
+#[test]
+fn several_files_are_one_page_with_an_index() {
+    let files =
+        ["designs/b-nested.toml", "designs/e.toml", "scenarios/s06-unbind-never-bound.toml"];
+    let output = explore(&[files.as_slice(), ["--format", "html"].as_slice()].concat());
+    let page = text(&output.stdout);
+    assert_eq!(status(&output), 0, "{}", text(&output.stderr));
+    let (_, index) = page.split_once("<nav").unwrap();
+    let index = index.split_once("</nav>").unwrap().0;
+    assert!(index.contains("3 scenarios, 3 as expected"), "{index}");
+    for number in 0..3 {
+        assert!(index.contains(&format!("href=\"#s{number}\"")), "{index}");
+        assert!(page.contains(&format!("<section id=\"s{number}\"")), "{page}");
+    }
+    assert_eq!(index.matches("COUNTEREXAMPLE (deadlock)").count(), 2, "{index}");
+    assert_eq!(index.matches("SAFE (all interleavings)").count(), 1, "{index}");
+}
+
 #[test]
 fn a_changed_program_is_noticed() {
     let kept = Scratch::new("changed.txt");

@@ -3,6 +3,7 @@
 //! What a call may answer is what its scenario says; where it says nothing, what the shipped code answers in some
 //! interleaving of the same threads.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -26,30 +27,41 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     written.map_or_else(ExitCode::from, |()| ExitCode::SUCCESS)
 }
 
+/// What the program is made from, and where that stands.
+struct Found {
+    source: String,
+    /// What the places of calls are places in.
+    text: String,
+    scenario: Scenario,
+    order: BTreeMap<(usize, usize), usize>,
+}
+
 /// The program, or a status and why there is none.
 fn program(arguments: &Arguments) -> Result<String, (u8, String)> {
     let limits = limits(arguments);
-    let (source, mut scenario, order) = match &arguments.replay {
+    let mut found = match &arguments.replay {
         Some(path) => of_order(path)?,
         None => of_scenario(arguments, &limits)?,
     };
-    let written = scenario.clone();
-    expect_what_is_shipped(&mut scenario, &limits);
     let command = command();
-    let wanted = Source { scenario: &scenario, order, command: &command };
-    c_program::c_program(&wanted)
-        .map_err(|no_form| (exit::USAGE, place(&source, &written, &no_form)))
+    let wanted = |found: &Found| {
+        let order = found.order.clone();
+        c_program::c_program(&Source { scenario: &found.scenario, order, command: &command })
+            .map_err(|no_form| (exit::USAGE, place(found, &no_form)))
+    };
+    // What has no form is told before anything is explored.
+    wanted(&found)?;
+    expect_what_is_shipped(&mut found.scenario, &limits);
+    wanted(&found)
 }
-
-type Order = std::collections::BTreeMap<(usize, usize), usize>;
-type Found = (String, Scenario, Order);
 
 fn of_order(path: &Path) -> Result<Found, (u8, String)> {
     let (scenario, schedule, _) = kept::load(path).map_err(|message| (exit::USAGE, message))?;
     let broken = run::replay(&scenario, &schedule)
         .map_err(|failure| (UNEXPECTED, format!("bindery: {}: {failure}", path.display())))?;
     let order = c_program::order(&scenario.threads, &broken.tale);
-    Ok((path.display().to_string(), scenario, order))
+    let text = kept::scenario_text(&fs::read_to_string(path).unwrap_or_default());
+    Ok(Found { source: path.display().to_string(), text, scenario, order })
 }
 
 /// A scenario that is not to be safe is explored: the program has the order of its counterexample.
@@ -59,8 +71,10 @@ fn of_scenario(arguments: &Arguments, limits: &Limits) -> Result<Found, (u8, Str
     let Ok([(source, scenario)]) = <[_; 1]>::try_from(read) else {
         return Err((exit::USAGE, format!("bindery: --emit-c takes one scenario, not {count}")));
     };
+    let of_line = arguments.threads.clone();
+    let text = of_line.unwrap_or_else(|| fs::read_to_string(&source).unwrap_or_default());
     if scenario.expect == Verdict::Safe {
-        return Ok((source, scenario, Order::new()));
+        return Ok(Found { source, text, scenario, order: BTreeMap::new() });
     }
     let report = run::run(&scenario, limits, &mut |_| ())
         .map_err(|failure| (UNEXPECTED, inputs::place(&source, &scenario, &failure)))?;
@@ -69,7 +83,12 @@ fn of_scenario(arguments: &Arguments, limits: &Limits) -> Result<Found, (u8, Str
         return Err((UNEXPECTED, message));
     };
     let order = c_program::order(&broken.threads, &broken.tale);
-    Ok((source, Scenario { threads: broken.threads, ..scenario }, order))
+    let mut threads = broken.threads;
+    for step in threads.iter_mut().flatten() {
+        let known = scenario.threads.iter().flatten().find(|known| known.call == step.call);
+        step.at = known.map_or(0..0, |known| known.at.clone());
+    }
+    Ok(Found { source, text, scenario: Scenario { threads, ..scenario }, order })
 }
 
 fn limits(arguments: &Arguments) -> Limits {
@@ -107,14 +126,11 @@ fn command() -> String {
     format!("bindery {}", words.collect::<Vec<_>>().join(" "))
 }
 
-/// The call, at its place in the file if it is there.
-fn place(source: &str, scenario: &Scenario, no_form: &NoForm) -> String {
-    let mut steps = scenario.setup.iter().chain(scenario.threads.iter().flatten());
-    let at = steps.find(|step| step.call == no_form.call && !step.at.is_empty());
-    match (at, fs::read_to_string(source)) {
-        (Some(step), Ok(text)) if source.ends_with(".toml") => {
-            Mistake::new(source, &text, step.at.clone(), no_form.to_string()).to_string()
-        }
-        _ => format!("{source}: {no_form}"),
+/// The call, at its place.
+fn place(found: &Found, no_form: &NoForm) -> String {
+    if no_form.at.is_empty() {
+        return format!("{}: {no_form}", found.source);
     }
+    let message = no_form.to_string();
+    Mistake::new(&found.source, &found.text, no_form.at.clone(), message).to_string()
 }

@@ -300,3 +300,102 @@ fn rests_on(page: &mut Markup, scenario: &Scenario) {
         "; and what the end of this page says.</p>\n",
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use explore::{Event, ViolationKind};
+    use proptest::prelude::{any, proptest};
+    use proptest::prop_assert_eq;
+    use scenario::Outcome;
+    use scenario::run::Failure;
+
+    use super::*;
+
+    /// What is not text, in order: all that a browser takes for structure.
+    fn tags(page: &str) -> Vec<&str> {
+        let (_, after_style) = page.split_once("</style>").unwrap();
+        let tags = after_style.split('<').skip(1);
+        tags.map(|tag| tag.split_once('>').unwrap().0).collect()
+    }
+
+    /// A page with everything that others say: `said` in all places.
+    fn pages(said: &str) -> [String; 2] {
+        let threads = script::parse("destroy vdev0 | close vfio0").unwrap();
+        let scenario = Scenario {
+            title: said.to_owned(),
+            number: Some(said.to_owned()),
+            says: Some(said.to_owned()),
+            ..Scenario::of(threads.clone())
+        };
+        let event = |thread, what: String| Event { thread, what, at: None, is_step: true };
+        let broken = Broken {
+            threads,
+            kind: ViolationKind::Panic,
+            message: format!("it says {said}"),
+            preemptions: 0,
+            schedule: "# schedule 1\n".parse().unwrap(),
+            tale: vec![
+                event(Some(0), format!("--> {said}")),
+                event(Some(0), format!("do {said}")),
+                event(Some(1), format!("<-- {said}")),
+                event(None, format!("fire {said}")),
+            ],
+        };
+        let failure = Failure::Setup { index: 0, call: said.to_owned(), outcome: Outcome::Ok };
+        let replayed = replayed(&scenario, &broken);
+        let one = || Explored {
+            source: format!("{said}.toml"),
+            scenario: scenario.clone(),
+            result: Err(failure.clone()),
+        };
+        [replayed, of(&[one(), one()])]
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_out(said in any::<String>()) {
+            for (page, plain) in pages(&said).iter().zip(&pages("plain")) {
+                prop_assert_eq!(tags(page), tags(plain));
+            }
+        }
+
+        #[test]
+        fn no_markup_breaks_out(said in "[<>&\"'/!\\-a-z =]{0,20}") {
+            for (page, plain) in pages(&said).iter().zip(&pages("plain")) {
+                prop_assert_eq!(tags(page), tags(plain));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_open_is_closed() {
+        const VOID: [&str; 2] = ["meta", "!DOCTYPE"];
+        for page in pages("plain") {
+            let (head, _) = page.split_once("<style>").unwrap();
+            let mut open = Vec::new();
+            let mut all: Vec<_> =
+                head.split('<').skip(1).map(|it| it.split_once('>').unwrap().0).collect();
+            all.extend(tags(&page));
+            for tag in all {
+                let name = tag.split(' ').next().unwrap();
+                match name.strip_prefix('/') {
+                    Some(closed) => assert_eq!(open.pop(), Some(closed), "{tag}"),
+                    None if VOID.contains(&name) => {}
+                    None => open.push(name),
+                }
+            }
+            assert_eq!(open, [""; 0]);
+        }
+    }
+
+    #[test]
+    fn the_page_needs_nothing_else() {
+        for page in pages("plain") {
+            for outside in
+                ["<script", "<link", "<img", "src=", "url(", "@import", "http:", "https:"]
+            {
+                assert!(!page.contains(outside), "{outside}");
+            }
+        }
+    }
+}

@@ -77,11 +77,25 @@ pub(super) fn load(path: &Path) -> Result<(Scenario, Schedule, String), String> 
     let source = path.display();
     let text = fs::read_to_string(path)
         .map_err(|error| format!("bindery: cannot read {source}: {error}"))?;
-    let remarks = text.lines().filter_map(|line| line.strip_prefix(REMARK));
-    let toml: String = remarks.map(|line| format!("{}\n", line.trim())).collect();
-    let within = format!("{source} (its lines that begin with {REMARK})");
-    let scenario = Scenario::parse(&within, &toml).map_err(|mistake| mistake.to_string())?;
-    let schedule = text.parse().map_err(|bad| format!("{source}: {bad}"))?;
+    let scenario = Scenario::parse(&source.to_string(), &scenario_text(&text))
+        .map_err(|mistake| mistake.to_string())?;
+    let violation = text.lines().position(|line| line.starts_with(VIOLATION));
+    // What was put in front of the schedule is no remark of the schedule's; lines keep their numbers.
+    let lines = text.lines().enumerate().map(|(index, line)| {
+        let is_ours = Some(index) == violation || line.starts_with(REMARK);
+        if is_ours { "\n".to_owned() } else { format!("{line}\n") }
+    });
+    let schedule = lines.collect::<String>().parse();
+    let schedule = schedule.map_err(|bad| format!("{source}: {bad}"))?;
     let violation = text.lines().find_map(|line| line.strip_prefix(VIOLATION));
     Ok((scenario, schedule, violation.unwrap_or_default().trim().to_owned()))
 }
+
+/// The scenario in a kept order's text, each letter where it stands there.
+pub(super) fn scenario_text(text: &str) -> String {
+    let lines = text.lines().map(|line| line.strip_prefix(REMARK));
+    lines.map(|line| line.map_or("\n".to_owned(), |line| format!("{BLANK}{line}\n"))).collect()
+}
+
+/// As wide as [`REMARK`].
+const BLANK: &str = "  ";
