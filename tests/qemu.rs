@@ -48,7 +48,7 @@ const SHARED_RAM: &[&str] = &[
 
 fn main() {
     let arguments = Arguments::from_args();
-    let missing = !new_enough();
+    let missing = !qtest::new_enough();
     let trial = |name: &str, test: fn()| {
         Trial::test(name, move || {
             test();
@@ -100,13 +100,6 @@ fn main() {
             .with_kind("needs qemu-system-x86_64 10 or newer and /dev/kvm"),
     ];
     libtest_mimic::run(&arguments, trials).exit();
-}
-
-fn new_enough() -> bool {
-    let Ok(output) = Command::new(PROGRAM).arg("--version").output() else { return false };
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let version = text.split("version ").nth(1).and_then(|rest| rest.split('.').next());
-    version.and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major >= 10)
 }
 
 fn host(mut command: Command) -> Command {

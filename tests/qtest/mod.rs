@@ -17,6 +17,14 @@ const CONFIG_ENABLE: u32 = 1 << 31;
 /// How long QEMU may take for anything before the test calls it hung.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Whether the program is there, and of version 10 or later.
+pub(crate) fn new_enough() -> bool {
+    let Ok(output) = Command::new(PROGRAM).arg("--version").output() else { return false };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = text.split("version ").nth(1).and_then(|rest| rest.split('.').next());
+    version.and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major >= 10)
+}
+
 /// A running QEMU.
 pub(crate) struct Qemu {
     child: Child,
