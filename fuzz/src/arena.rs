@@ -211,13 +211,14 @@ impl Pin {
     /// Locks the arena for an access, and says where that is.
     fn enter(
         &self,
-        offset: u64,
+        at: u64,
         length: usize,
         writes: bool,
     ) -> Result<(MutexGuard<'_, State>, Range<usize>), MemoryGone> {
-        let start = self.range.start + usize::try_from(offset).expect("an offset inside the pin");
+        let start = self.arena.offset(at).expect("DMA before the arena");
         let range = start..start + length;
-        assert!(range.end <= self.range.end, "DMA beyond the pin");
+        let pinned = self.range.start <= range.start && range.end <= self.range.end;
+        assert!(pinned, "DMA beyond the pin");
         self.arena.ledger.check_dma(&self.arena, &range, writes);
         let state = self.arena.lock();
         if state.all_pages(&range, |page| !page.gone) {
@@ -229,15 +230,15 @@ impl Pin {
 }
 
 impl Pinned for Pin {
-    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), MemoryGone> {
-        let (state, range) = self.enter(offset, into.len(), false)?;
+    fn read(&self, at: u64, into: &mut [u8]) -> Result<(), MemoryGone> {
+        let (state, range) = self.enter(at, into.len(), false)?;
         into.copy_from_slice(&state.bytes[range]);
         Ok(())
     }
 
-    fn write(&self, offset: u64, from: &[u8]) -> Result<(), MemoryGone> {
+    fn write(&self, at: u64, from: &[u8]) -> Result<(), MemoryGone> {
         assert_eq!(self.access, PinAccess::Write, "DMA writes what was pinned for reading");
-        let (mut state, range) = self.enter(offset, from.len(), true)?;
+        let (mut state, range) = self.enter(at, from.len(), true)?;
         state.bytes[range].copy_from_slice(from);
         Ok(())
     }

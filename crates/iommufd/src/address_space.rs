@@ -14,28 +14,49 @@ use std::sync::Arc;
 use span::Span;
 
 use crate::area::Area;
-use crate::iova_map::{Entry, IovaMap};
+use crate::iova_map::{Entry, IovaMap, Left};
 use crate::placement::{AUTOMATIC, Fit, Placement};
-use crate::reservations::{Owner, Reservations};
+use crate::reservations::{Owner, Reservations, without};
+use crate::written_pages::WrittenPages;
 use crate::{Geometry, PAGE_SIZE, Pinned, Refusal};
 
+mod allowed;
+mod copy;
 mod cut;
 
 /// The state of an address space.
 pub(crate) struct AddressSpace {
     map: Arc<dyn IovaMap>,
     reserved: Reservations,
+    /// Where addresses are chosen, ascending and apart; anywhere if there is none.
+    allowed: Vec<Span>,
     /// Bytes that addresses and lengths are multiples of.
     alignment: u64,
     /// Whether page tables may have leaves larger than the client's pages.
     large_pages: bool,
-    /// Page tables that mirror the map, each with its smallest page in bytes.
-    tables: BTreeMap<Mirror, u64>,
+    /// Page tables that mirror the map.
+    tables: BTreeMap<Mirror, Table>,
     /// Page tables that ever did.
     mirrors: u64,
-    /// Areas whose memory is being pinned before they are mapped.
+    /// Places of areas whose memory is being pinned before they are mapped. Not in the map.
     building: Vec<Span>,
-    usage: Usage,
+    areas: u64,
+    mapped_bytes: u128,
+}
+
+/// A page table as its address space knows it.
+struct Table {
+    /// Bytes of its smallest page.
+    smallest_page: u64,
+    /// What notes the pages written through it.
+    log: Option<Arc<WrittenPages>>,
+}
+
+/// What becomes an area.
+pub(crate) struct Piece {
+    pub(crate) area: Area,
+    /// Its memory, if that is pinned already.
+    pub(crate) memory: Option<Arc<dyn Pinned>>,
 }
 
 /// Tells the page tables of an address space apart. Their ids do not: one that is being destroyed gives its
@@ -60,19 +81,13 @@ pub(crate) enum Begun {
     Pin(Span),
 }
 
-/// Areas to be pinned, and where each is mapped.
-pub(crate) type Unfilled = Vec<(Span, Arc<Area>)>;
-
 /// What [`AddressSpace::unmap`] did: areas before the one that refused are gone.
 pub(crate) struct Unmapped {
+    pub(crate) outcome: Result<(), Refusal>,
     /// Bytes unmapped, modulo 2^64.
-    pub(crate) outcome: Result<u64, Refusal>,
-    /// The same, also where an area refused.
     pub(crate) bytes: u64,
-    /// Memory to let go of once DMA in flight has ended.
-    pub(crate) memory: Vec<Arc<dyn Pinned>>,
-    /// What is unmapped, to be dropped with no lock held: that may close a file.
-    pub(crate) areas: Vec<Arc<Area>>,
+    /// To be let go of once DMA in flight has ended.
+    pub(crate) left: Left,
 }
 
 impl AddressSpace {
@@ -80,16 +95,18 @@ impl AddressSpace {
         Self {
             map,
             reserved: Reservations::default(),
+            allowed: Vec::new(),
             alignment: 1,
             large_pages: true,
             tables: BTreeMap::new(),
             mirrors: 0,
             building: Vec::new(),
-            usage: Usage::default(),
+            areas: 0,
+            mapped_bytes: 0,
         }
     }
 
-    /// Takes a place for `area`.
+    /// Takes a place for `pieces`, at least one, which follow one another.
     ///
     /// # Errors
     /// In this order:
@@ -97,43 +114,43 @@ impl AddressSpace {
     /// - automatic: as [`Fit::of`] (`EOVERFLOW`, `EINVAL`), then [`Refusal::NoRoom`] (`ENOSPC`).
     /// - fixed: [`Refusal::Misaligned`] (`EINVAL`), [`Refusal::PastTop`] (`EOVERFLOW`),
     ///   [`Refusal::Reserved`] (`EINVAL`), [`Refusal::Overlap`] (`EEXIST`).
-    /// - [`Refusal::Misaligned`] (`EINVAL`): the memory's offset into its page.
+    /// - for each piece [`Refusal::ReadOnly`] (`EPERM`): for writing, of memory that was not mapped so; and
+    ///   [`Refusal::Misaligned`] (`EINVAL`): the memory's offset into its page.
     pub(crate) fn begin_map(
         &mut self,
-        area: &Arc<Area>,
+        pieces: &[Piece],
         placement: Placement,
     ) -> Result<Begun, Refusal> {
-        self.check_aligned(area.length())?;
+        let length = pieces.iter().map(|piece| piece.area.length()).sum();
+        let at = pieces.first().map_or(0, |piece| piece.area.at());
+        self.check_aligned(length)?;
         let span = match placement {
-            Placement::Automatic => self.choose(area)?,
-            Placement::Fixed(iova) => self.check_fixed(iova, area.length())?,
+            Placement::Automatic => self.choose(at, length)?,
+            Placement::Fixed(iova) => self.check_fixed(iova, length)?,
         };
-        self.check_aligned(area.page_offset())?;
-        self.map.insert(span, Arc::clone(area));
+        for Piece { area, .. } in pieces {
+            if area.rights().write && !area.writable {
+                return Err(Refusal::ReadOnly);
+            }
+            self.check_aligned(area.page_offset())?;
+        }
         if self.tables.is_empty() {
-            self.account_mapped(area);
+            self.insert(span, pieces);
             return Ok(Begun::Mapped(span));
         }
         self.building.push(span);
         Ok(Begun::Pin(span))
     }
 
-    /// Ends a mapping that had to be pinned. Returns the memory if no page table wants it any more.
-    pub(crate) fn finish_map(
-        &mut self,
-        span: Span,
-        area: &Area,
-        memory: Arc<dyn Pinned>,
-    ) -> Option<Arc<dyn Pinned>> {
+    /// Ends a mapping that had to be pinned.
+    pub(crate) fn finish_map(&mut self, span: Span, pieces: &[Piece]) {
         self.building.retain(|other| *other != span);
-        self.account_mapped(area);
-        self.fill_if_wanted(span, area, memory)
+        self.insert(span, pieces);
     }
 
-    /// Gives back the place of an area that could not be pinned.
+    /// Gives back the place of areas that could not be pinned.
     pub(crate) fn abort_map(&mut self, span: Span) {
         self.building.retain(|other| *other != span);
-        self.map.remove(span);
     }
 
     /// Unmaps all areas inside `asked`, ascending, up to the first that refuses.
@@ -143,35 +160,42 @@ impl AddressSpace {
     /// - [`Refusal::AreaBusy`] (`EBUSY`): an area is still being mapped.
     /// - [`Refusal::NotWhole`] (`ENOENT`): an area sticks out of `asked`.
     pub(crate) fn unmap(&mut self, asked: Span) -> Unmapped {
-        let mut unmapped =
-            Unmapped { outcome: Ok(0), bytes: 0, memory: Vec::new(), areas: Vec::new() };
-        let mut from = Some(asked.start());
-        while let Some(entry) = from.and_then(|from| self.next_until(from, asked.last())) {
-            if let Err(refusal) = self.check_removable(entry.span, asked) {
-                unmapped.outcome = Err(refusal);
-                return unmapped;
+        let busy = self.building.iter().filter(|span| span.intersects(asked));
+        let busy = busy.min_by_key(|span| span.start()).copied();
+        let before_busy = match busy {
+            Some(busy) => {
+                let last = busy.start().checked_sub(1);
+                last.and_then(|last| Span::from_ends(asked.start(), last))
             }
-            unmapped.memory.extend(self.remove(&entry));
-            unmapped.bytes = unmapped.bytes.wrapping_add(entry.area.length());
-            from = entry.span.last().checked_add(1);
-            unmapped.areas.push(entry.area);
-        }
-        unmapped.outcome = Ok(unmapped.bytes);
-        unmapped
+            None => Some(asked),
+        };
+        let removed = before_busy.map(|span| self.map.remove(span)).unwrap_or_default();
+        self.areas -= removed.areas;
+        self.mapped_bytes -= removed.bytes;
+        let outcome = match (removed.sticks_out, busy) {
+            (Some(mapped), _) => Err(Refusal::NotWhole { asked, mapped }),
+            (None, Some(mapped)) => Err(Refusal::AreaBusy { mapped }),
+            (None, None) => Ok(()),
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "modulo 2^64, as the uAPI has it")]
+        let bytes = removed.bytes as u64;
+        Unmapped { outcome, bytes, left: removed.left }
     }
 
-    /// Makes a page table mirror this space and returns its name and the areas that must be pinned and passed
-    /// to [`fill`](Self::fill) before a device is attached to it.
+    /// Makes a page table mirror this space and returns its name. All areas must be pinned and passed to
+    /// [`fill`](Self::fill) before a device is attached to it; see [`next_unfilled`](Self::next_unfilled).
     ///
     /// # Errors
     /// Nothing is changed then. In this order:
     /// - [`Refusal::PageSize`] (`EINVAL`): its smallest page is larger than the client's, or there is none.
     /// - [`Refusal::MisalignedArea`] (`EADDRINUSE`): an area violates the alignment that it needs.
-    /// - [`Refusal::ReservedMapped`] (`EADDRINUSE`): an area lies outside its aperture.
+    /// - [`Refusal::ReservedMapped`], [`Refusal::ReservedAllowed`] (`EADDRINUSE`): an area, or what a client allows for
+    ///   areas, lies outside its aperture.
     pub(crate) fn begin_table(
         &mut self,
         geometry: &Geometry,
-    ) -> Result<(Mirror, Unfilled), Refusal> {
+        log: Option<Arc<WrittenPages>>,
+    ) -> Result<Mirror, Refusal> {
         let smallest = geometry.smallest_page();
         if smallest == 0 || smallest > PAGE_SIZE {
             return Err(Refusal::PageSize { smallest });
@@ -180,9 +204,15 @@ impl AddressSpace {
         let mirror = Mirror(self.mirrors);
         self.reserve(Owner::PageTable(mirror), geometry.outside_aperture())?;
         self.mirrors += 1;
-        self.tables.insert(mirror, smallest);
+        self.tables.insert(mirror, Table { smallest_page: smallest, log });
         self.realign();
-        Ok((mirror, self.unfilled()))
+        Ok(mirror)
+    }
+
+    /// The lowest area from `from` on whose memory is not there.
+    pub(crate) fn next_unfilled(&self, from: u64) -> Option<(Span, Area)> {
+        let unfilled = self.entries(from).find(|entry| entry.memory.is_none())?;
+        Some((unfilled.span, unfilled.area))
     }
 
     /// Takes the memory of an area that [`begin_table`](Self::begin_table) asked for. Returns it if the area
@@ -190,30 +220,27 @@ impl AddressSpace {
     pub(crate) fn fill(
         &mut self,
         span: Span,
-        area: &Arc<Area>,
+        area: &Area,
         memory: Arc<dyn Pinned>,
     ) -> Option<Arc<dyn Pinned>> {
         let here = self.map.next(span.start());
-        let same = here.is_some_and(|entry| Arc::ptr_eq(&entry.area, area));
-        if same { self.fill_if_wanted(span, area, memory) } else { Some(memory) }
+        let same = here.is_some_and(|entry| entry.span == span && entry.area.same(area));
+        if same && !self.tables.is_empty() { self.map.fill(span, memory) } else { Some(memory) }
     }
 
-    /// Ends the mirroring by a page table. Returns the memory to let go of: all, if it was the last.
-    pub(crate) fn end_table(&mut self, mirror: Mirror) -> Vec<Arc<dyn Pinned>> {
+    /// Ends the mirroring by a page table. Returns what to let go of: all memory, if it was the last.
+    pub(crate) fn end_table(&mut self, mirror: Mirror) -> Left {
         self.tables.remove(&mirror);
         self.reserved.release(Owner::PageTable(mirror));
         self.realign();
-        if !self.tables.is_empty() {
-            return Vec::new();
-        }
-        self.usage.pinned_bytes = 0;
-        self.map.empty_all()
+        if self.tables.is_empty() { self.map.empty_all() } else { Left::default() }
     }
 
     /// Keeps `spans` from being mapped until `owner` releases them.
     ///
     /// # Errors
-    /// [`Refusal::ReservedMapped`] (`EADDRINUSE`): an area is there. Nothing is reserved then.
+    /// [`Refusal::ReservedMapped`], [`Refusal::ReservedAllowed`] (`EADDRINUSE`): an area is there, or what a client
+    /// allows for areas. Nothing is reserved then.
     pub(crate) fn reserve(
         &mut self,
         owner: Owner,
@@ -240,8 +267,9 @@ impl AddressSpace {
         mut spans: impl Iterator<Item = Span>,
     ) -> Result<(), Refusal> {
         let conflict = spans.find_map(|reserved| {
-            let entry = self.next_until(reserved.start(), reserved.last())?;
-            Some(Refusal::ReservedMapped { reserved, mapped: entry.span })
+            let mapped = self.meeting(reserved);
+            let mapped = mapped.map(|mapped| Refusal::ReservedMapped { reserved, mapped });
+            mapped.or_else(|| self.meeting_allowed(reserved))
         });
         conflict.map_or(Ok(()), Err)
     }
@@ -257,15 +285,24 @@ impl AddressSpace {
     }
 
     /// How much is mapped.
-    pub(crate) const fn usage(&self) -> Usage {
-        self.usage
+    pub(crate) fn usage(&self) -> Usage {
+        Usage {
+            areas: self.areas,
+            mapped_bytes: self.mapped_bytes,
+            pinned_bytes: self.map.pinned_bytes(),
+        }
     }
 
-    fn choose(&self, area: &Area) -> Result<Span, Refusal> {
-        let fit = Fit::of(area, self.alignment)?;
-        let holes = self.reserved.holes(AUTOMATIC);
-        let found = holes.into_iter().find_map(|hole| self.map.first_fit(hole, &fit));
-        found.ok_or(Refusal::NoRoom { length: area.length() })
+    fn choose(&self, at: u64, length: u64) -> Result<Span, Refusal> {
+        let fit = Fit::of(at, length, self.alignment)?;
+        let anywhere = [AUTOMATIC];
+        let allowed = if self.allowed.is_empty() { &anywhere } else { &self.allowed[..] };
+        let found = allowed.iter().find_map(|within| {
+            let holes = self.reserved.holes(*within).into_iter();
+            let mut holes = holes.flat_map(|hole| without(hole, &self.building));
+            holes.find_map(|hole| self.map.first_fit(hole, &fit))
+        });
+        found.ok_or(Refusal::NoRoom { length })
     }
 
     fn check_fixed(&self, iova: u64, length: u64) -> Result<Span, Refusal> {
@@ -274,9 +311,26 @@ impl AddressSpace {
         if let Some(reserved) = self.reserved.meeting(asked) {
             return Err(Refusal::Reserved { asked, reserved });
         }
-        match self.next_until(asked.start(), asked.last()) {
-            Some(entry) => Err(Refusal::Overlap { asked, mapped: entry.span }),
+        match self.meeting(asked) {
+            Some(mapped) => Err(Refusal::Overlap { asked, mapped }),
             None => Ok(asked),
+        }
+    }
+
+    /// Adds areas in a place that is theirs.
+    fn insert(&mut self, span: Span, pieces: &[Piece]) {
+        let wanted = !self.tables.is_empty();
+        // Marks of what was mapped there before are not theirs.
+        for log in self.tables.values().filter_map(|table| table.log.as_ref()) {
+            log.forget(span);
+        }
+        let mut start = span.start();
+        for Piece { area, memory } in pieces {
+            let Some(place) = Span::new(start, area.length()) else { return };
+            self.map.insert(place, area, memory.clone().filter(|_| wanted));
+            self.areas += 1;
+            self.mapped_bytes += u128::from(area.length());
+            start = place.last().wrapping_add(1);
         }
     }
 
@@ -297,71 +351,20 @@ impl AddressSpace {
             let values = [entry.span.start(), area.length(), area.page_offset()];
             !values.iter().all(|value| value.is_multiple_of(alignment))
         };
-        match self.entries().find(violates) {
+        match self.entries(0).find(violates) {
             Some(entry) => Err(Refusal::MisalignedArea { mapped: entry.span, alignment }),
             None => Ok(()),
         }
     }
 
-    fn check_removable(&self, mapped: Span, asked: Span) -> Result<(), Refusal> {
-        if self.building.contains(&mapped) {
-            return Err(Refusal::AreaBusy { mapped });
-        }
-        if !asked.contains_span(mapped) {
-            return Err(Refusal::NotWhole { asked, mapped });
-        }
-        Ok(())
-    }
-
-    fn remove(&mut self, entry: &Entry) -> Option<Arc<dyn Pinned>> {
-        let length = u128::from(entry.area.length());
-        let memory = self.map.remove(entry.span)?.memory;
-        self.usage.areas -= 1;
-        self.usage.mapped_bytes -= length;
-        if memory.is_some() {
-            self.usage.pinned_bytes -= length;
-        }
-        memory
-    }
-
-    fn fill_if_wanted(
-        &mut self,
-        span: Span,
-        area: &Area,
-        memory: Arc<dyn Pinned>,
-    ) -> Option<Arc<dyn Pinned>> {
-        if self.tables.is_empty() {
-            return Some(memory);
-        }
-        match self.map.fill(span, memory) {
-            Ok(()) => {
-                self.usage.pinned_bytes += u128::from(area.length());
-                None
-            }
-            Err(memory) => Some(memory),
-        }
-    }
-
-    fn account_mapped(&mut self, area: &Area) {
-        self.usage.areas += 1;
-        self.usage.mapped_bytes += u128::from(area.length());
-    }
-
     fn realign(&mut self) {
         let least = if self.large_pages { 1 } else { PAGE_SIZE };
-        self.alignment = self.tables.values().copied().max().unwrap_or(1).max(least);
+        self.alignment =
+            self.tables.values().map(|table| table.smallest_page).max().unwrap_or(1).max(least);
     }
 
-    /// Finished areas whose memory is not there.
-    fn unfilled(&self) -> Unfilled {
-        self.entries()
-            .filter(|entry| !entry.filled && !self.building.contains(&entry.span))
-            .map(|entry| (entry.span, entry.area))
-            .collect()
-    }
-
-    fn entries(&self) -> impl Iterator<Item = Entry> {
-        let mut from = Some(0);
+    fn entries(&self, from: u64) -> impl Iterator<Item = Entry> {
+        let mut from = Some(from);
         std::iter::from_fn(move || {
             let entry = self.map.next(from?)?;
             from = entry.span.last().checked_add(1);
@@ -369,8 +372,9 @@ impl AddressSpace {
         })
     }
 
-    /// The lowest area that shares a byte with `from..=last`.
-    fn next_until(&self, from: u64, last: u64) -> Option<Entry> {
-        self.map.next(from).filter(|entry| entry.span.start() <= last)
+    /// The place of an area that shares a byte with `span`.
+    fn meeting(&self, span: Span) -> Option<Span> {
+        let building = self.building.iter().find(|building| building.intersects(span));
+        building.copied().or_else(|| self.map.meeting(span))
     }
 }

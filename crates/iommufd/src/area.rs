@@ -11,12 +11,16 @@ use uapi::iommufd::map_flags;
 use crate::{PAGE_SIZE, PinAccess, PinFault, Pinned, Refusal, Source};
 
 /// Memory that is mapped, or about to be.
+#[derive(Clone)]
 pub(crate) struct Area {
-    source: Arc<dyn Source>,
+    pub(crate) source: Arc<dyn Source>,
     /// Virtual address or file offset of the first byte.
-    at: u64,
-    length: u64,
-    rights: Rights,
+    pub(crate) at: u64,
+    /// In bytes, at least one.
+    pub(crate) length: u64,
+    pub(crate) rights: Rights,
+    /// Whether the memory was mapped for writing when a client first named it, so that copies may be.
+    pub(crate) writable: bool,
 }
 
 impl Area {
@@ -37,12 +41,12 @@ impl Area {
         if length > LENGTH_MAX {
             return Err(Refusal::TooLong { length });
         }
-        Ok(Self { source, at, length, rights })
+        Ok(Self { source, at, length, rights, writable: rights.write })
     }
 
     /// Its `length` bytes from `offset` on, which it has.
     pub(crate) fn part(&self, offset: u64, length: u64) -> Self {
-        Self { source: Arc::clone(&self.source), at: self.at + offset, length, rights: self.rights }
+        Self { at: self.at + offset, length, ..self.clone() }
     }
 
     /// Virtual address or file offset of the first byte.
@@ -65,12 +69,19 @@ impl Area {
         self.rights
     }
 
+    /// Whether both are the same bytes of the same memory, with the same rights.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.source, &other.source)
+            && (self.at, self.length, self.rights, self.writable)
+                == (other.at, other.length, other.rights, other.writable)
+    }
+
     /// Pins all of it. Called with no lock held: it may take as long as the client's memory does.
     ///
     /// # Errors
     /// [`PinFault`].
     pub(crate) fn pin(&self) -> Result<Arc<dyn Pinned>, PinFault> {
-        let access = if self.rights.write { PinAccess::Write } else { PinAccess::Read };
+        let access = if self.writable { PinAccess::Write } else { PinAccess::Read };
         self.source.pin(self.at, self.length, access)
     }
 }

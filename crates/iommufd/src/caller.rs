@@ -44,6 +44,11 @@ pub trait Caller {
     /// [`FileFault::Closed`] (`EBADF`), [`FileFault::OtherKind`] (`EINVAL`).
     fn eventfd(&self, fd: i32) -> Result<Arc<dyn Signal>, FileFault>;
 
+    /// Whether the caller has `CAP_SYS_RESOURCE`.
+    fn may_raise_limits(&self) -> bool {
+        true
+    }
+
     /// The context behind an open `/dev/iommu` of the caller's, with a file reference taken
     /// (`Context::get_file`) that the receiver puts.
     ///
@@ -54,26 +59,33 @@ pub trait Caller {
 
 /// Memory that can be pinned: an address space, or a file.
 pub trait Source: Send + Sync {
-    /// Pins bytes `at..at + length` (virtual address or file offset) for as long as the result lives.
+    /// Pins bytes `at..at + length` (virtual address or file offset) for as long as the result lives. The same value
+    /// may serve several ranges.
     ///
     /// # Errors
     /// [`PinFault`].
     fn pin(&self, at: u64, length: u64, access: PinAccess) -> Result<Arc<dyn Pinned>, PinFault>;
+
+    /// Whether it is a file, which outlives the process that mapped it.
+    fn is_file(&self) -> bool {
+        false
+    }
 }
 
 /// Memory that stays reachable while this value lives, unless its owner takes it away.
 pub trait Pinned: Send + Sync {
-    /// Reads at `offset` bytes from where the pin begins. Never faults, blocks on no lock of a core crate.
+    /// Reads at `at`, an address as [`Source::pin`] takes it, in what was pinned. Never faults, blocks on no lock of
+    /// a core crate.
     ///
     /// # Errors
     /// [`MemoryGone`] where the owner truncated, unmapped or exited.
-    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), MemoryGone>;
+    fn read(&self, at: u64, into: &mut [u8]) -> Result<(), MemoryGone>;
 
-    /// Writes at `offset` bytes from where the pin begins.
+    /// Writes at `at`, as [`read`](Self::read).
     ///
     /// # Errors
-    /// As [`read`](Self::read).
-    fn write(&self, offset: u64, from: &[u8]) -> Result<(), MemoryGone>;
+    /// As there.
+    fn write(&self, at: u64, from: &[u8]) -> Result<(), MemoryGone>;
 }
 
 /// An eventfd.

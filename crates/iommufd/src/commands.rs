@@ -8,7 +8,10 @@ use uapi::CommandId;
 use uapi::iommufd::Destroy;
 
 use crate::dispatch::Exchange;
-use crate::{Context, Refusal, compat, hw_info, hwpt, ioas, mapping, tsm_command, vdevice, viommu};
+use crate::{
+    Context, Refusal, change_process, compat, dirty_tracking, hw_info, hwpt, ioas, mapping,
+    options, tsm_command, vdevice, viommu,
+};
 
 use Handler::{Counting, Plain};
 
@@ -46,6 +49,12 @@ const HANDLERS: &[(CommandId, Handler)] = &[
     (CommandId::Destroy, Plain(destroy)),
     (CommandId::IoasAlloc, Plain(ioas::alloc)),
     (CommandId::IoasIovaRanges, Plain(ioas::iova_ranges)),
+    (CommandId::IoasAllowIovas, Plain(ioas::allow_iovas)),
+    (CommandId::IoasCopy, Plain(mapping::copy)),
+    (CommandId::IoasChangeProcess, Plain(change_process::run)),
+    (CommandId::IommuOption, Plain(options::option)),
+    (CommandId::HwptSetDirtyTracking, Plain(dirty_tracking::set)),
+    (CommandId::HwptGetDirtyBitmap, Plain(dirty_tracking::get)),
     (CommandId::VfioIoas, Plain(compat::vfio_ioas)),
     (CommandId::HwptAlloc, Plain(hwpt::alloc)),
     (CommandId::GetHwInfo, Plain(hw_info::get)),

@@ -94,7 +94,7 @@ impl Context {
             if seen.upgrade().and_then(Held::try_new).is_some() {
                 return Ok(());
             }
-            let pending = Pending::build(self, |header| Ok(Ioas::new(header)))?;
+            let pending = Pending::build(self, |header| Ok(Ioas::new(self, header)))?;
             if self.replace_compat(&seen, Arc::downgrade(&pending)) {
                 pending.publish();
                 return Ok(());
@@ -197,7 +197,7 @@ fn unmap_dma(ctx: &Arc<Context>, caller: &dyn Caller, at: u64) -> Result<u32, Re
         unmapped
     } else {
         if !ioas.large_pages() {
-            cut_around(&ioas, asked.iova, asked.size)?;
+            cut_around(ctx, &ioas, asked.iova, asked.size)?;
         }
         unmap_range(ctx, &ioas, asked.iova, asked.size)
     };
@@ -207,10 +207,10 @@ fn unmap_dma(ctx: &Arc<Context>, caller: &dyn Caller, at: u64) -> Result<u32, Re
 }
 
 /// Cuts areas so that none sticks out of the range.
-fn cut_around(ioas: &Ioas, iova: u64, size: u64) -> Result<(), Refusal> {
-    ioas.cut_after(iova.wrapping_add(size).wrapping_sub(1))?;
+fn cut_around(ctx: &Context, ioas: &Ioas, iova: u64, size: u64) -> Result<(), Refusal> {
+    ioas.cut_after(ctx, iova.wrapping_add(size).wrapping_sub(1))?;
     match iova.checked_sub(1) {
-        Some(before) => ioas.cut_after(before),
+        Some(before) => ioas.cut_after(ctx, before),
         None => Ok(()),
     }
 }

@@ -9,15 +9,20 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
+use pagetable::Readers;
 use pci::DmaFaultReason;
-use sync::{Epoch, EpochGuard, Mutex, Refcount, rank};
+use sync::{Epoch, Mutex, Refcount, rank};
 use tsm::VmId;
 use uapi::{Errno, Profile};
 
+use crate::flat_map::FlatMap;
+use crate::in_flight::{InFlight, Stay, Visitors};
 use crate::ioas::Ioas;
+use crate::iova_map::{IovaMap, Left};
 use crate::object::Object;
+use crate::paged_map::PagedMap;
 use crate::registry::{Headed, Registry};
-use crate::{Caller, Counts, Pinned, dispatch};
+use crate::{Caller, Counts, dispatch};
 
 /// What a context is opened with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +49,7 @@ pub struct Context {
     files: Refcount,
     registry: Registry<Object>,
     /// Entered by each DMA access for as long as it uses a translation.
-    dma: Epoch,
+    dma: InFlight,
     ledger: Mutex<rank::Objects, Ledger>,
     /// The IOAS that a container's commands are about. Not held.
     compat: Mutex<rank::Objects, Weak<Ioas>>,
@@ -54,6 +59,8 @@ pub struct Context {
 struct Ledger {
     dma_faults: BTreeMap<DmaFaultReason, u64>,
     left_at_close: Option<Counts>,
+    /// Whether the client wants pinned pages charged to its process.
+    charges_process: bool,
     /// The VM that stands for the context, once it is needed.
     implicit_vm: Option<VmId>,
 }
@@ -66,11 +73,21 @@ impl Context {
 
     /// Opens `/dev/iommu`. The caller holds one file reference.
     pub fn open_with(settings: ContextSettings) -> Arc<Self> {
+        Self::open_counting(settings, InFlight::Announced(Readers::new()))
+    }
+
+    /// As [`open_with`](Self::open_with), with plain maps in place of page tables: slower, and every step that threads
+    /// can meet at is one of `sync`'s, which an explorer of interleavings sees.
+    pub fn open_plain(settings: ContextSettings) -> Arc<Self> {
+        Self::open_counting(settings, InFlight::Counted(Box::new(Epoch::new())))
+    }
+
+    fn open_counting(settings: ContextSettings, dma: InFlight) -> Arc<Self> {
         Arc::new(Self {
             settings,
             files: Refcount::new(1),
             registry: Registry::new(),
-            dma: Epoch::new(),
+            dma,
             ledger: Mutex::new(Ledger::default()),
             compat: Mutex::new(Weak::new()),
         })
@@ -180,21 +197,49 @@ impl Context {
         &self.registry
     }
 
-    /// Begins a DMA access: translations stay usable until the guard is dropped.
-    pub(crate) fn enter_dma(&self) -> EpochGuard<'_> {
-        self.dma.enter()
+    /// An empty map for an address space. Plain where explored, or where we have no addresses for page tables.
+    pub(crate) fn new_map(&self) -> Arc<dyn IovaMap> {
+        let paged = match &self.dma {
+            InFlight::Announced(readers) => PagedMap::new(readers).ok(),
+            InFlight::Counted(_) => None,
+        };
+        match paged {
+            Some(paged) => Arc::new(paged),
+            None => Arc::new(FlatMap::new()),
+        }
+    }
+
+    /// Whether the client wants pinned pages charged to its process, and not to its user.
+    pub(crate) fn charges_process(&self) -> bool {
+        self.ledger.lock().charges_process
+    }
+
+    /// Remembers that.
+    pub(crate) fn charge_process(&self, process: bool) {
+        self.ledger.lock().charges_process = process;
+    }
+
+    /// How its DMA in flight is counted.
+    pub(crate) const fn in_flight(&self) -> &InFlight {
+        &self.dma
+    }
+
+    /// Begins a DMA access of the device that `visitors` are of: translations stay usable until the result is dropped.
+    pub(crate) fn enter_dma<'a>(&'a self, visitors: &'a Visitors) -> Stay<'a> {
+        self.dma.enter(visitors)
     }
 
     /// Returns when every DMA access that had begun before has ended. Called with no lock held.
     pub(crate) fn outwait_dma(&self) {
-        self.dma.advance_and_wait();
+        self.dma.outwait();
     }
 
-    /// Lets go of memory that can no longer be found, once no DMA uses it. Called with no lock held.
-    pub(crate) fn let_go(&self, memory: Vec<Arc<dyn Pinned>>) {
-        if !memory.is_empty() {
+    /// Lets go of what changes of `map` left, once no DMA uses it. Called with no lock held.
+    pub(crate) fn let_go(&self, map: &dyn IovaMap, left: Left) {
+        if left.reachable {
             self.outwait_dma();
         }
+        map.reclaim(left);
     }
 
     pub(crate) fn count_dma_fault(&self, reason: DmaFaultReason) {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use sync::{Mutex, rank};
 
 use crate::hwpt::Hwpt;
+use crate::in_flight::Visitors;
 use crate::object::{Kind, Object, Pending};
 use crate::registry::{Afterwards, Headed, Header};
 use crate::tdi::Gate;
@@ -25,6 +26,8 @@ pub struct Device {
     endpoint: Arc<Endpoint>,
     /// What its DMA translates through: the IOMMU's entry for it. Written under GROUP.
     table: Mutex<rank::Pages, Option<Arc<Hwpt>>>,
+    /// What its DMA is announced with.
+    visitors: Visitors,
     /// The VM that its file is linked with: whom vIOMMUs that are made for it serve.
     vm: Option<Arc<dyn Vm>>,
     gate: Gate,
@@ -83,6 +86,7 @@ impl Device {
                 ctx: Arc::clone(ctx),
                 endpoint: Arc::clone(endpoint),
                 table: Mutex::new(None),
+                visitors: Visitors::default(),
                 vm,
                 gate: Gate::new(),
             })
@@ -166,6 +170,11 @@ impl Device {
     /// What DMA goes through from now on. Called under GROUP; DMA in flight may still use the former.
     pub(crate) fn translate_through(&self, table: Option<Arc<Hwpt>>) {
         *self.table.lock() = table;
+    }
+
+    /// What its DMA is announced with.
+    pub(crate) const fn visitors(&self) -> &Visitors {
+        &self.visitors
     }
 
     /// What DMA goes through. Used inside the context's DMA epoch only.

@@ -1,24 +1,25 @@
 //! DMA of a bound device: through its page table to pinned memory, piece by piece.
 //!
-//! Each piece (the rest of an area, at most 64 KiB) is translated and copied inside the context's DMA epoch.
-//! Takes PAGES twice, for the length of a look-up each, and holds no lock while it copies or reports.
+//! Each piece (what follows one another in memory, at most 64 KiB) is translated and copied inside one stay, and so is
+//! the note that it was written. Takes PAGES and OBJECTS for the length of a look-up each, and holds no lock while it
+//! copies or reports.
 
 use pci::{Dma, DmaAccess, DmaFault, DmaFaultReason};
 
 use crate::iova_map::Translation;
-use crate::{Device, MemoryGone, PAGE_SIZE};
+use crate::{Device, MemoryGone, PAGE_SIZE, Pinned};
 
 impl Dma for Device {
     fn read(&self, iova: u64, into: &mut [u8]) -> Result<(), DmaFault> {
         let length = into.len();
-        self.each_piece(DmaAccess::Read, iova, length, |found, offset, range| {
-            found.memory.read(offset, &mut into[range])
+        self.each_piece(DmaAccess::Read, iova, length, |memory, at, range| {
+            memory.read(at, &mut into[range])
         })
     }
 
     fn write(&self, iova: u64, from: &[u8]) -> Result<(), DmaFault> {
-        self.each_piece(DmaAccess::Write, iova, from.len(), |found, offset, range| {
-            found.memory.write(offset, &from[range])
+        self.each_piece(DmaAccess::Write, iova, from.len(), |memory, at, range| {
+            memory.write(at, &from[range])
         })
     }
 
@@ -35,13 +36,13 @@ const PIECE_MAX: usize = 64 << 10;
 type Bytes = std::ops::Range<usize>;
 
 impl Device {
-    /// Calls `copy` with where each piece is: the memory, the offset in it, and the bytes of the buffer.
+    /// Calls `copy` with where each piece is: the memory, the address there, and the bytes of the buffer.
     fn each_piece(
         &self,
         access: DmaAccess,
         iova: u64,
         length: usize,
-        mut copy: impl FnMut(&Translation, u64, Bytes) -> Result<(), MemoryGone>,
+        mut copy: impl FnMut(&dyn Pinned, u64, Bytes) -> Result<(), MemoryGone>,
     ) -> Result<(), DmaFault> {
         let mut done = 0;
         while done < length {
@@ -65,18 +66,21 @@ impl Device {
         access: DmaAccess,
         iova: u64,
         bytes: Bytes,
-        copy: &mut impl FnMut(&Translation, u64, Bytes) -> Result<(), MemoryGone>,
+        copy: &mut impl FnMut(&dyn Pinned, u64, Bytes) -> Result<(), MemoryGone>,
     ) -> Result<usize, (usize, DmaFaultReason)> {
         let first = bytes.start;
-        // Dropped last: what was found is let go before the reader leaves.
-        let _reader = self.context().enter_dma();
+        // Dropped last: what was found is let go before the access ends.
+        let stay = self.context().enter_dma(self.visitors());
         let table = self.table().ok_or((first, DmaFaultReason::NotAttached))?;
-        let wrapped = iova.checked_add(first as u64).ok_or((first, DmaFaultReason::NotMapped))?;
-        let found = table.ioas().map.translate(wrapped, access);
+        let address = iova.checked_add(first as u64).ok_or((first, DmaFaultReason::NotMapped))?;
+        let most = bytes.len().min(PIECE_MAX);
+        let found = table.ioas().map.translate(&stay, address, access, most as u64);
         let found = found.map_err(|reason| (first, reason))?;
-        let left = usize::try_from(found.left).unwrap_or(usize::MAX);
-        let now = bytes.len().min(left).min(PIECE_MAX);
-        match copy(&found, found.offset, first..first + now) {
+        let now = most.min(usize::try_from(found.left).unwrap_or(usize::MAX));
+        if access == DmaAccess::Write {
+            table.note_write(&stay, address, now as u64);
+        }
+        match copy(&*found.memory, found.at, first..first + now) {
             Ok(()) => Ok(now),
             Err(MemoryGone) => {
                 let gone = first_gone(&found, first..first + now, copy);
@@ -90,15 +94,15 @@ impl Device {
 fn first_gone(
     found: &Translation,
     bytes: Bytes,
-    copy: &mut impl FnMut(&Translation, u64, Bytes) -> Result<(), MemoryGone>,
+    copy: &mut impl FnMut(&dyn Pinned, u64, Bytes) -> Result<(), MemoryGone>,
 ) -> usize {
     let mut at = bytes.start;
     while at < bytes.end {
-        let offset = found.offset + (at - bytes.start) as u64;
-        let to_page_end = PAGE_SIZE - (found.page_offset + offset) % PAGE_SIZE;
+        let address = found.at + (at - bytes.start) as u64;
+        let to_page_end = PAGE_SIZE - address % PAGE_SIZE;
         let to_page_end = usize::try_from(to_page_end).unwrap_or(usize::MAX);
         let end = bytes.end.min(at.saturating_add(to_page_end));
-        if copy(found, offset, at..end).is_err() {
+        if copy(&*found.memory, address, at..end).is_err() {
             break;
         }
         at = end;

@@ -1,7 +1,7 @@
 //! The plain IOVA map: one ordered map of areas under one lock.
 //!
-//! Slow where there are many areas, and obvious. Takes PAGES, a leaf but for OBJECTS, for the length of one
-//! operation.
+//! Slow where there are many areas, and obvious: what exploration of interleavings runs, and what the map over a
+//! page table keeps odd areas in. Takes PAGES, a leaf but for OBJECTS, for the length of one operation.
 
 use std::sync::Arc;
 
@@ -9,10 +9,11 @@ use pci::{DmaAccess, DmaFaultReason};
 use span::{Span, SpanMap};
 use sync::{Mutex, rank};
 
+use crate::Pinned;
 use crate::area::Area;
-use crate::iova_map::{Entry, IovaMap, Removed, Translation};
+use crate::in_flight::Stay;
+use crate::iova_map::{Entry, IovaMap, Left, Removed, Translation};
 use crate::placement::Fit;
-use crate::{MemoryGone, Pinned};
 
 /// An [`IovaMap`] over a balanced tree.
 pub(crate) struct FlatMap {
@@ -20,7 +21,7 @@ pub(crate) struct FlatMap {
 }
 
 struct Slot {
-    area: Arc<Area>,
+    area: Area,
     memory: Option<Arc<dyn Pinned>>,
 }
 
@@ -28,81 +29,88 @@ impl FlatMap {
     pub(crate) fn new() -> Self {
         Self { slots: Mutex::new(SpanMap::new()) }
     }
-}
 
-/// Pinned memory of an area that was cut. All of it stays pinned until the last part goes.
-struct Part {
-    whole: Arc<dyn Pinned>,
-    /// Where the part begins in it.
-    offset: u64,
-}
-
-impl Pinned for Part {
-    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), MemoryGone> {
-        self.whole.read(self.offset + offset, into)
+    /// The free runs inside `within`, ascending.
+    pub(crate) fn gaps(&self, within: Span) -> Vec<Span> {
+        self.slots.lock().gaps(within).collect()
     }
 
-    fn write(&self, offset: u64, from: &[u8]) -> Result<(), MemoryGone> {
-        self.whole.write(self.offset + offset, from)
+    /// The area that covers `address`.
+    pub(crate) fn covering(&self, address: u64) -> Option<Span> {
+        self.slots.lock().get(address).map(|(span, _)| span)
     }
 }
 
 impl IovaMap for FlatMap {
-    fn insert(&self, span: Span, area: Arc<Area>) {
-        let slot = Slot { area, memory: None };
+    fn insert(&self, span: Span, area: &Area, memory: Option<Arc<dyn Pinned>>) {
+        let slot = Slot { area: area.clone(), memory };
         let inserted = self.slots.lock().insert(span, slot);
         assert!(inserted.is_ok(), "the address space checked {span} against all areas");
     }
 
-    fn remove(&self, span: Span) -> Option<Removed> {
-        let slot = self.slots.lock().remove_exact(span)?;
-        Some(Removed { memory: slot.memory })
+    fn remove(&self, asked: Span) -> Removed {
+        let mut removed = Removed::default();
+        let mut slots = self.slots.lock();
+        loop {
+            let met = slots.overlapping(asked).next().map(|(span, _)| span);
+            let Some(span) = met else { break };
+            if !asked.contains_span(span) {
+                removed.sticks_out = Some(span);
+                break;
+            }
+            let Some(slot) = slots.remove_exact(span) else { break };
+            removed.areas += 1;
+            removed.bytes += u128::from(slot.area.length());
+            removed.left.memory.extend(slot.memory);
+            removed.left.sources.push(slot.area.source);
+        }
+        removed.left.reachable = !removed.left.memory.is_empty();
+        removed
     }
 
-    fn fill(&self, span: Span, memory: Arc<dyn Pinned>) -> Result<(), Arc<dyn Pinned>> {
+    fn fill(&self, span: Span, memory: Arc<dyn Pinned>) -> Option<Arc<dyn Pinned>> {
         let mut slots = self.slots.lock();
         match slots.get_mut(span.start()) {
             Some((at, slot)) if at == span && slot.memory.is_none() => {
                 slot.memory = Some(memory);
-                Ok(())
+                None
             }
-            Some(_) | None => Err(memory),
+            Some(_) | None => Some(memory),
         }
     }
 
-    fn cut(&self, span: Span, last: u64, below: Arc<Area>, above: Arc<Area>) -> bool {
-        let lower = Span::from_ends(span.start(), last);
-        let upper = last.checked_add(1).and_then(|first| Span::from_ends(first, span.last()));
-        let (Some(lower), Some(upper)) = (lower, upper) else { return false };
+    fn empty_all(&self) -> Left {
         let mut slots = self.slots.lock();
-        let Some(whole) = slots.remove_exact(span) else { return false };
-        let part = |offset| {
-            let memory = whole.memory.as_ref()?;
-            Some(Arc::new(Part { whole: Arc::clone(memory), offset }) as Arc<dyn Pinned>)
-        };
-        let slots_of_parts = [
-            (lower, Slot { area: below, memory: part(0) }),
-            (upper, Slot { area: above, memory: part(lower.length()) }),
-        ];
-        for (span, slot) in slots_of_parts {
-            let inserted = slots.insert(span, slot);
-            assert!(inserted.is_ok(), "{span} was one area's");
-        }
-        true
-    }
-
-    fn empty_all(&self) -> Vec<Arc<dyn Pinned>> {
-        let mut slots = self.slots.lock();
-        let mut memories = Vec::new();
+        let mut left = Left::default();
         for (span, Slot { area, memory }) in slots.take_all() {
-            memories.extend(memory);
+            left.memory.extend(memory);
             let inserted = slots.insert(span, Slot { area, memory: None });
             assert!(inserted.is_ok(), "{span} came out of this very map");
         }
-        memories
+        left.reachable = !left.memory.is_empty();
+        left
     }
 
-    fn translate(&self, iova: u64, access: DmaAccess) -> Result<Translation, DmaFaultReason> {
+    fn cut(&self, entry: &Entry, last: u64) -> Left {
+        let mut slots = self.slots.lock();
+        let mut left = Left::default();
+        let Some(whole) = slots.remove_exact(entry.span) else { return left };
+        for (span, area) in halves(entry, last) {
+            let inserted = slots.insert(span, Slot { area, memory: whole.memory.clone() });
+            assert!(inserted.is_ok(), "{span} was one area's");
+        }
+        left.memory.extend(whole.memory);
+        left.sources.push(whole.area.source);
+        left
+    }
+
+    fn translate(
+        &self,
+        _inside: &Stay<'_>,
+        iova: u64,
+        access: DmaAccess,
+        _most: u64,
+    ) -> Result<Translation, DmaFaultReason> {
         let slots = self.slots.lock();
         let (span, slot) = slots.get(iova).ok_or(DmaFaultReason::NotMapped)?;
         let memory = slot.memory.as_ref().ok_or(DmaFaultReason::NotMapped)?;
@@ -111,19 +119,46 @@ impl IovaMap for FlatMap {
         }
         Ok(Translation {
             memory: Arc::clone(memory),
-            offset: iova - span.start(),
+            at: slot.area.at() + (iova - span.start()),
             left: span.last() - iova + 1,
-            page_offset: slot.area.page_offset(),
         })
     }
 
     fn next(&self, from: u64) -> Option<Entry> {
         let slots = self.slots.lock();
         let (span, slot) = slots.overlapping(Span::from_ends(from, u64::MAX)?).next()?;
-        Some(Entry { span, area: Arc::clone(&slot.area), filled: slot.memory.is_some() })
+        Some(Entry { span, area: slot.area.clone(), memory: slot.memory.clone() })
+    }
+
+    fn meeting(&self, span: Span) -> Option<Span> {
+        self.slots.lock().overlapping(span).next().map(|(met, _)| met)
+    }
+
+    fn first_hole(&self, span: Span) -> Option<u64> {
+        self.slots.lock().gaps(span).next().map(Span::start)
     }
 
     fn first_fit(&self, within: Span, fit: &Fit) -> Option<Span> {
         self.slots.lock().gaps(within).find_map(|gap| fit.lowest_in(gap))
     }
+
+    fn pinned_bytes(&self) -> u128 {
+        let slots = self.slots.lock();
+        let filled = slots.iter().filter(|(_, slot)| slot.memory.is_some());
+        filled.map(|(_, slot)| u128::from(slot.area.length())).sum()
+    }
+
+    fn reclaim(&self, left: Left) {
+        drop(left);
+    }
+}
+
+/// The two areas that the one which `entry` shows becomes when it is cut after the byte at `last`.
+pub(crate) fn halves(entry: &Entry, last: u64) -> impl Iterator<Item = (Span, Area)> {
+    let lower = Span::from_ends(entry.span.start(), last);
+    let upper = last.checked_add(1).and_then(|first| Span::from_ends(first, entry.span.last()));
+    [lower, upper]
+        .into_iter()
+        .flatten()
+        .map(|span| (span, entry.area.part(span.start() - entry.span.start(), span.length())))
 }

@@ -9,13 +9,16 @@
 
 use std::sync::Arc;
 
+use span::Span;
 use uapi::iommufd::{HwptAlloc, hwpt_flags};
 
 use crate::address_space::Mirror;
 use crate::dispatch::Exchange;
+use crate::in_flight::Stay;
 use crate::ioas::Ioas;
 use crate::object::{Kind, Object, Pending};
 use crate::registry::{Headed, Header};
+use crate::written_pages::WrittenPages;
 use crate::{Context, Device, Geometry, Iommu, Refusal};
 
 /// A page table.
@@ -26,7 +29,8 @@ pub(crate) struct Hwpt {
     /// Its name there.
     mirror: Mirror,
     iommu: Arc<Iommu>,
-    dirty_tracking: bool,
+    /// What notes the pages written through it, if it was made for that.
+    written: Option<Arc<WrittenPages>>,
     automatic: bool,
     /// Whether it may be what a guest's own page tables are nested in.
     nest_parent: bool,
@@ -130,14 +134,16 @@ impl Hwpt {
             Purpose::Attachment => (0, true),
         };
         Pending::build(ctx, |header| {
-            let mirror = ioas.add_table(ctx, iommu.geometry())?;
+            let written = (flags & hwpt_flags::DIRTY_TRACKING != 0)
+                .then(|| WrittenPages::new(ctx.in_flight()));
+            let mirror = ioas.add_table(ctx, iommu.geometry(), written.clone())?;
             ioas.header().add_user();
             Ok(Self {
                 header,
                 ioas: Arc::clone(ioas),
                 mirror,
                 iommu: Arc::clone(iommu),
-                dirty_tracking: flags & hwpt_flags::DIRTY_TRACKING != 0,
+                written,
                 automatic,
                 nest_parent: flags & hwpt_flags::NEST_PARENT != 0,
             })
@@ -152,6 +158,18 @@ impl Hwpt {
     /// Whose hardware walks it.
     pub(crate) const fn iommu(&self) -> &Arc<Iommu> {
         &self.iommu
+    }
+
+    /// What notes the pages written through it; `None` where it was not made for that.
+    pub(crate) const fn written(&self) -> Option<&Arc<WrittenPages>> {
+        self.written.as_ref()
+    }
+
+    /// Notes a write through it, inside the access.
+    pub(crate) fn note_write(&self, stay: &Stay<'_>, iova: u64, length: u64) {
+        if let Some((written, span)) = self.written.as_ref().zip(Span::new(iova, length)) {
+            written.note(stay, span);
+        }
     }
 
     /// Whether it goes with its last attachment.
@@ -170,7 +188,7 @@ impl Hwpt {
     /// [`Refusal::Incompatible`] (`EINVAL`): the IOMMU lacks dirty tracking, a page size, or address bits.
     pub(crate) fn check_suits(&self, iommu: &Iommu) -> Result<(), Refusal> {
         let (made_for, other) = (self.iommu.geometry(), iommu.geometry());
-        let suits = (!self.dirty_tracking || other.dirty_tracking)
+        let suits = (self.written.is_none() || other.dirty_tracking)
             && made_for.page_sizes & !other.page_sizes == 0
             && other.aperture.contains_span(made_for.aperture);
         if suits { Ok(()) } else { Err(Refusal::Incompatible { hwpt: self.header.id() }) }

@@ -5,21 +5,21 @@
 
 use std::sync::Arc;
 
-use span::Span;
+use span::{Span, SpanMap};
 use sync::{Mutex, rank};
-use uapi::iommufd::{IoasAlloc, IoasIovaRanges, IovaRange};
+use uapi::iommufd::{IoasAlloc, IoasAllowIovas, IoasIovaRanges, IovaRange};
 use zerocopy::IntoBytes;
 
-use crate::address_space::{AddressSpace, Begun, Mirror, Unmapped, Usage};
+use crate::address_space::{AddressSpace, Begun, Mirror, Piece, Unmapped, Usage};
 use crate::area::Area;
 use crate::dispatch::Exchange;
-use crate::flat_map::FlatMap;
 use crate::hwpt::Hwpt;
 use crate::iova_map::IovaMap;
 use crate::object::{Kind, Object, Pending};
 use crate::placement::Placement;
 use crate::registry::{Headed, Header};
-use crate::{Context, Geometry, Refusal};
+use crate::written_pages::WrittenPages;
+use crate::{Context, Geometry, PinFault, Refusal};
 
 /// An I/O address space.
 pub(crate) struct Ioas {
@@ -40,7 +40,7 @@ pub(crate) struct Ioas {
 pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Refusal> {
     let mut argument: IoasAlloc = exchange.argument();
     exchange.refuse_flags(argument.flags, 0)?;
-    let pending = Pending::build(ctx, |header| Ok(Ioas::new(header)))?;
+    let pending = Pending::build(ctx, |header| Ok(Ioas::new(ctx, header)))?;
     argument.out_ioas_id = pending.header().id();
     exchange.respond(&argument)?;
     pending.publish();
@@ -73,13 +73,49 @@ pub(crate) fn iova_ranges(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result
     if total > given { Err(Refusal::RangesLeftOut { given, total }) } else { Ok(()) }
 }
 
+/// Limits where addresses are chosen: `IOMMU_IOAS_ALLOW_IOVAS`. Replaces the former list; an empty one allows all.
+///
+/// # Errors
+/// All is as before then. In this order:
+/// - [`Refusal::ReservedField`] (`EOPNOTSUPP`)
+/// - [`Refusal::NoObject`] (`ENOENT`)
+/// - [`Refusal::TooManyRanges`] (`ENOMEM`)
+/// - for each range: [`Refusal::Unreachable`] (`EFAULT`), [`Refusal::RangeOrder`] (`EINVAL`; one byte is no range),
+///   [`Refusal::OverlappingRange`] (`EINVAL`).
+/// - [`Refusal::ReservedAllowed`] (`EADDRINUSE`)
+pub(crate) fn allow_iovas(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Refusal> {
+    let argument: IoasAllowIovas = exchange.argument();
+    exchange.refuse_reserved(argument.reserved)?;
+    let ioas = ctx.get::<Ioas>(argument.ioas_id)?;
+    let given = argument.num_iovas;
+    if given > ALLOWED_MOST {
+        return Err(Refusal::TooManyRanges { given });
+    }
+    let mut allowed = SpanMap::new();
+    for index in 0..given {
+        let offset = u64::from(index) * size_of::<IovaRange>() as u64;
+        let at = argument.allowed_iovas.checked_add(offset).ok_or(Refusal::Unreachable)?;
+        let mut range = IovaRange { start: 0, last: 0 };
+        exchange.caller().read(at, range.as_mut_bytes())?;
+        let IovaRange { start, last } = range;
+        let span = Span::from_ends(start, last).filter(|_| start != last);
+        let range = span.ok_or(Refusal::RangeOrder { start, last })?;
+        allowed.insert(range, ()).map_err(|_| Refusal::OverlappingRange { range })?;
+    }
+    let allowed = allowed.iter().map(|(span, ())| span).collect();
+    ioas.space.lock().allow(allowed)
+}
+
+/// Ranges allowed at most.
+const ALLOWED_MOST: u32 = 1 << 16;
+
 const fn range_bytes(span: Span) -> IovaRange {
     IovaRange { start: span.start(), last: span.last() }
 }
 
 impl Ioas {
-    pub(crate) fn new(header: Header) -> Self {
-        let map: Arc<dyn IovaMap> = Arc::new(FlatMap::new());
+    pub(crate) fn new(ctx: &Context, header: Header) -> Self {
+        let map = ctx.new_map();
         Self {
             header,
             tables: Mutex::new(Vec::new()),
@@ -95,23 +131,35 @@ impl Ioas {
     /// As [`AddressSpace::begin_map`], then [`Refusal::Pin`] (`EFAULT`, `EINVAL`, `ENOMEM`). Nothing is mapped
     /// then.
     pub(crate) fn map(&self, area: Area, placement: Placement) -> Result<Span, Refusal> {
-        let area = Arc::new(area);
-        let begun = self.space.lock().begin_map(&area, placement)?;
+        let mut piece = [Piece { area, memory: None }];
+        let begun = self.space.lock().begin_map(&piece, placement)?;
+        self.finish_map(begun, &mut piece)
+    }
+
+    /// Maps what another address space maps already, one area for each piece. Memory that is pinned is shared.
+    ///
+    /// # Errors
+    /// As [`map`](Self::map).
+    pub(crate) fn map_pieces(
+        &self,
+        mut pieces: Vec<Piece>,
+        placement: Placement,
+    ) -> Result<Span, Refusal> {
+        let begun = self.space.lock().begin_map(&pieces, placement)?;
+        self.finish_map(begun, &mut pieces)
+    }
+
+    fn finish_map(&self, begun: Begun, pieces: &mut [Piece]) -> Result<Span, Refusal> {
         let span = match begun {
             Begun::Mapped(span) => return Ok(span),
             Begun::Pin(span) => span,
         };
-        match area.pin() {
-            Ok(memory) => {
-                let unwanted = self.space.lock().finish_map(span, &area, memory);
-                drop(unwanted);
-                Ok(span)
-            }
-            Err(fault) => {
-                self.space.lock().abort_map(span);
-                Err(fault.into())
-            }
+        if let Err(fault) = pin_all(pieces) {
+            self.space.lock().abort_map(span);
+            return Err(fault.into());
         }
+        self.space.lock().finish_map(span, pieces);
+        Ok(span)
     }
 
     /// Unmaps all areas inside `asked` and returns how many bytes those were, when no DMA uses them any
@@ -120,21 +168,18 @@ impl Ioas {
     /// # Errors
     /// As [`AddressSpace::unmap`]. Areas below the one that refused are gone.
     pub(crate) fn unmap(&self, ctx: &Context, asked: Span) -> Result<u64, Refusal> {
-        let Unmapped { outcome, memory, areas, .. } = self.space.lock().unmap(asked);
-        ctx.let_go(memory);
-        drop(areas);
-        outcome
+        let (bytes, outcome) = self.unmap_counted(ctx, asked);
+        outcome.map(|()| bytes)
     }
 
     /// As [`unmap`](Self::unmap), and says how many bytes are gone where an area refused.
     pub(crate) fn unmap_counted(&self, ctx: &Context, asked: Span) -> (u64, Result<(), Refusal>) {
-        let Unmapped { outcome, bytes, memory, areas } = self.space.lock().unmap(asked);
-        ctx.let_go(memory);
-        drop(areas);
-        (bytes, outcome.map(|_| ()))
+        let Unmapped { outcome, bytes, left } = self.space.lock().unmap(asked);
+        ctx.let_go(&*self.map, left);
+        (bytes, outcome)
     }
 
-    /// Lets page tables have no leaf larger than the client's pages, so that areas can be cut.
+    /// Sets whether page tables may have leaves larger than the client's pages. With none, areas can be cut.
     ///
     /// # Errors
     /// As [`AddressSpace::disable_large_pages`].
@@ -151,9 +196,9 @@ impl Ioas {
     ///
     /// # Errors
     /// As [`AddressSpace::cut_after`].
-    pub(crate) fn cut_after(&self, last: u64) -> Result<(), Refusal> {
-        let whole = self.space.lock().cut_after(last)?;
-        drop(whole);
+    pub(crate) fn cut_after(&self, ctx: &Context, last: u64) -> Result<(), Refusal> {
+        let left = self.space.lock().cut_after(last)?;
+        ctx.let_go(&*self.map, left);
         Ok(())
     }
 
@@ -162,9 +207,15 @@ impl Ioas {
     /// # Errors
     /// As [`AddressSpace::begin_table`], then [`Refusal::Pin`] (`EFAULT`, `EINVAL`, `ENOMEM`). All is as before
     /// then.
-    pub(crate) fn add_table(&self, ctx: &Context, geometry: &Geometry) -> Result<Mirror, Refusal> {
-        let (mirror, unfilled) = self.space.lock().begin_table(geometry)?;
-        for (span, area) in unfilled {
+    pub(crate) fn add_table(
+        &self,
+        ctx: &Context,
+        geometry: &Geometry,
+        log: Option<Arc<WrittenPages>>,
+    ) -> Result<Mirror, Refusal> {
+        let mirror = self.space.lock().begin_table(geometry, log)?;
+        let mut from = Some(0);
+        while let Some((span, area)) = from.and_then(|from| self.space.lock().next_unfilled(from)) {
             match area.pin() {
                 Ok(memory) => {
                     let unwanted = self.space.lock().fill(span, &area, memory);
@@ -175,20 +226,29 @@ impl Ioas {
                     return Err(fault.into());
                 }
             }
+            from = span.last().checked_add(1);
         }
         Ok(mirror)
     }
 
     /// Undoes [`add_table`](Self::add_table). The last one unpins all areas, when no DMA uses them any more.
     pub(crate) fn remove_table(&self, ctx: &Context, mirror: Mirror) {
-        let memory = self.space.lock().end_table(mirror);
-        ctx.let_go(memory);
+        let left = self.space.lock().end_table(mirror);
+        ctx.let_go(&*self.map, left);
     }
 
     /// How much is mapped.
     pub(crate) fn usage(&self) -> Usage {
         self.space.lock().usage()
     }
+}
+
+/// Pins what is not pinned. Called with no lock held.
+fn pin_all(pieces: &mut [Piece]) -> Result<(), PinFault> {
+    for piece in pieces.iter_mut().filter(|piece| piece.memory.is_none()) {
+        piece.memory = Some(piece.area.pin()?);
+    }
+    Ok(())
 }
 
 impl Headed for Ioas {

@@ -42,7 +42,7 @@
 //!
 //! # What DMA in flight may still use
 //!
-//! A DMA access enters the context's epoch, reads the device's page table, translates, copies, leaves.
+//! A DMA access announces itself, reads the device's page table, translates, copies, leaves.
 //! Whoever takes a translation away first removes it under the locks, releases them, waits until all
 //! accesses that began before have left, and only then lets go of the memory and returns.
 //!
@@ -57,11 +57,13 @@ mod address_space;
 mod area;
 mod attach;
 mod caller;
+mod change_process;
 mod commands;
 mod compat;
 mod context;
 mod counts;
 mod device;
+mod dirty_tracking;
 mod dispatch;
 mod dma;
 mod endpoint;
@@ -71,10 +73,13 @@ mod group;
 mod host_space;
 mod hw_info;
 mod hwpt;
+mod in_flight;
 mod ioas;
 mod iova_map;
 mod mapping;
 mod object;
+mod options;
+mod paged_map;
 mod placement;
 mod refusal;
 pub mod registry;
@@ -83,6 +88,7 @@ mod tdi;
 mod tsm_command;
 mod vdevice;
 mod viommu;
+mod written_pages;
 
 pub use caller::{
     Caller, FileFault, MemoryGone, PinAccess, PinFault, Pinned, Signal, Source, Unreachable, Vm,

@@ -1,4 +1,4 @@
-//! The commands that map and unmap: `IOMMU_IOAS_MAP`, `IOMMU_IOAS_MAP_FILE`, `IOMMU_IOAS_UNMAP`.
+//! The commands that map and unmap: `IOMMU_IOAS_MAP`, `IOMMU_IOAS_MAP_FILE`, `IOMMU_IOAS_COPY`, `IOMMU_IOAS_UNMAP`.
 //!
 //! Each decodes, checks what is the command's own, and leaves the rest to [`Ioas`]. Takes no lock itself.
 //! Source: [uapi/iommufd.h]; order of checks from v7.3 `ioas.c`.
@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use span::Span;
-use uapi::iommufd::{IoasMap, IoasMapFile, IoasUnmap, map_flags};
+use uapi::iommufd::{IoasCopy, IoasMap, IoasMapFile, IoasUnmap, map_flags};
 
 use crate::area::{Area, Rights};
 use crate::dispatch::Exchange;
@@ -64,6 +64,41 @@ pub(crate) fn map_file(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<()
     let area = Area::new(file, argument.start, argument.length, rights)?;
     let span = ioas.map(area, placement(argument.flags, argument.iova))?;
     argument.iova = span.start();
+    exchange.respond(&argument)
+}
+
+/// Maps in one address space what another maps, or the same: `IOMMU_IOAS_COPY`. One area for each that the source has
+/// there. What is pinned is shared, and not pinned again.
+///
+/// # Errors
+/// In this order:
+/// - [`Refusal::UnknownFlags`] (`EOPNOTSUPP`)
+/// - [`Refusal::PastTop`] (`EOVERFLOW`): `length`, `src_iova` or `dst_iova` is all ones.
+/// - [`Refusal::NoAccess`] (`EINVAL`)
+/// - [`Refusal::NoObject`] (`ENOENT`): the source.
+/// - [`Refusal::Empty`] (`EINVAL`), [`Refusal::PastTop`] (`EOVERFLOW`)
+/// - [`Refusal::NotCovered`] (`ENOENT`)
+/// - [`Refusal::NoObject`] (`ENOENT`): the destination.
+/// - as [`Ioas::map`]; [`Refusal::ReadOnly`] (`EPERM`) after what is wrong with the place.
+/// - [`Refusal::Unreachable`] (`EFAULT`): the answer cannot be written. **The copy stays.**
+pub(crate) fn copy(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Refusal> {
+    let mut argument: IoasCopy = exchange.argument();
+    exchange.refuse_flags(argument.flags, MAP_FLAGS)?;
+    refuse_all_ones(argument.src_iova, argument.length)?;
+    refuse_all_ones(argument.dst_iova, argument.length)?;
+    let rights = Rights::from_flags(argument.flags)?;
+    let pieces = {
+        let source = ctx.get::<Ioas>(argument.src_ioas_id)?;
+        if argument.length == 0 {
+            return Err(Refusal::Empty);
+        }
+        let asked = Span::new(argument.src_iova, argument.length)
+            .ok_or(Refusal::PastTop { start: argument.src_iova, length: argument.length })?;
+        source.space.lock().pieces(asked, rights)?
+    };
+    let target = ctx.get::<Ioas>(argument.dst_ioas_id)?;
+    let span = target.map_pieces(pieces, placement(argument.flags, argument.dst_iova))?;
+    argument.dst_iova = span.start();
     exchange.respond(&argument)
 }
 

@@ -4,7 +4,6 @@
 
 use span::Span;
 
-use crate::area::Area;
 use crate::{PAGE_SIZE, Refusal};
 
 /// Where the client wants a mapping.
@@ -33,24 +32,29 @@ pub(crate) struct Fit {
 }
 
 impl Fit {
-    /// What `area` needs: an I/O virtual address as aligned as its memory is, so that large pages can be
-    /// used, and as far into a page.
+    /// What `length` bytes from `at` on need: an I/O virtual address as aligned as the memory is, so that large pages
+    /// can be used, and as far into a page.
     ///
     /// # Errors
     /// - [`Refusal::PastTop`] (`EOVERFLOW`): half the address space or more.
     /// - [`Refusal::Misaligned`] (`EINVAL`): the memory is less aligned than `least_alignment`.
-    pub(crate) fn of(area: &Area, least_alignment: u64) -> Result<Self, Refusal> {
-        let length = area.length();
+    pub(crate) const fn of(at: u64, length: u64, least_alignment: u64) -> Result<Self, Refusal> {
         if length >= u64::MAX / 2 {
             return Err(Refusal::PastTop { start: 0, length });
         }
         let ideal = length.next_power_of_two();
-        let natural = area.at() & area.at().wrapping_neg();
-        let alignment = if natural == 0 { ideal } else { ideal.min(natural) }.min(ALIGNMENT_MAX);
+        let natural = at & at.wrapping_neg();
+        let alignment = if natural == 0 { ideal } else { least(ideal, natural) };
+        let alignment = least(alignment, ALIGNMENT_MAX);
         if alignment < least_alignment {
-            return Err(Refusal::Misaligned { value: area.at(), alignment: least_alignment });
+            return Err(Refusal::Misaligned { value: at, alignment: least_alignment });
         }
-        Ok(Self { length, alignment, page_offset: area.page_offset() })
+        Ok(Self { length, alignment, page_offset: at % PAGE_SIZE })
+    }
+
+    /// The same for a map that keeps a page table; `None` where no page table could hold it.
+    pub(crate) const fn in_pages(&self) -> Option<pagetable::Fit> {
+        pagetable::Fit::new(self.length, self.alignment, self.page_offset)
     }
 
     /// The lowest span inside `hole` that serves.
@@ -61,31 +65,19 @@ impl Fit {
     }
 }
 
+const fn least(a: u64, b: u64) -> u64 {
+    if a < b { a } else { b }
+}
+
 /// The largest page that transparent huge pages make.
 const ALIGNMENT_MAX: u64 = 2 << 20;
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use uapi::iommufd::map_flags;
-
     use super::*;
-    use crate::area::Rights;
-    use crate::{PinAccess, PinFault, Pinned, Source};
-
-    struct Nowhere;
-
-    impl Source for Nowhere {
-        fn pin(&self, _: u64, _: u64, _: PinAccess) -> Result<Arc<dyn Pinned>, PinFault> {
-            Err(PinFault::Unmapped)
-        }
-    }
 
     fn fit(at: u64, length: u64, least_alignment: u64) -> Result<Fit, Refusal> {
-        let rights = Rights::from_flags(map_flags::READABLE).unwrap();
-        let area = Area::new(Arc::new(Nowhere), at, length, rights).unwrap();
-        Fit::of(&area, least_alignment)
+        Fit::of(at, length, least_alignment)
     }
 
     fn start_in(fit: Fit, start: u64, last: u64) -> Option<u64> {

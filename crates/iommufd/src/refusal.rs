@@ -43,6 +43,9 @@ pub enum Refusal {
     /// The IOMMU does not keep caches coherent (`EINVAL`).
     #[error("the device's IOMMU does not keep caches coherent")]
     CacheIncoherent,
+    /// A setting that can only be changed before there is any object (`EBUSY`).
+    #[error("the context has objects")]
+    ContextInUse,
     /// One of data type and data length is zero, the other is not (`EINVAL`).
     #[error("data of type {data_type} with length {data_len}")]
     DataShape {
@@ -121,6 +124,12 @@ pub enum Refusal {
     /// Neither reading nor writing was asked for (`EINVAL`).
     #[error("neither readable nor writeable")]
     NoAccess,
+    /// An area is not of a file, and so cannot be handed to another process (`EINVAL`).
+    #[error("area {mapped} is not of a file")]
+    NoFile {
+        /// The area.
+        mapped: Span,
+    },
     /// The page table was not made to nest others in it (`EINVAL`).
     #[error("page table {hwpt} is no nest parent")]
     NoNestParent {
@@ -154,12 +163,23 @@ pub enum Refusal {
         /// The vdevice.
         vdevice: u32,
     },
+    /// Not all of the span is mapped (`ENOENT`).
+    #[error("nothing is mapped at {iova:#x}, in {asked}")]
+    NotCovered {
+        /// The span.
+        asked: Span,
+        /// The lowest address that is not mapped.
+        iova: u64,
+    },
     /// Nothing is mapped in the span (`ENOENT`).
     #[error("nothing is mapped in {asked}")]
     NothingMapped {
         /// The span.
         asked: Span,
     },
+    /// The caller may not do that (`EPERM`).
+    #[error("the caller lacks a capability")]
+    NotPrivileged,
     /// An area sticks out of the span (`ENOENT`).
     #[error("area {mapped} is not wholly inside {asked}")]
     NotWhole {
@@ -167,6 +187,12 @@ pub enum Refusal {
         asked: Span,
         /// The area.
         mapped: Span,
+    },
+    /// A value that a setting does not have (`EINVAL`).
+    #[error("a setting cannot be {value}")]
+    OptionValue {
+        /// As asked.
+        value: u64,
     },
     /// The vdevice is another device's (`EINVAL`).
     #[error("vdevice {vdevice} is another device's")]
@@ -197,6 +223,12 @@ pub enum Refusal {
         /// The area it meets.
         mapped: Span,
     },
+    /// Two ranges of a list overlap (`EINVAL`).
+    #[error("{range} overlaps an earlier range")]
+    OverlappingRange {
+        /// The later one.
+        range: Span,
+    },
     /// Another context owns the DMA of the device's iommu_group (`EPERM`).
     #[error("iommu_group {group} is owned by another context")]
     OwnedElsewhere {
@@ -226,6 +258,14 @@ pub enum Refusal {
     /// The memory cannot be pinned (`EFAULT`, `EINVAL` or `ENOMEM`).
     #[error("memory cannot be pinned: {0:?}")]
     Pin(PinFault),
+    /// A range that does not end after its start (`EINVAL`).
+    #[error("range from {start:#x} to {last:#x}")]
+    RangeOrder {
+        /// Its first address.
+        start: u64,
+        /// Its last address.
+        last: u64,
+    },
     /// The buffer has no room for all ranges (`EMSGSIZE`).
     #[error("{total} ranges do not fit in a buffer for {given}")]
     RangesLeftOut {
@@ -234,6 +274,9 @@ pub enum Refusal {
         /// Ranges that there are.
         total: u32,
     },
+    /// A copy would let devices write memory that was mapped for reading only (`EPERM`).
+    #[error("the memory was not mapped for writing")]
+    ReadOnly,
     /// The span meets a reserved one (`EINVAL`).
     #[error("{asked} meets the reserved {reserved}")]
     Reserved {
@@ -241,6 +284,15 @@ pub enum Refusal {
         asked: Span,
         /// The reserved span.
         reserved: Span,
+    },
+    /// A span that has to be reserved meets one that the client allows for mappings, or the other way round
+    /// (`EADDRINUSE`).
+    #[error("{reserved} is reserved, and the client allows {allowed} for mappings")]
+    ReservedAllowed {
+        /// The span to reserve.
+        reserved: Span,
+        /// What is allowed.
+        allowed: Span,
     },
     /// A reserved field is not zero (`EOPNOTSUPP`).
     #[error("a reserved field is not zero")]
@@ -269,6 +321,12 @@ pub enum Refusal {
     TooLong {
         /// The length in bytes.
         length: u64,
+    },
+    /// A list is longer than is served (`ENOMEM`).
+    #[error("{given} ranges are too many")]
+    TooManyRanges {
+        /// How many there are.
+        given: u32,
     },
     /// A guest's request, or the room for its answer, is larger than is served (`E2BIG`).
     #[error("{length} bytes where {most} are the most")]
@@ -338,7 +396,9 @@ impl Refusal {
     /// What the program sees.
     pub const fn errno(&self) -> Errno {
         match self {
-            Self::AreaBusy { .. } | Self::Busy { .. } | Self::Resetting => Errno::EBUSY,
+            Self::AreaBusy { .. } | Self::Busy { .. } | Self::ContextInUse | Self::Resetting => {
+                Errno::EBUSY
+            }
             Self::BadFd { .. } => Errno::EBADF,
             Self::DirtyTail { .. } | Self::TooMuch { .. } => Errno::E2BIG,
             Self::AttachedElsewhere { .. }
@@ -350,6 +410,10 @@ impl Refusal {
             | Self::NeedsVm { .. }
             | Self::LargePagesInUse
             | Self::NoAccess
+            | Self::NoFile { .. }
+            | Self::OptionValue { .. }
+            | Self::OverlappingRange { .. }
+            | Self::RangeOrder { .. }
             | Self::NoSuchIommu { .. }
             | Self::NoNestParent { .. }
             | Self::OtherDevice { .. }
@@ -365,14 +429,22 @@ impl Refusal {
             | Self::UnmapAllOfPart
             | Self::UnknownOperation { .. }
             | Self::ViommuData { .. } => Errno::EINVAL,
-            Self::MisalignedArea { .. } | Self::ReservedMapped { .. } => Errno::EADDRINUSE,
-            Self::MsiNotIsolated | Self::OwnedElsewhere { .. } => Errno::EPERM,
+            Self::MisalignedArea { .. }
+            | Self::ReservedAllowed { .. }
+            | Self::ReservedMapped { .. } => Errno::EADDRINUSE,
+            Self::MsiNotIsolated
+            | Self::OwnedElsewhere { .. }
+            | Self::ReadOnly
+            | Self::NotPrivileged => Errno::EPERM,
             Self::NoObject { .. }
             | Self::NotBound { .. }
+            | Self::NotCovered { .. }
             | Self::NothingMapped { .. }
             | Self::NotWhole { .. } => Errno::ENOENT,
             Self::NoRoom { .. } => Errno::ENOSPC,
-            Self::OutOfIds | Self::Pin(PinFault::Limit) => Errno::ENOMEM,
+            Self::OutOfIds | Self::Pin(PinFault::Limit) | Self::TooManyRanges { .. } => {
+                Errno::ENOMEM
+            }
             Self::Overlap { .. } | Self::VdeviceExists { .. } | Self::VirtIdTaken { .. } => {
                 Errno::EEXIST
             }

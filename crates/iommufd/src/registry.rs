@@ -300,6 +300,11 @@ impl<O: Headed + Clone> Registry<O> {
         published.collect()
     }
 
+    /// Whether no id is given out: to no object, to none being built, and to no tombstone.
+    pub fn is_unused(&self) -> bool {
+        self.slots.lock().by_id.is_empty()
+    }
+
     /// How many ids are tombstones.
     pub fn tombstones(&self) -> usize {
         let slots = self.slots.lock();

@@ -39,24 +39,30 @@ impl Reservations {
 
     /// The longest runs inside `within` that nobody reserves, ascending.
     pub(crate) fn holes(&self, within: Span) -> Vec<Span> {
-        let mut reserved: Vec<Span> = self.spans.iter().map(|(span, _)| *span).collect();
-        reserved.sort_unstable_by_key(|span| span.start());
-        let mut holes = Vec::new();
-        let mut free_from = Some(within.start());
-        for span in reserved {
-            let Some(start) = free_from.filter(|start| *start <= within.last()) else { break };
-            let before = span.start().checked_sub(1);
-            if let Some(last) = before.filter(|last| *last >= start) {
-                holes.extend(Span::from_ends(start, last.min(within.last())));
-            }
-            if span.last() >= start {
-                free_from = span.last().checked_add(1);
-            }
-        }
-        let rest = free_from.and_then(|start| Span::from_ends(start, within.last()));
-        holes.extend(rest);
-        holes
+        let reserved: Vec<Span> = self.spans.iter().map(|(span, _)| *span).collect();
+        without(within, &reserved)
     }
+}
+
+/// The longest runs inside `within` that none of `taken` covers, ascending.
+pub(crate) fn without(within: Span, taken: &[Span]) -> Vec<Span> {
+    let mut taken = taken.to_vec();
+    taken.sort_unstable_by_key(|span| span.start());
+    let mut holes = Vec::new();
+    let mut free_from = Some(within.start());
+    for span in taken {
+        let Some(start) = free_from.filter(|start| *start <= within.last()) else { break };
+        let before = span.start().checked_sub(1);
+        if let Some(last) = before.filter(|last| *last >= start) {
+            holes.extend(Span::from_ends(start, last.min(within.last())));
+        }
+        if span.last() >= start {
+            free_from = span.last().checked_add(1);
+        }
+    }
+    let rest = free_from.and_then(|start| Span::from_ends(start, within.last()));
+    holes.extend(rest);
+    holes
 }
 
 #[cfg(test)]

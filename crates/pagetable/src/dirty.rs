@@ -19,7 +19,7 @@ use std::sync::Arc;
 use span::Span;
 
 use crate::memory::{AtomicU64, Ordering, SparseWords};
-use crate::{PAGE_LG2, Readers, Walk};
+use crate::{PAGE_LG2, Readers, Visitor, Walk};
 
 /// The side that is marked.
 #[derive(Debug)]
@@ -40,6 +40,10 @@ pub struct DirtyReader {
     log: Arc<DirtyLog>,
     /// Lines that are being read: group and bits. Kept for its memory.
     taken: Vec<(u64, u64)>,
+    /// How many of `taken` were delivered.
+    delivered: usize,
+    /// What is being read.
+    reached: Span,
 }
 
 /// What a reading does to the log.
@@ -66,13 +70,66 @@ impl DirtyLog {
             lines: words(LINE_LG2 + WORD_LG2)?,
             groups: words(LINE_LG2 + 2 * WORD_LG2)?,
         });
-        Ok((Arc::clone(&log), DirtyReader { log, taken: Vec::new() }))
+        Ok((Arc::clone(&log), DirtyReader::new(log)))
     }
 
     /// Notes a write to `span`. Addresses beyond the log are not noted.
     #[inline]
     pub fn mark(&self, _inside: &Walk<'_>, span: Span) {
         self.mark_pages(span);
+    }
+
+    /// As [`mark`](Self::mark), by whoever stays without a walk.
+    ///
+    /// # Panics
+    /// If no stay is announced.
+    #[inline]
+    pub fn mark_in_stay(&self, inside: &Visitor, span: Span) {
+        assert!(inside.is_inside(), "nobody would wait for this mark");
+        self.mark_pages(span);
+    }
+
+    /// Makes the pages of `span` clean, whoever reads or marks meanwhile. A reading that goes on may still tell of
+    /// marks of before; no other mark is lost. Waits for nobody.
+    pub fn forget(&self, span: Span) {
+        let Some(span) = span.intersection(self.span()) else { return };
+        let (first, last) = (span.start() >> PAGE_LG2, span.last() >> PAGE_LG2);
+        self.for_each_marked(span, |group, mut lines| {
+            while lines != 0 {
+                let line = group << WORD_LG2 | u64::from(lines.trailing_zeros());
+                lines &= lines - 1;
+                for word in line * LINE_WORDS..(line + 1) * LINE_WORDS {
+                    self.forget_word(word, bits_of(word, first, last));
+                }
+            }
+        });
+    }
+
+    fn forget_word(&self, word: u64, bits: u64) {
+        for pages in self.pages.iter().filter_map(|side| side.get(word)) {
+            if pages.load(Ordering::Relaxed) & bits != 0 {
+                pages.fetch_and(!bits, Ordering::AcqRel);
+            }
+        }
+    }
+
+    /// Calls `each` with every group of lines that `span` meets and that may have marks, and which lines.
+    fn for_each_marked(&self, span: Span, mut each: impl FnMut(u64, u64)) {
+        let to_line = PAGE_LG2 + LINE_LG2;
+        let (first, last) = (span.start() >> to_line, span.last() >> to_line);
+        let (first_group, last_group) = (first >> WORD_LG2, last >> WORD_LG2);
+        for above in first_group >> WORD_LG2..=last_group >> WORD_LG2 {
+            let Some(groups) = self.groups.get(above) else { return };
+            let mut marked =
+                groups.load(Ordering::Acquire) & bits_of(above, first_group, last_group);
+            while marked != 0 {
+                let group = above << WORD_LG2 | u64::from(marked.trailing_zeros());
+                marked &= marked - 1;
+                let wanted = bits_of(group, first, last);
+                let lines = self.lines.get(group).map_or(0, |word| word.load(Ordering::Acquire));
+                each(group, lines & wanted);
+            }
+        }
     }
 
     #[inline]
@@ -128,58 +185,77 @@ impl DirtyReader {
         leaf_lg2_at: impl Fn(u64) -> u32,
         bits: &mut DirtyBits<'_>,
     ) {
-        let Some(reached) = widen(span, &leaf_lg2_at).intersection(self.log.span()) else { return };
-        self.taken.clear();
-        self.take_lines(reached, clear);
-        if self.taken.is_empty() {
-            return;
-        }
-        if clear == Clear::Yes {
+        if self.take(widen(span, &leaf_lg2_at), clear) && clear == Clear::Yes {
             readers.wait();
         }
+        self.deliver_lines(u64::MAX, clear, leaf_lg2_at, bits);
+    }
+
+    /// Begins a reading of `span`, which is whole pages, page by page. Returns whether there is anything to
+    /// [deliver](Self::deliver); where that is to be made clean, wait for readers before.
+    pub fn take(&mut self, span: Span, clear: Clear) -> bool {
+        self.taken.clear();
+        self.delivered = 0;
+        let Some(reached) = span.intersection(self.log.span()) else { return false };
+        self.reached = reached;
+        self.take_lines(reached, clear);
+        !self.taken.is_empty()
+    }
+
+    /// Where the next marks to deliver may be: the first address of 512 pages.
+    pub fn next_taken(&self) -> Option<u64> {
+        let (group, lines) = self.taken.get(self.delivered)?;
+        let line = group << WORD_LG2 | u64::from(lines.trailing_zeros());
+        Some(line << (LINE_LG2 + PAGE_LG2))
+    }
+
+    /// Adds the marks up to the page at `last`, which ends 512 pages, to `bits`. Deliver all that was taken: what is not
+    /// is lost.
+    pub fn deliver(&mut self, last: u64, clear: Clear, bits: &mut DirtyBits<'_>) {
+        self.deliver_lines(last, clear, |_| PAGE_LG2, bits);
+    }
+
+    fn deliver_lines(
+        &mut self,
+        last: u64,
+        clear: Clear,
+        leaf_lg2_at: impl Fn(u64) -> u32,
+        bits: &mut DirtyBits<'_>,
+    ) {
         let mut told = None;
-        for at in 0..self.taken.len() {
-            let (group, mut lines) = self.taken[at];
-            while lines != 0 {
-                let line = group << WORD_LG2 | u64::from(lines.trailing_zeros());
-                lines &= lines - 1;
-                let start = line << (LINE_LG2 + PAGE_LG2);
-                let leaf_lg2 = leaf_lg2_at(start);
-                if leaf_lg2 < PAGE_LG2 + LINE_LG2 {
-                    self.read_line(line, reached, clear, bits);
-                } else if self.any_in_line(line, clear) && told != Some(start >> leaf_lg2) {
-                    told = Some(start >> leaf_lg2);
-                    bits.set_span(leaf_around(start, leaf_lg2));
-                }
+        while let Some(start) = self.next_taken().filter(|start| *start <= last) {
+            let line = start >> (LINE_LG2 + PAGE_LG2);
+            let leaf_lg2 = leaf_lg2_at(start);
+            if leaf_lg2 < PAGE_LG2 + LINE_LG2 {
+                self.read_line(line, self.reached, clear, bits);
+            } else if self.any_in_line(line, clear) && told != Some(start >> leaf_lg2) {
+                told = Some(start >> leaf_lg2);
+                bits.set_span(leaf_around(start, leaf_lg2));
             }
+            let (_, lines) = &mut self.taken[self.delivered];
+            *lines &= *lines - 1;
+            self.delivered += usize::from(*lines == 0);
         }
+    }
+
+    fn new(log: Arc<DirtyLog>) -> Self {
+        Self { log, taken: Vec::new(), delivered: 0, reached: Span::WHOLE }
     }
 
     /// Collects the lines in `span` that may have marks. To make them clean, they change sides.
     fn take_lines(&mut self, span: Span, clear: Clear) {
+        let (log, taken) = (&self.log, &mut self.taken);
         let to_line = PAGE_LG2 + LINE_LG2;
         let (first, last) = (span.start() >> to_line, span.last() >> to_line);
-        let (first_group, last_group) = (first >> WORD_LG2, last >> WORD_LG2);
-        for above in first_group >> WORD_LG2..=last_group >> WORD_LG2 {
-            let Some(groups) = self.log.groups.get(above) else { return };
-            let mut marked =
-                groups.load(Ordering::Acquire) & bits_of(above, first_group, last_group);
-            while marked != 0 {
-                let group = above << WORD_LG2 | u64::from(marked.trailing_zeros());
-                let wanted = bits_of(group, first, last);
-                let lines = match clear {
-                    Clear::Yes => self.log.turn_lines(group, wanted),
-                    Clear::No => {
-                        self.log.lines.get(group).map_or(0, |word| word.load(Ordering::Acquire))
-                            & wanted
-                    }
-                };
-                if lines != 0 {
-                    self.taken.push((group, lines));
-                }
-                marked &= marked - 1;
+        log.for_each_marked(span, |group, marked| {
+            let lines = match clear {
+                Clear::Yes => log.turn_lines(group, bits_of(group, first, last)),
+                Clear::No => marked,
+            };
+            if lines != 0 {
+                taken.push((group, lines));
             }
-        }
+        });
     }
 
     #[inline]

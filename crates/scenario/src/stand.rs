@@ -93,7 +93,7 @@ impl Stand {
         let card = Card::new(settings.flr_while_locked);
         let registry = connected(&card);
         let context =
-            Context::open_with(ContextSettings { profile: settings.profile, tvm: settings.tvm });
+            Context::open_plain(ContextSettings { profile: settings.profile, tvm: settings.tvm });
         let ioas = made(&context, CommandId::IoasAlloc, IoasAlloc::default()).out_ioas_id;
         let vm = settings.with_vm.then(Vm::new);
         let mut stand = Self {

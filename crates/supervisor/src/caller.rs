@@ -99,10 +99,11 @@ impl Caller for Client<'_> {
     }
 
     fn memory(&self) -> Arc<dyn Source> {
-        Arc::new(ProcessMemory {
+        let memory = self.task.memory(|| ProcessMemory {
             process: Arc::clone(self.task.process()),
             refused: self.front.refused_device_files(),
-        })
+        });
+        Arc::clone(memory) as Arc<dyn Source>
     }
 
     fn file_memory(&self, fd: i32) -> Result<Arc<dyn Source>, FileFault> {

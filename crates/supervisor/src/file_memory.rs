@@ -82,7 +82,11 @@ impl Source for FileMemory {
     fn pin(&self, at: u64, length: u64, access: PinAccess) -> Result<Arc<dyn Pinned>, PinFault> {
         let end = at.checked_add(length).ok_or(PinFault::FileRange)?;
         let mapped = self.map(end, access == PinAccess::Write)?;
-        Ok(Arc::new(PinnedFile { mapped, at, length }))
+        Ok(mapped)
+    }
+
+    fn is_file(&self) -> bool {
+        true
     }
 }
 
@@ -95,35 +99,19 @@ impl Mapped {
     }
 }
 
-/// A range of a file.
-struct PinnedFile {
-    mapped: Arc<Mapped>,
-    at: u64,
-    length: u64,
-}
-
-impl PinnedFile {
-    fn offset(&self, offset: u64, length: usize) -> Result<usize, MemoryGone> {
-        let end = offset.checked_add(length as u64).ok_or(MemoryGone)?;
-        if end > self.length {
-            return Err(MemoryGone);
-        }
-        usize::try_from(self.at + offset).map_err(|_| MemoryGone)
-    }
-}
-
-impl Pinned for PinnedFile {
-    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), MemoryGone> {
-        let offset = self.offset(offset, into.len())?;
-        match &self.mapped.bytes {
+/// All of it: where a pin ends, the area that leads here does too.
+impl Pinned for Mapped {
+    fn read(&self, at: u64, into: &mut [u8]) -> Result<(), MemoryGone> {
+        let offset = usize::try_from(at).map_err(|_| MemoryGone)?;
+        match &self.bytes {
             Bytes::Lasting(pages) => pages.checked_read(offset, into).ok_or(MemoryGone),
             Bytes::Fleeting(window) => window.read(offset, into).map_err(|_| MemoryGone),
         }
     }
 
-    fn write(&self, offset: u64, from: &[u8]) -> Result<(), MemoryGone> {
-        let offset = self.offset(offset, from.len())?;
-        match &self.mapped.bytes {
+    fn write(&self, at: u64, from: &[u8]) -> Result<(), MemoryGone> {
+        let offset = usize::try_from(at).map_err(|_| MemoryGone)?;
+        match &self.bytes {
             Bytes::Lasting(pages) => pages.checked_write(offset, from).ok_or(MemoryGone),
             Bytes::Fleeting(window) => window.write(offset, from).map_err(|_| MemoryGone),
         }
@@ -149,13 +137,13 @@ mod tests {
         let own = file.try_clone().unwrap();
         let memory = FileMemory::new(file);
         let pinned = memory.pin(4096, 4096, PinAccess::Write).unwrap();
-        pinned.write(1, &[9; 3]).unwrap();
+        pinned.write(4097, &[9; 3]).unwrap();
         let mut seen = [0; 5];
         rustix::io::pread(&own, &mut seen, 4096).unwrap();
         assert_eq!(seen, [0, 9, 9, 9, 0]);
         let punch = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
         rustix::fs::fallocate(&own, punch, 4096, 4096).unwrap();
-        pinned.read(0, &mut seen).unwrap();
+        pinned.read(4096, &mut seen).unwrap();
         assert_eq!(seen, [0; 5]);
         let lasting = memory.mapped.lock().unwrap();
         assert!(matches!(lasting.as_ref().unwrap().bytes, Bytes::Lasting(_)));
@@ -167,10 +155,10 @@ mod tests {
         let own = file.try_clone().unwrap();
         let memory = FileMemory::new(file);
         let pinned = memory.pin(4096, 4096, PinAccess::Write).unwrap();
-        pinned.write(0, &[1; 8]).unwrap();
+        pinned.write(4096, &[1; 8]).unwrap();
         ftruncate(&own, 4096).unwrap();
-        assert_eq!(pinned.write(0, &[1; 8]), Err(MemoryGone));
-        assert_eq!(pinned.read(0, &mut [0; 8]), Err(MemoryGone));
+        assert_eq!(pinned.write(4096, &[1; 8]), Err(MemoryGone));
+        assert_eq!(pinned.read(4096, &mut [0; 8]), Err(MemoryGone));
         assert_eq!(memory.pin(4096, 1, PinAccess::Read).err(), Some(PinFault::FileRange));
     }
 

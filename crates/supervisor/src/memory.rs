@@ -7,6 +7,7 @@
 //!
 //! Source: proc_pid_mem(5).
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -43,6 +44,12 @@ pub(crate) struct ProcessMemory {
     pub(crate) refused: Option<Arc<Files>>,
 }
 
+impl fmt::Debug for ProcessMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "memory of process {}", self.process.pid())
+    }
+}
+
 impl Source for ProcessMemory {
     fn pin(&self, at: u64, length: u64, access: PinAccess) -> Result<Arc<dyn Pinned>, PinFault> {
         let unmapped = |_| PinFault::Unmapped;
@@ -56,7 +63,7 @@ impl Source for ProcessMemory {
                 space
             }
         };
-        Ok(Arc::new(PinnedRange { space, at, length }))
+        Ok(space)
     }
 }
 
@@ -116,29 +123,14 @@ impl ProcessMemory {
     }
 }
 
-/// A range of a process's memory.
-struct PinnedRange {
-    space: Arc<AddressSpace>,
-    at: u64,
-    length: u64,
-}
-
-impl PinnedRange {
-    fn address(&self, offset: u64, length: usize) -> Result<u64, MemoryGone> {
-        let end = offset.checked_add(length as u64).ok_or(MemoryGone)?;
-        if end > self.length { Err(MemoryGone) } else { Ok(self.at + offset) }
-    }
-}
-
-impl Pinned for PinnedRange {
-    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), MemoryGone> {
-        let address = self.address(offset, into.len())?;
-        self.space.bytes.read_exact_at(into, address).map_err(|_| MemoryGone)
+/// All of it: where a pin ends, the area that leads here does too.
+impl Pinned for AddressSpace {
+    fn read(&self, at: u64, into: &mut [u8]) -> Result<(), MemoryGone> {
+        self.bytes.read_exact_at(into, at).map_err(|_| MemoryGone)
     }
 
-    fn write(&self, offset: u64, from: &[u8]) -> Result<(), MemoryGone> {
-        let address = self.address(offset, from.len())?;
-        self.space.bytes.write_all_at(from, address).map_err(|_| MemoryGone)
+    fn write(&self, at: u64, from: &[u8]) -> Result<(), MemoryGone> {
+        self.bytes.write_all_at(from, at).map_err(|_| MemoryGone)
     }
 }
 
@@ -159,11 +151,11 @@ mod tests {
         let bytes = vec![0_u8; 3 << 20];
         let at = bytes.as_ptr() as u64;
         let pinned = memory.pin(at, bytes.len() as u64, PinAccess::Write).unwrap();
-        pinned.write(4090, &[7; 12]).unwrap();
+        pinned.write(at + 4090, &[7; 12]).unwrap();
         let mut copy = [0; 14];
-        pinned.read(4089, &mut copy).unwrap();
+        pinned.read(at + 4089, &mut copy).unwrap();
         assert_eq!(copy, [0, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 0]);
-        assert_eq!(pinned.read((3 << 20) - 1, &mut [0; 2]), Err(MemoryGone), "past the pin");
+        assert_eq!(pinned.read(1, &mut [0; 2]), Err(MemoryGone), "nothing is mapped there");
         let fault = |at, length, access| memory.pin(at, length, access).err();
         assert_eq!(fault(0, 4096, PinAccess::Read), Some(PinFault::Unmapped));
         assert_eq!(fault(u64::MAX - 4095, 4096, PinAccess::Read), Some(PinFault::Unmapped));
@@ -179,11 +171,10 @@ mod tests {
         let space = AddressSpace::open(pid).unwrap();
         let text = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
         let at = u64::from_str_radix(text.split('-').next().unwrap(), 16).unwrap();
-        let pinned = PinnedRange { space: Arc::new(space), at, length: 4096 };
-        pinned.read(0, &mut [0; 4]).unwrap();
+        space.read(at, &mut [0; 4]).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(pinned.read(0, &mut [0; 4]), Err(MemoryGone));
-        assert_eq!(pinned.write(0, &[0; 4]), Err(MemoryGone));
+        assert_eq!(space.read(at, &mut [0; 4]), Err(MemoryGone));
+        assert_eq!(space.write(at, &[0; 4]), Err(MemoryGone));
     }
 }

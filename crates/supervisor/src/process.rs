@@ -12,14 +12,14 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, readlinkat, statat};
 use rustix::io::Errno;
 use rustix::path::DecInt;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use crate::memory::AddressSpace;
+use crate::memory::{AddressSpace, ProcessMemory};
 
 /// Most tasks remembered.
 const TASKS_MOST: usize = 256;
@@ -41,6 +41,8 @@ pub(crate) struct Task {
     /// For copies of its files, where the kernel knows handles on threads (6.9).
     handle: Option<OwnedFd>,
     process: Arc<Process>,
+    /// Its memory as commands pin it: the same value for each, so that what they map is known to be of one memory.
+    memory: OnceLock<Arc<ProcessMemory>>,
     /// The number of the call that used it last.
     used: AtomicU64,
 }
@@ -133,7 +135,7 @@ impl Tasks {
         };
         let thread = Pid::from_raw(tid).ok_or(Errno::SRCH)?;
         let handle = pidfd_open(thread, PidfdFlags::from_bits_retain(PIDFD_THREAD)).ok();
-        Ok(Task { files, handle, process, used: AtomicU64::new(now) })
+        Ok(Task { files, handle, process, memory: OnceLock::new(), used: AtomicU64::new(now) })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<i32, Arc<Task>>> {
@@ -145,6 +147,11 @@ impl Task {
     /// Its process.
     pub(crate) fn process(&self) -> &Arc<Process> {
         &self.process
+    }
+
+    /// Its process's memory; `open` makes it known, the first time.
+    pub(crate) fn memory(&self, open: impl FnOnce() -> ProcessMemory) -> &Arc<ProcessMemory> {
+        self.memory.get_or_init(|| Arc::new(open()))
     }
 
     /// What file `fd` is.

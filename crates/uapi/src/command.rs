@@ -199,9 +199,9 @@ commands! {
             Extensible(Destroy ..= id);
         0x81 IOMMU_IOAS_ALLOC IoasAlloc quick served ALL
             Extensible(IoasAlloc ..= out_ioas_id);
-        0x82 IOMMU_IOAS_ALLOW_IOVAS IoasAllowIovas quick hole ALL
+        0x82 IOMMU_IOAS_ALLOW_IOVAS IoasAllowIovas quick served ALL
             Extensible(IoasAllowIovas ..= allowed_iovas);
-        0x83 IOMMU_IOAS_COPY IoasCopy quick hole ALL
+        0x83 IOMMU_IOAS_COPY IoasCopy quick served ALL
             Extensible(IoasCopy ..= src_iova);
         0x84 IOMMU_IOAS_IOVA_RANGES IoasIovaRanges quick served ALL
             Extensible(IoasIovaRanges ..= out_iova_alignment);
@@ -212,7 +212,7 @@ commands! {
         /// Returns after the DMA that uses the mapping.
         0x86 IOMMU_IOAS_UNMAP IoasUnmap waits served ALL
             Extensible(IoasUnmap ..= length);
-        0x87 IOMMU_OPTION IommuOption quick hole ALL
+        0x87 IOMMU_OPTION IommuOption quick served ALL
             Extensible(IommuOption ..= val64);
         0x88 IOMMU_VFIO_IOAS VfioIoas quick served ALL
             Extensible(VfioIoas ..= reserved);
@@ -222,10 +222,10 @@ commands! {
         0x8a IOMMU_GET_HW_INFO GetHwInfo quick served ALL
             Extensible(HwInfo ..= reserved);
         /// Returns after the DMA that began untracked.
-        0x8b IOMMU_HWPT_SET_DIRTY_TRACKING HwptSetDirtyTracking waits hole ALL
+        0x8b IOMMU_HWPT_SET_DIRTY_TRACKING HwptSetDirtyTracking waits served ALL
             Extensible(HwptSetDirtyTracking ..= reserved);
         /// Returns after the DMA that marks what is being read.
-        0x8c IOMMU_HWPT_GET_DIRTY_BITMAP HwptGetDirtyBitmap waits hole ALL
+        0x8c IOMMU_HWPT_GET_DIRTY_BITMAP HwptGetDirtyBitmap waits served ALL
             Extensible(HwptGetDirtyBitmap ..= data);
         /// Returns after the DMA that uses what is dropped.
         0x8d IOMMU_HWPT_INVALIDATE HwptInvalidate waits hole ALL
@@ -240,7 +240,7 @@ commands! {
         0x91 IOMMU_VDEVICE_ALLOC VdeviceAlloc waits served ALL
             Extensible(VdeviceAlloc ..= virt_id);
         /// Takes every address space of the context.
-        0x92 IOMMU_IOAS_CHANGE_PROCESS IoasChangeProcess waits hole ALL
+        0x92 IOMMU_IOAS_CHANGE_PROCESS IoasChangeProcess waits served ALL
             Extensible(IoasChangeProcess ..= reserved);
         0x93 IOMMU_VEVENTQ_ALLOC VeventqAlloc waits hole ALL
             Extensible(VeventqAlloc ..= out_veventq_fd);
@@ -422,8 +422,11 @@ mod tests {
         // Those that a listener answers with no other behind it: each must keep its promise.
         let promised = [
             IoasAlloc,
+            IoasAllowIovas,
+            IoasCopy,
             IoasIovaRanges,
             IoasMap,
+            IommuOption,
             VfioIoas,
             GetHwInfo,
             IoasMapFile,

@@ -1,11 +1,11 @@
 //! Areas cut in two, as type1 of version 1 lets clients unmap any part of what they mapped.
 //!
-//! A page table's large leaves cannot be cut, so they have to be off.
+//! An IOMMU's large leaves cannot be cut, so Linux wants them off, and so do we.
 
-use std::sync::Arc;
+use span::Span;
 
 use super::AddressSpace;
-use crate::area::Area;
+use crate::iova_map::Left;
 use crate::{PAGE_SIZE, Refusal};
 
 impl AddressSpace {
@@ -18,7 +18,7 @@ impl AddressSpace {
         if !self.large_pages {
             return Ok(());
         }
-        if !self.tables.is_empty() && self.map.next(0).is_some() {
+        if !self.tables.is_empty() && self.meeting(Span::WHOLE).is_some() {
             return Err(Refusal::LargePagesInUse);
         }
         self.check_areas_aligned(PAGE_SIZE.max(self.alignment))?;
@@ -27,34 +27,36 @@ impl AddressSpace {
         Ok(())
     }
 
+    /// Lets page tables have large leaves again.
+    pub(crate) fn enable_large_pages(&mut self) {
+        self.large_pages = true;
+        self.realign();
+    }
+
     /// Whether page tables may have leaves larger than the client's pages.
     pub(crate) const fn large_pages(&self) -> bool {
         self.large_pages
     }
 
-    /// Cuts the area that has the byte at `last` after it, unless it ends there. Returns the area that was cut, to be
-    /// dropped with no lock held.
+    /// Cuts the area that has the byte at `last` after it, unless it ends there.
     ///
     /// # Errors
     /// Nothing is cut then:
     /// - [`Refusal::AreaBusy`] (`EBUSY`): it is still being mapped.
     /// - [`Refusal::Misaligned`] (`EINVAL`): the cut, or its place in memory.
-    pub(crate) fn cut_after(&mut self, last: u64) -> Result<Option<Arc<Area>>, Refusal> {
-        let Some(entry) = self.next_until(last, last) else { return Ok(None) };
-        if entry.span.last() == last {
-            return Ok(None);
+    pub(crate) fn cut_after(&mut self, last: u64) -> Result<Left, Refusal> {
+        let building = self.building.iter().find(|span| span.contains(last));
+        if let Some(mapped) = building.filter(|span| span.last() != last) {
+            return Err(Refusal::AreaBusy { mapped: *mapped });
         }
-        if self.building.contains(&entry.span) {
-            return Err(Refusal::AreaBusy { mapped: entry.span });
-        }
+        let covering = self.map.next(last).filter(|entry| entry.span.contains(last));
+        let Some(entry) = covering.filter(|entry| entry.span.last() != last) else {
+            return Ok(Left::default());
+        };
         let below = last - entry.span.start() + 1;
         self.check_aligned(last + 1)?;
         self.check_aligned(entry.area.page_offset().wrapping_add(below))?;
-        let lower = Arc::new(entry.area.part(0, below));
-        let upper = Arc::new(entry.area.part(below, entry.area.length() - below));
-        if self.map.cut(entry.span, last, lower, upper) {
-            self.usage.areas += 1;
-        }
-        Ok(Some(entry.area))
+        self.areas += 1;
+        Ok(self.map.cut(&entry, last))
     }
 }

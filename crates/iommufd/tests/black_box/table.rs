@@ -88,15 +88,21 @@ fn the_commands_of_this_crate_are_served() {
     let always = [
         CommandId::Destroy,
         CommandId::IoasAlloc,
+        CommandId::IoasAllowIovas,
+        CommandId::IoasCopy,
         CommandId::IoasIovaRanges,
         CommandId::IoasMap,
         CommandId::IoasUnmap,
+        CommandId::IommuOption,
         CommandId::VfioIoas,
         CommandId::HwptAlloc,
         CommandId::GetHwInfo,
+        CommandId::HwptSetDirtyTracking,
+        CommandId::HwptGetDirtyBitmap,
         CommandId::IoasMapFile,
         CommandId::ViommuAlloc,
         CommandId::VdeviceAlloc,
+        CommandId::IoasChangeProcess,
     ];
     let more: &[(Profile, &[CommandId])] = &[
         (Profile::Linux73, &[]),
@@ -205,6 +211,9 @@ const KNOWN_FLAGS: &[(CommandId, u32)] = &[
     (CommandId::IoasMapFile, 0b111),
     (CommandId::HwptAlloc, 0b1111),
     (CommandId::GetHwInfo, 0b1),
+    (CommandId::IoasCopy, 0b111),
+    (CommandId::HwptSetDirtyTracking, 0b1),
+    (CommandId::HwptGetDirtyBitmap, 0b1),
 ];
 
 #[test]
@@ -223,7 +232,7 @@ fn each_unknown_flag_is_unsupported() {
 }
 
 /// Commands whose reserved field nobody looks at.
-const UNCHECKED_RESERVED: &[CommandId] = &[CommandId::ViommuAlloc];
+const UNCHECKED_RESERVED: &[CommandId] = &[CommandId::ViommuAlloc, CommandId::HwptSetDirtyTracking];
 
 #[test]
 fn each_reserved_byte_is_unsupported() {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use explore::Model;
 use iommufd::{
-    Caller, Context, Endpoint, FileFault, Geometry, Group, Iommu, Signal, Source, Unreachable,
+    Caller, Context, ContextSettings, Endpoint, FileFault, Geometry, Group, Iommu, Signal, Source,
+    Tvm, Unreachable,
 };
 use pci::{DmaFault, Interrupt, Notices};
 use span::Span;
@@ -109,7 +110,8 @@ impl World {
             Arc::clone(&registry),
         );
         let device = Device::new(Bare::new(), endpoint, DeviceSet::new(false), Settings::default());
-        let context = Context::open(Profile::Rfc);
+        let settings = ContextSettings { profile: Profile::Rfc, tvm: Tvm::Implicit };
+        let context = Context::open_plain(settings);
         let file = DeviceFile::open(&device, Default::default()).unwrap();
         let device_id = bind_iommufd(&file, &context);
         let ioas = made(&context, CommandId::IoasAlloc, IoasAlloc::default()).out_ioas_id;

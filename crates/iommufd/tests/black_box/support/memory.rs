@@ -162,6 +162,10 @@ fn meets(a: &Range<u64>, b: &Range<u64>) -> bool {
 pub(crate) struct Pinnable(pub(crate) Arc<Memory>);
 
 impl Source for Pinnable {
+    fn is_file(&self) -> bool {
+        self.0.outside == PinFault::FileRange
+    }
+
     fn pin(&self, at: u64, length: u64, _: PinAccess) -> Result<Arc<dyn Pinned>, PinFault> {
         let memory = &self.0;
         let meanwhile = memory.book.lock().during_pin.take();
@@ -185,7 +189,7 @@ impl Source for Pinnable {
         book.pins += 1;
         book.pinned.insert(name, at..end);
         drop(book);
-        Ok(Arc::new(Pin { memory: Arc::clone(memory), name, at }))
+        Ok(Arc::new(Pin { memory: Arc::clone(memory), name }))
     }
 }
 
@@ -199,18 +203,16 @@ impl Drop for Pinnable {
 struct Pin {
     memory: Arc<Memory>,
     name: u64,
-    at: u64,
 }
 
 impl Pin {
     /// Copies by pages, with a pause in which others run, and checks before and after each.
     fn copy(
         &self,
-        offset: u64,
+        at: u64,
         length: usize,
         mut page: impl FnMut(u64, Range<usize>) -> Option<()>,
     ) -> Result<(), MemoryGone> {
-        let at = self.at + offset;
         self.memory.check_dma(at..at + length as u64)?;
         for start in (0..length).step_by(PAGE_BYTES) {
             let end = length.min(start + PAGE_BYTES);
@@ -226,12 +228,12 @@ impl Pin {
 }
 
 impl Pinned for Pin {
-    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), MemoryGone> {
-        self.copy(offset, into.len(), |at, range| self.memory.read(at, &mut into[range]))
+    fn read(&self, at: u64, into: &mut [u8]) -> Result<(), MemoryGone> {
+        self.copy(at, into.len(), |at, range| self.memory.read(at, &mut into[range]))
     }
 
-    fn write(&self, offset: u64, from: &[u8]) -> Result<(), MemoryGone> {
-        self.copy(offset, from.len(), |at, range| self.memory.write(at, &from[range]))
+    fn write(&self, at: u64, from: &[u8]) -> Result<(), MemoryGone> {
+        self.copy(at, from.len(), |at, range| self.memory.write(at, &from[range]))
     }
 }
 

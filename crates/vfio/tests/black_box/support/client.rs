@@ -207,24 +207,21 @@ impl Source for Memory {
         if (reachable(at) as u64) < length {
             return Err(PinFault::Unmapped);
         }
-        Ok(Arc::new(Pin { memory: self.0.clone(), start: offset(at) }))
+        Ok(Arc::new(Pin { memory: self.0.clone() }))
     }
 }
 
 struct Pin {
     memory: Arc<Pages>,
-    start: usize,
 }
 
 impl Pinned for Pin {
-    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), MemoryGone> {
-        let at = self.start + usize::try_from(offset).unwrap();
-        self.memory.checked_read(at, into).ok_or(MemoryGone)
+    fn read(&self, at: u64, into: &mut [u8]) -> Result<(), MemoryGone> {
+        self.memory.checked_read(offset(at), into).ok_or(MemoryGone)
     }
 
-    fn write(&self, offset: u64, from: &[u8]) -> Result<(), MemoryGone> {
-        let at = self.start + usize::try_from(offset).unwrap();
-        self.memory.checked_write(at, from).ok_or(MemoryGone)
+    fn write(&self, at: u64, from: &[u8]) -> Result<(), MemoryGone> {
+        self.memory.checked_write(offset(at), from).ok_or(MemoryGone)
     }
 }
 
