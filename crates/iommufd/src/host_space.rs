@@ -48,7 +48,7 @@ impl HostSpace {
     /// [`Refusal::OutOfIds`] (`ENOMEM`).
     pub fn new(profile: Profile) -> Result<Self, Refusal> {
         let ctx = Context::open(profile);
-        let ioas = Pending::build(&ctx, |header| Ok(Ioas::new(header)))?.publish();
+        let ioas = Pending::build(&ctx, |header| Ok(Ioas::new(&ctx, header)))?.publish();
         Ok(Self { ctx, ioas, tables: Mutex::new(Vec::new()) })
     }
 

@@ -205,7 +205,7 @@ impl Type1 {
             return Err(Refusal::EntriesExhausted);
         }
         check_inside(&self.allowed, span)?;
-        let memory = Movable::new();
+        let memory = Movable::new(asked.vaddr);
         let source = MovableSource::new(argument.caller.memory_with_devices(), &memory);
         let (read, write) =
             (asked.flags & dma_map_flags::READ != 0, asked.flags & dma_map_flags::WRITE != 0);
@@ -237,7 +237,7 @@ impl Type1 {
         }
         let source = argument.caller.memory_with_devices();
         let pinned = source.pin(asked.vaddr, asked.size, entry.access);
-        entry.memory.put(pinned.map_err(iommufd::Refusal::from)?);
+        entry.memory.put(asked.vaddr, pinned.map_err(iommufd::Refusal::from)?);
         entry.moving = false;
         Ok(0)
     }

@@ -9,7 +9,18 @@ use iommufd::{MemoryGone, PinAccess, PinFault, Pinned, Source};
 use sync::{Mutex, rank};
 
 /// Where an entry's memory is.
-pub(super) struct Movable(Mutex<rank::Objects, Option<Arc<dyn Pinned>>>);
+pub(super) struct Movable {
+    /// Virtual address of the first byte when it was mapped: what the entry's addresses are told by.
+    mapped_at: u64,
+    place: Mutex<rank::Objects, Option<Place>>,
+}
+
+#[derive(Clone)]
+struct Place {
+    pinned: Arc<dyn Pinned>,
+    /// Virtual address of the first byte now.
+    at: u64,
+}
 
 /// Memory whose pins can be moved.
 pub(super) struct MovableSource {
@@ -18,29 +29,33 @@ pub(super) struct MovableSource {
 }
 
 impl Movable {
-    /// Nowhere yet.
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(None)))
+    /// Of an entry mapped from `mapped_at` on; nowhere yet.
+    pub(super) fn new(mapped_at: u64) -> Arc<Self> {
+        Arc::new(Self { mapped_at, place: Mutex::new(None) })
     }
 
-    /// Says where it is from now on.
-    pub(super) fn put(&self, pinned: Arc<dyn Pinned>) {
-        let before = self.0.lock().replace(pinned);
+    /// Says where it is from now on: at virtual address `at`.
+    pub(super) fn put(&self, at: u64, pinned: Arc<dyn Pinned>) {
+        let before = self.place.lock().replace(Place { pinned, at });
         drop(before);
     }
 
-    fn now(&self) -> Result<Arc<dyn Pinned>, MemoryGone> {
-        self.0.lock().clone().ok_or(MemoryGone)
+    /// Where what was mapped at `address` is now.
+    fn now(&self, address: u64) -> Result<(Arc<dyn Pinned>, u64), MemoryGone> {
+        let Place { pinned, at } = self.place.lock().clone().ok_or(MemoryGone)?;
+        Ok((pinned, at.wrapping_add(address.wrapping_sub(self.mapped_at))))
     }
 }
 
 impl Pinned for Movable {
-    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), MemoryGone> {
-        self.now()?.read(offset, into)
+    fn read(&self, at: u64, into: &mut [u8]) -> Result<(), MemoryGone> {
+        let (pinned, at) = self.now(at)?;
+        pinned.read(at, into)
     }
 
-    fn write(&self, offset: u64, from: &[u8]) -> Result<(), MemoryGone> {
-        self.now()?.write(offset, from)
+    fn write(&self, at: u64, from: &[u8]) -> Result<(), MemoryGone> {
+        let (pinned, at) = self.now(at)?;
+        pinned.write(at, from)
     }
 }
 
@@ -53,7 +68,8 @@ impl MovableSource {
 
 impl Source for MovableSource {
     fn pin(&self, at: u64, length: u64, access: PinAccess) -> Result<Arc<dyn Pinned>, PinFault> {
-        self.memory.put(self.source.pin(at, length, access)?);
+        let pinned = self.source.pin(at, length, access)?;
+        self.memory.put(self.memory.mapped_at, pinned);
         Ok(Arc::clone(&self.memory) as Arc<dyn Pinned>)
     }
 }
