@@ -257,9 +257,13 @@ impl Search<'_> {
         let mut from = lenient;
         if !is_broken(&explored) && self.is_surprised(&explored) {
             from = model(true);
-            let elapsed = explored.elapsed;
+            let lenient = explored;
             explored = self.bounded(&from, BOUNDS, true, false)?;
-            explored.elapsed += elapsed;
+            explored.elapsed += lenient.elapsed;
+            // What stops this search is among what the first one saw.
+            for (call, seen) in lenient.outcomes {
+                explored.outcomes.entry(call).or_default().extend(seen);
+            }
         } else if is_broken(&explored) && self.scenario.preemptions.is_none() {
             // The order that is easiest to follow has few preemptions, and the first search knows no order.
             let nearer = self.bounded(&from, BOUNDS, false, true)?;

@@ -203,6 +203,9 @@ impl Grid<'_> {
             open = "<tr>";
             rest = after;
         }
+        if let Some(held) = self.held.get_mut(run.column) {
+            held.clone_from(&run.holds);
+        }
         self.page.raw("</tbody>\n");
     }
 

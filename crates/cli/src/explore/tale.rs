@@ -23,6 +23,8 @@ pub(super) struct Tale {
 pub(super) struct Run {
     pub(super) column: usize,
     pub(super) entries: Vec<Entry>,
+    /// The locks that its thread holds while others go on.
+    pub(super) holds: Vec<String>,
 }
 
 /// Something that was done.
@@ -82,8 +84,8 @@ fn stuck(broken: &Broken, roles: &Roles, columns: usize) -> Vec<Option<String>> 
     stuck
 }
 
-/// The tale with the begin of each call just before its first step: a call that has begun and not taken a step has
-/// done nothing.
+/// The tale with the begin of each call just before its first step, without those that take none: a call that has
+/// begun and not taken a step has done nothing.
 fn with_calls_late(tale: &[Event]) -> Vec<Event> {
     let mut late: Vec<Event> = Vec::new();
     let mut begun: BTreeMap<Option<usize>, Event> = BTreeMap::new();
@@ -95,7 +97,6 @@ fn with_calls_late(tale: &[Event]) -> Vec<Event> {
         late.extend(begun.remove(&event.thread));
         late.push(event.clone());
     }
-    late.extend(begun.into_values());
     late
 }
 
@@ -165,7 +166,9 @@ fn runs(told: Vec<Told>) -> Vec<Run> {
         while let Some(next) = rest.next_if(|next| next.column == column) {
             of_run.push(next);
         }
-        runs.push(Run { column, entries: folded(without_own_unlocks(of_run)) });
+        let holds = of_run.last().map_or(Vec::new(), |last| last.entry.holds.clone());
+        let entries = folded(without_own_unlocks(of_run), &holds);
+        runs.push(Run { column, entries, holds });
     }
     runs
 }
@@ -193,8 +196,7 @@ const LAST: usize = 3;
 const FOLDED_MIN: usize = 3;
 
 /// Folds the middle of each stretch of steps, but for where a lock is taken that stays held when the run ends.
-fn folded(mut run: Vec<Told>) -> Vec<Entry> {
-    let held = run.last().map_or(Vec::new(), |last| last.entry.holds.clone());
+fn folded(mut run: Vec<Told>, held: &[String]) -> Vec<Entry> {
     let taken = |lock: &String| run.iter().rposition(|told| told.lock.as_ref() == Some(lock));
     let stays: Vec<usize> = held.iter().filter_map(taken).collect();
     let mut from = 0;

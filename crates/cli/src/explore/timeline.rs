@@ -84,9 +84,8 @@ impl<'p> Sheet<'p> {
             self.entry(run.column, entry);
             rest = others;
         }
-        let holds = run.entries.last().map_or(&[][..], |last| &last.holds);
-        if !holds.is_empty() && !is_last {
-            self.cell(run.column, &format!("(holds {})", holds.join(", ")), "");
+        if !run.holds.is_empty() && !is_last {
+            self.cell(run.column, &format!("(holds {})", run.holds.join(", ")), "");
         }
     }
 
