@@ -156,7 +156,12 @@ fn timeline(page: &mut Markup, broken: &Broken) {
     let tale = Tale::of(broken);
     page.raw("<h3>What happens</h3>\n");
     page.raw("<div class=\"scroll\" role=\"region\" aria-label=\"Timeline\" tabindex=\"0\">\n");
-    page.raw("<table class=\"timeline\">\n<caption>A column for each thread; time goes down. ");
+    page.raw("<table class=\"timeline").raw(match tale.heads.len() {
+        0..=2 => "",
+        3 => " wide",
+        _ => " wider",
+    });
+    page.raw("\">\n<caption>A column for each thread; time goes down. ");
     page.raw("A dashed line is where one thread stops and another goes on.</caption>\n");
     page.raw("<thead><tr><th scope=\"col\" class=\"step\">Step</th>");
     for (column, head) in tale.heads.iter().enumerate() {
