@@ -326,8 +326,11 @@ impl Hook for Runtime {
             }
             Now::Contents(write) => {
                 let mut lanes = Lanes::default();
-                write(&mut lanes);
-                lanes.fingerprint()
+                if write(&mut lanes) {
+                    lanes.fingerprint()
+                } else {
+                    picture.change_of(runner, object)
+                }
             }
             Now::Changed => picture.change_of(runner, object),
             Now::Unchanged => return picture.left_as_it_was(object),

@@ -4,7 +4,10 @@
 //! [`Source`] (memory that can be pinned), [`Pinned`] (memory that is), [`Signal`] (an eventfd),
 //! [`Vm`] (a virtual machine) or [`Context`]. The front end implements these over a real process; tests over a byte array.
 
+use std::hash::Hasher;
 use std::sync::Arc;
+
+use sync::Contents;
 
 use crate::Context;
 
@@ -98,6 +101,13 @@ pub trait Signal: Send + Sync {
 pub trait Vm: Send + Sync {
     /// Which VM: two files of one have the same.
     fn id(&self) -> tsm::VmId;
+}
+
+impl Contents for dyn Vm {
+    /// Which VM.
+    fn contents(&self, into: &mut dyn Hasher) {
+        into.write_u64(self.id().0);
+    }
 }
 
 /// What DMA will do with pinned pages.

@@ -8,9 +8,10 @@
 //!
 //! Locks: `table` is PAGES, a leaf; `gate` is OBJECTS, see [`crate::tdi`]. Source: [uapi/iommufd.h], [uapi/vfio.h].
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use sync::{Mutex, rank};
+use sync::{Contents, Mutex, rank};
 
 use crate::hwpt::Hwpt;
 use crate::in_flight::Visitors;
@@ -85,7 +86,7 @@ impl Device {
                 header,
                 ctx: Arc::clone(ctx),
                 endpoint: Arc::clone(endpoint),
-                table: Mutex::new(None),
+                table: Mutex::with_contents(None),
                 visitors: Visitors::default(),
                 vm,
                 gate: Gate::new(),
@@ -186,6 +187,17 @@ impl Device {
 impl Headed for Device {
     fn header(&self) -> &Header {
         &self.header
+    }
+    fn facts(&self, mut into: &mut dyn Hasher) {
+        (self.endpoint.address(), self.vm.as_ref().map(|vm| vm.id())).hash(&mut into);
+    }
+}
+
+impl Contents for Device {
+    /// Which device it is.
+    fn contents(&self, into: &mut dyn Hasher) {
+        into.write_u64(self.header.identity());
+        self.facts(into);
     }
 }
 

@@ -7,9 +7,10 @@
 //!
 //! Source: [uapi/iommufd.h]; order of checks from v7.3 `device.c`.
 
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
 
-use sync::{Mutex, WaitQueue, rank};
+use sync::{Contents, Mutex, WaitQueue, rank};
 
 use crate::hwpt::Hwpt;
 use crate::ioas::Ioas;
@@ -68,7 +69,7 @@ pub(crate) struct Released {
 impl Group {
     /// The iommu_group with this number.
     pub fn new(number: u32) -> Arc<Self> {
-        let state = Mutex::new(State::default());
+        let state = Mutex::with_contents(State::default());
         Arc::new(Self { number, state, vacated: WaitQueue::new() })
     }
 
@@ -224,6 +225,21 @@ impl State {
             Ok(())
         } else {
             Err(Refusal::NoObject { id: device.id() })
+        }
+    }
+}
+
+impl Contents for State {
+    fn contents(&self, mut into: &mut dyn Hasher) {
+        for bound in self.owner.iter().flat_map(|owner| &owner.bound) {
+            bound.device.contents(into);
+            let link = bound.vdevice.as_ref().map(link::Link::identity);
+            (bound.ending, link).hash(&mut into);
+        }
+        into.write_u8(self.owner.is_some().into());
+        if let Some(attachment) = &self.attachment {
+            attachment.hwpt.contents(into);
+            attachment.devices.contents(into);
         }
     }
 }

@@ -7,9 +7,11 @@
 //! Takes the IOAS lock to enter and leave the IOAS's list. Source: [uapi/iommufd.h]; order of checks from v7.3
 //! `hw_pagetable.c`.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use span::Span;
+use sync::Contents;
 use uapi::iommufd::{HwptAlloc, hwpt_flags};
 
 use crate::address_space::Mirror;
@@ -198,6 +200,20 @@ impl Hwpt {
 impl Headed for Hwpt {
     fn header(&self) -> &Header {
         &self.header
+    }
+    /// The IOMMU is that of the device that it was made for.
+    fn facts(&self, mut into: &mut dyn Hasher) {
+        into.write_u64(self.ioas.header().identity());
+        let flags = (self.written.is_some(), self.automatic, self.nest_parent);
+        (self.mirror.0, flags).hash(&mut into);
+    }
+}
+
+impl Contents for Hwpt {
+    /// Which page table it is.
+    fn contents(&self, into: &mut dyn Hasher) {
+        into.write_u64(self.header.identity());
+        self.facts(into);
     }
 }
 

@@ -118,7 +118,7 @@ impl Ioas {
         let map = ctx.new_map();
         Self {
             header,
-            tables: Mutex::new(Vec::new()),
+            tables: Mutex::with_contents(Vec::new()),
             space: Mutex::new(AddressSpace::new(Arc::clone(&map))),
             map,
         }

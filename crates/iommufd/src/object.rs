@@ -3,6 +3,7 @@
 //! Takes no lock itself; see each type's `destroy`. Which object holds which as a *user* is told in the
 //! doc of the field that does.
 
+use std::hash::Hasher;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -32,6 +33,16 @@ impl Headed for Object {
             Self::Ioas(ioas) => ioas.header(),
             Self::Vdevice(vdevice) => vdevice.header(),
             Self::Viommu(viommu) => viommu.header(),
+        }
+    }
+
+    fn facts(&self, into: &mut dyn Hasher) {
+        match self {
+            Self::Device(device) => device.facts(into),
+            Self::Hwpt(hwpt) => hwpt.facts(into),
+            Self::Ioas(ioas) => ioas.facts(into),
+            Self::Vdevice(vdevice) => vdevice.facts(into),
+            Self::Viommu(viommu) => viommu.facts(into),
         }
     }
 }

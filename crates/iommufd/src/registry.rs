@@ -15,10 +15,11 @@
 //! none: what it takes out of the table, the caller ends. Source: [uapi/iommufd.h]; v7.3 `main.c`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use sync::{Life, Mutex, Refcount, WaitQueue, rank};
+use sync::{Contents, Life, Mutex, Refcount, WaitQueue, rank};
 
 use crate::Refusal;
 
@@ -29,11 +30,18 @@ const ID_MAX: u32 = i32::MAX.cast_unsigned();
 pub trait Headed {
     /// The object's id and counts.
     fn header(&self) -> &Header;
+
+    /// Writes what it was made with and keeps for its life, as far as anybody looks at it.
+    fn facts(&self, _into: &mut dyn Hasher) {}
 }
 
 impl<T: Headed> Headed for Arc<T> {
     fn header(&self) -> &Header {
         (**self).header()
+    }
+
+    fn facts(&self, into: &mut dyn Hasher) {
+        (**self).facts(into);
     }
 }
 
@@ -61,6 +69,11 @@ impl Header {
     /// The object's id.
     pub const fn id(&self) -> u32 {
         self.id
+    }
+
+    /// A number that tells the object from all others, those that had its id before too.
+    pub(crate) const fn identity(&self) -> u64 {
+        self.life.identity()
     }
 
     /// Adds a user. The caller holds the object by a lookup or another user.
@@ -194,7 +207,7 @@ impl<O: Headed + Clone> Registry<O> {
     /// An empty table.
     pub fn new() -> Self {
         let slots = Slots { by_id: BTreeMap::new(), free: BTreeSet::new(), unused: 1 };
-        Self { slots: Mutex::new(slots) }
+        Self { slots: Mutex::with_contents(slots) }
     }
 
     /// Reserves the lowest free id.
@@ -315,6 +328,27 @@ impl<O: Headed + Clone> Registry<O> {
 impl<O: Headed + Clone> Default for Registry<O> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl<O: Headed> Contents for Slots<O> {
+    /// Ids below `unused` that are not given out are free.
+    fn contents(&self, into: &mut dyn Hasher) {
+        into.write_u32(self.unused);
+        for (id, slot) in &self.by_id {
+            let (stage, object) = match slot {
+                Slot::Reserved => (0, None),
+                Slot::Published(object) => (1, Some(object)),
+                Slot::Leaving(object) => (2, Some(object)),
+                Slot::Tombstone => (3, None),
+            };
+            into.write_u32(*id);
+            into.write_u8(stage);
+            if let Some(object) = object {
+                into.write_u64(object.header().identity());
+                object.facts(into);
+            }
+        }
     }
 }
 

@@ -7,9 +7,10 @@
 //! Takes OBJECTS, a leaf, for the gate. Calls the TSM core with no lock held. Source: the series that
 //! publish each command; policies around a reset are ours.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use sync::{Mutex, WaitQueue, rank};
+use sync::{Contents, Mutex, WaitQueue, rank};
 use tsm::{Binding, Cancel};
 
 use crate::vdevice::Vdevice;
@@ -45,7 +46,7 @@ pub(crate) enum Origin {
 impl Gate {
     pub(crate) fn new() -> Self {
         let state = State { cancel: Cancel::new(), binds: 0, resets: 0, is_closed: false };
-        Self { state: Mutex::new(state), idle: WaitQueue::new() }
+        Self { state: Mutex::with_contents(state), idle: WaitQueue::new() }
     }
 
     /// Gives a new vdevice a token that is not set. Called under GROUP, when no command runs.
@@ -94,6 +95,12 @@ impl Gate {
         let mut state = self.state.lock();
         state.is_closed = true;
         std::mem::replace(&mut state.cancel, fresh)
+    }
+}
+
+impl Contents for State {
+    fn contents(&self, mut into: &mut dyn Hasher) {
+        (self.cancel.identity(), self.binds, self.resets, self.is_closed).hash(&mut into);
     }
 }
 

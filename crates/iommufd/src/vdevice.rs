@@ -15,6 +15,7 @@
 //!
 //! Locks: GROUP for the link, see [`crate::group`]. Source: [uapi/iommufd.h].
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use tsm::VmId;
@@ -193,6 +194,12 @@ impl Vdevice {
 impl Headed for Vdevice {
     fn header(&self) -> &Header {
         &self.header
+    }
+
+    fn facts(&self, mut into: &mut dyn Hasher) {
+        into.write_u64(self.device.header().identity());
+        into.write_u64(self.viommu.header().identity());
+        (self.virt_id, self.vm).hash(&mut into);
     }
 }
 

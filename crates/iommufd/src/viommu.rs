@@ -8,6 +8,7 @@
 //! [tsm-rfc-v5], [tsm-rfc-v7].
 
 use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use sync::{Mutex, rank};
@@ -90,7 +91,7 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
     }
     let pending = Pending::build(ctx, |header| {
         hwpt.header().add_user();
-        let virt_ids = Mutex::new(BTreeSet::new());
+        let virt_ids = Mutex::with_contents(BTreeSet::new());
         Ok(Viommu { header, hwpt: Arc::clone(&hwpt), iommu, viommu_type, tvm, virt_ids })
     })?;
     argument.out_viommu_id = pending.header().id();
@@ -178,6 +179,16 @@ impl Viommu {
 impl Headed for Viommu {
     fn header(&self) -> &Header {
         &self.header
+    }
+    fn facts(&self, mut into: &mut dyn Hasher) {
+        into.write_u64(self.hwpt.header().identity());
+        into.write_u32(self.viommu_type);
+        let (kind, vm) = match &self.tvm {
+            GuestVm::Linked(vm) => (0, Some(vm.id())),
+            GuestVm::Implicit(vm) => (1, *vm),
+            GuestVm::Absent => (2, None),
+        };
+        (kind, vm).hash(&mut into);
     }
 }
 

@@ -23,6 +23,12 @@ impl Refcount {
         Self { count: AtomicU32::new(count), object }
     }
 
+    /// A number that tells it from all others of a run, and is the same in equal runs: for
+    /// [`Contents`](crate::Contents).
+    pub const fn identity(&self) -> u64 {
+        self.object.id().identity()
+    }
+
     /// Adds one.
     ///
     /// # Panics

@@ -188,6 +188,12 @@ impl Table {
 }
 
 impl Deadline {
+    /// A number that tells it from all others of a run, and is the same in equal runs: for
+    /// [`Contents`](crate::Contents).
+    pub fn identity(&self) -> u64 {
+        self.state.object.id().identity()
+    }
+
     /// Whether it has fired. Belongs in the condition of a wait on the queue it was armed with.
     #[track_caller]
     pub fn fired(&self) -> bool {

@@ -53,8 +53,9 @@ pub trait Hook {
 pub enum Now<'a> {
     /// All of it, as a number.
     Number(u64),
-    /// What it [contains](crate::Contents), written to the hasher.
-    Contents(&'a dyn Fn(&mut dyn Hasher)),
+    /// What it [contains](crate::Contents), written to the hasher; `false` if it does not say:
+    /// then as [`Changed`](Self::Changed).
+    Contents(&'a dyn Fn(&mut dyn Hasher) -> bool),
     /// Data that may have changed and says nothing of itself: a function of what it was before and
     /// of all that the thread had seen.
     Changed,
@@ -199,6 +200,13 @@ impl Object {
     }
 
     pub(crate) const fn id(&self) -> ObjectId {
+        self.0
+    }
+}
+
+impl ObjectId {
+    /// The number as primitives tell it to [`Contents`](crate::Contents).
+    pub(crate) const fn identity(self) -> u64 {
         self.0
     }
 }

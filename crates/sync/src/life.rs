@@ -22,6 +22,12 @@ impl Life {
         Self { ended: AtomicBool::new(false), object }
     }
 
+    /// A number that tells it from all others of a run, and is the same in equal runs: for
+    /// [`Contents`](crate::Contents).
+    pub const fn identity(&self) -> u64 {
+        self.object.id().identity()
+    }
+
     /// Notes a use of the object.
     ///
     /// # Panics

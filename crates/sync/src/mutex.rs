@@ -22,9 +22,12 @@ pub struct Mutex<R: Rank, T> {
     value: Plain<T>,
     object: Object,
     /// How the value says what it contains, if it does.
-    contents: Option<fn(&T, &mut dyn Hasher)>,
+    contents: Option<Tell<T>>,
     rank: PhantomData<fn() -> R>,
 }
+
+/// Writes what a value contains; says whether that is all.
+type Tell<T> = fn(&T, &mut dyn Hasher) -> bool;
 
 /// The value of a locked [`Mutex`]; unlocks when dropped. Guards may be dropped in any order.
 #[must_use = "the lock is given back when the guard is dropped"]
@@ -50,10 +53,17 @@ impl<R: Rank, T> Mutex<R, T> {
     where
         T: Contents,
     {
-        let mutex = Self { contents: Some(T::contents), ..Self::new(value) };
+        let contents: Tell<T> = |value, into| {
+            let is_told = value.is_told();
+            if is_told {
+                value.contents(into);
+            }
+            is_told
+        };
+        let mutex = Self { contents: Some(contents), ..Self::new(value) };
         hook::tell(|hook| {
             let value = mutex.value.lock().unwrap_or_else(PoisonError::into_inner);
-            hook.holds(mutex.object.id(), Now::Contents(&|hasher| value.contents(hasher)));
+            hook.holds(mutex.object.id(), Now::Contents(&|hasher| contents(&value, hasher)));
         });
         mutex
     }

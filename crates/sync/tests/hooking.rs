@@ -220,7 +220,7 @@ impl Hook for Effects {
             Now::Number(number) => format!("{object} holds {number}"),
             Now::Contents(contents) => {
                 let mut written = Written::default();
-                contents(&mut written);
+                assert!(contents(&mut written), "it always says what it contains");
                 format!("{object} contains {}", written.0)
             }
             Now::Changed => format!("{object} changed"),

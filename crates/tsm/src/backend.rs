@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use pci::Address;
+use sync::Contents;
 use tdisp::State;
 use tdisp::ide_km::{KeyId, KeyMaterial};
 
@@ -144,6 +145,12 @@ pub trait Session: Send {
         let _ = exchange;
         Ok(())
     }
+
+    /// All that it holds and that may differ, if it can say so. Functions, settings, and what is the same in
+    /// every run are left out.
+    fn as_contents(&self) -> Option<&dyn Contents> {
+        None
+    }
 }
 
 /// A session with a device that has proven who it is.
@@ -158,7 +165,7 @@ pub struct Secured {
 }
 
 /// What a TSM holds of a function.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TdiRecord {
     /// The state that the device told last; `None` where it is unknown or there is no TDI.
     pub state: Option<State>,

@@ -31,6 +31,11 @@ impl Cancel {
         self.live.dec_if_one();
     }
 
+    /// A number that tells it and its clones from all others, for [`sync::Contents`].
+    pub fn identity(&self) -> u64 {
+        self.live.identity()
+    }
+
     /// Whether `other` is a clone of this token.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.live, &other.live)

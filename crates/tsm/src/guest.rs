@@ -89,7 +89,7 @@ impl Op {
 }
 
 /// A kind of evidence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
 pub enum ObjectKind {
     /// SPDM version, capabilities and algorithms.

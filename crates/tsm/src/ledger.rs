@@ -10,7 +10,7 @@ use tdisp::State;
 use crate::{ObjectKind, Secured, VmId};
 
 /// The host's view of a function's TDI.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Binding {
     /// Not bound.
     #[default]
@@ -92,7 +92,7 @@ pub struct TdiView {
 }
 
 /// An evidence object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ObjectView {
     /// What it is.
     pub kind: ObjectKind,
@@ -105,7 +105,7 @@ pub struct ObjectView {
 }
 
 /// Calls since the registry was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Counters {
     /// Backend binds that were done or may have been: each is followed by exactly one unbind.
     pub binds: u64,

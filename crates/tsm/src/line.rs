@@ -7,10 +7,11 @@
 //! before those that may be refused.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use pci::Address;
-use sync::{Deadline, Guard, Mutex, Timers, WaitQueue, rank};
+use sync::{Contents, Deadline, Guard, Mutex, Timers, WaitQueue, rank};
 use tdisp::State;
 
 use crate::backend::TdiRecord;
@@ -164,7 +165,7 @@ impl Line {
             timers,
             exchange_timeout_ms,
             changed: Arc::new(WaitQueue::new()),
-            record: Mutex::new(record),
+            record: Mutex::with_contents(record),
         })
     }
 
@@ -352,6 +353,37 @@ impl<'a> Claimed<'a> {
         }
         drop(over);
         result
+    }
+}
+
+impl Contents for Record {
+    fn contents(&self, mut into: &mut dyn Hasher) {
+        let into = &mut into;
+        (self.claims, self.session.is_some(), self.transport.is_some()).hash(into);
+        (self.waiting, self.urgent, self.dead, self.ended, self.stalled).hash(into);
+        (self.keys, self.tend_after_ms, &self.counters, &self.observed).hash(into);
+        if let Some(owner) = &self.owner {
+            let cancel = owner.cancel.as_ref().map(Cancel::identity);
+            (owner.claim, owner.function, owner.operation, cancel).hash(into);
+            (owner.urgent, owner.given_up).hash(into);
+        }
+        if let Some(answer) = &self.answer {
+            let due = answer.due.as_ref().map(Deadline::identity);
+            (answer.message, &answer.bytes, due).hash(into);
+        }
+        for (function, place) in &self.places {
+            (function, place.binding, place.vm, place.guest_id, place.leaving).hash(into);
+            place.tdi.hash(into);
+        }
+        if let Some(session) = self.session.as_ref().and_then(|session| session.as_contents()) {
+            session.contents(*into);
+        }
+    }
+
+    /// Who a device has proven to be is not told, nor what a session says nothing of.
+    fn is_told(&self) -> bool {
+        let session = self.session.as_ref().map(|session| session.as_contents());
+        self.secured.is_none() && session.is_none_or(|contents| contents.is_some())
     }
 }
 

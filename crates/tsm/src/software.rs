@@ -51,9 +51,11 @@ mod mmio;
 mod requests;
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use pci::Address;
+use sync::Contents;
 use tdisp::{FirstPage, State};
 
 use crate::fault::Operation;
@@ -187,7 +189,26 @@ impl Device {
     }
 }
 
+impl Contents for Device {
+    fn contents(&self, mut into: &mut dyn Hasher) {
+        (self.settings.stream, self.keys.in_use(), self.keys.stream()).hash(&mut into);
+        for (function, interface) in &self.interfaces {
+            function.hash(&mut into);
+            interface.contents(into);
+        }
+    }
+
+    /// An SPDM session has keys that nobody else is to see.
+    fn is_told(&self) -> bool {
+        matches!(self.link, Link::Bare)
+    }
+}
+
 impl Session for Device {
+    fn as_contents(&self) -> Option<&dyn Contents> {
+        self.is_told().then_some(self as &dyn Contents)
+    }
+
     fn connect(&mut self, exchange: &mut Exchange<'_>) -> Result<(), Failure> {
         self.link.open(exchange)?;
         if self.dsm.ide {

@@ -86,7 +86,7 @@ impl DeviceFile {
 
     fn open_as(device: &Arc<Device>, pages: BarPages, origin: Origin) -> Result<Self, Refusal> {
         let id = device.set().open(device.address())?;
-        let (device, vm, in_use) = (device.clone(), Mutex::new(None), InUse::new());
+        let (device, vm, in_use) = (device.clone(), Mutex::with_contents(None), InUse::new());
         Ok(Self { device, pages, id, vm, origin, in_use })
     }
 

@@ -5,10 +5,11 @@
 //! iommufd or a client's memory is touched.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
 
 use pci::Address;
-use sync::{Mutex, WaitQueue, rank};
+use sync::{Contents, Mutex, WaitQueue, rank};
 
 use crate::{Device, DeviceState, Refusal};
 
@@ -49,11 +50,30 @@ enum Holder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileId(u64);
 
+impl Contents for Members {
+    fn contents(&self, mut into: &mut dyn Hasher) {
+        into.write_u64(self.files);
+        for (address, member) in &self.by_address {
+            (address, member.withdrawn, member.opens).hash(&mut into);
+            let (stage, file, iommufd) = match &member.holder {
+                Holder::Nobody => (0, None, None),
+                Holder::Opening { iommufd } => (1, None, iommufd.as_ref()),
+                Holder::Bound { file, iommufd } => (2, Some(file.0), Some(iommufd)),
+                Holder::Closing { iommufd } => (3, None, Some(iommufd)),
+            };
+            (stage, file).hash(&mut into);
+            if let Some(iommufd) = iommufd {
+                iommufd.contents(into);
+            }
+        }
+    }
+}
+
 impl DeviceSet {
     /// An empty set. `bus_reset` says whether the functions sit below a bridge that can reset its bus;
     /// without it, hot resets answer `ENODEV`.
     pub fn new(bus_reset: bool) -> Arc<Self> {
-        let members = Mutex::new(Members::default());
+        let members = Mutex::with_contents(Members::default());
         Arc::new(Self { bus_reset, members, settled: WaitQueue::new() })
     }
 

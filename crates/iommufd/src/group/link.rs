@@ -132,6 +132,11 @@ impl Bound {
 }
 
 impl Link {
+    /// Which vdevice it leads to, and how far that has come.
+    pub(super) fn identity(&self) -> (u64, u8) {
+        (self.vdevice.header().identity(), self.stage as u8)
+    }
+
     fn is(&self, vdevice: &Vdevice) -> bool {
         std::ptr::eq(&*self.vdevice, vdevice)
     }

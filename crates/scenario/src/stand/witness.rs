@@ -4,9 +4,11 @@
 //! lock: a session has one caller at a time, and what is noted here follows from what that caller did with it.
 
 use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use pci::Address;
+use sync::Contents;
 use tdisp::State;
 use tsm::{
     Backend, Exchange, Failure, FunctionFacts, GuestRequest, GuestResponse, Memory, Opened,
@@ -41,7 +43,20 @@ impl Watched {
     }
 }
 
+impl Contents for Watched {
+    fn contents(&self, mut into: &mut dyn Hasher) {
+        self.bound.hash(&mut into);
+        if let Some(session) = self.session.as_contents() {
+            session.contents(into);
+        }
+    }
+}
+
 impl Session for Watched {
+    fn as_contents(&self) -> Option<&dyn Contents> {
+        self.session.as_contents().map(|_| self as &dyn Contents)
+    }
+
     fn connect(&mut self, exchange: &mut Exchange<'_>) -> Result<(), Failure> {
         self.session.connect(exchange)
     }

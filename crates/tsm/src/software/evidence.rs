@@ -3,6 +3,9 @@
 //! The interface report is the TDI's own. What the device has shown of itself, which all its TDIs
 //! share, can be had from an SPDM session only: policy `absent-evidence`.
 
+use std::hash::{Hash, Hasher};
+
+use sync::Contents;
 use tdisp::Nonce;
 
 use crate::{ObjectKind, ObjectView, Refusal};
@@ -32,6 +35,16 @@ impl Object {
             generation: self.generation,
             length: self.bytes.len(),
             has_nonce: self.nonce.is_some(),
+        }
+    }
+}
+
+impl Contents for Evidence {
+    fn contents(&self, mut into: &mut dyn Hasher) {
+        self.generation.hash(&mut into);
+        if let Some(report) = &self.report {
+            let nonce = report.nonce.as_ref().map(|nonce| nonce.0);
+            (report.kind, report.generation, nonce, &report.bytes).hash(&mut into);
         }
     }
 }

@@ -3,6 +3,9 @@
 //! The state is what the device said last; a change that got no answer leaves it unknown. The
 //! nonce of LOCK stays here: START shows it, nobody else sees it.
 
+use std::hash::{Hash, Hasher};
+
+use sync::Contents;
 use tdisp::exchange::{
     GetCapabilities, GetState, GetVersion, LockInterface, StartInterface, StopInterface,
 };
@@ -35,6 +38,15 @@ pub(super) struct Interface {
     mappings: Mappings,
     /// SEV: the host's IOMMU lets it reach private memory.
     dma_enabled: bool,
+}
+
+impl Contents for Interface {
+    fn contents(&self, mut into: &mut dyn Hasher) {
+        let nonce = self.nonce.as_ref().map(|nonce| nonce.0);
+        (self.state, nonce, self.dma_enabled).hash(&mut into);
+        self.mappings.hash(&mut into);
+        self.evidence.contents(into);
+    }
 }
 
 impl Interface {

@@ -8,7 +8,7 @@ use tdisp::report::{InterfaceReport, MmioRange, PAGE_BYTES, RangeAttributes};
 use crate::{Op, Refusal};
 
 /// Private mappings of an interface's memory: start in the guest to last byte in the guest.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Hash)]
 pub(super) struct Mappings {
     by_start: BTreeMap<u64, u64>,
 }
