@@ -7,8 +7,7 @@
 //! behind [`crypto::Crypto`], with two providers; each endpoint is given its own, nothing is global.
 //!
 //! Needs an allocator, not std. Takes no lock and does no IO. Deliberately absent: pre-shared keys,
-//! mutual authentication, handshakes in the clear, chunks (their messages are read and written, no
-//! side sends them), post-quantum algorithms, sockets and clocks.
+//! mutual authentication, handshakes in the clear, post-quantum algorithms, sockets and clocks.
 //!
 //! # Policies
 //!
@@ -30,6 +29,8 @@
 //! | `unverified-keys` | after KEY_UPDATE the new keys are proven before anything else is answered |
 //! | `summary` | the summary of what is trusted is that of all measurements |
 //! | `void-challenge` | GET_MEASUREMENTS and KEY_EXCHANGE make void what CHALLENGE_AUTH would sign |
+//! | `capabilities` | a request that one side is not capable of is answered as one that there is not |
+//! | `chunks` | a message in chunks is longer than what fits at once; any other request drops it |
 //! | `shown-root` | without roots of the caller's, the root in the chain is accepted |
 //!
 //! Sources: \[DSP0274\], \[DSP0277\]; sessions of spdm-emu, whose known answers are in `tests/data`.
@@ -41,6 +42,7 @@ extern crate alloc;
 
 pub mod algorithm;
 pub mod certificate;
+mod chunks;
 pub mod crypto;
 mod der;
 pub mod doe;

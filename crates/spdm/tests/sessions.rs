@@ -2,13 +2,13 @@
 
 mod bench;
 
-use bench::{Bench, NAME, NOW, Setup};
+use bench::{ALL, Bench, NAME, NOW, Setup};
 use bindery_spdm::algorithm::{Aead, Group, Suite, Version};
 use bindery_spdm::certificate::{CertificateFault, DeviceName, Trust};
 use bindery_spdm::crypto::aws_lc::AwsLc;
 use bindery_spdm::crypto::rust_crypto::RustCrypto;
-use bindery_spdm::message::{ErrorCode, VendorDefined};
-use bindery_spdm::requester::{Ask, Outcome};
+use bindery_spdm::message::{CapabilityFlags, ErrorCode, VendorDefined};
+use bindery_spdm::requester::{Ask, Outcome, Step};
 use bindery_spdm::{Blame, Error, Frame, PeerFault, Refusal};
 
 #[test]
@@ -40,6 +40,175 @@ fn certificates_come_in_portions() {
     };
     assert!(chain.len() > 512);
     bench.run(Ask::Challenge { slot: 0, summary: 0 }).unwrap();
+}
+
+#[test]
+fn long_messages_go_in_chunks() {
+    for transfer_bytes_max in [64, 150, 300] {
+        let message_bytes_max = Some(4608);
+        let setup =
+            Setup { transfer_bytes_max, message_bytes_max, responder: &AwsLc, ..Setup::default() };
+        let mut bench = setup.build();
+        whole_session(&mut bench, Version::V13);
+        bench.establish();
+        let message = VendorDefined::pci_sig((0..=255).cycle().take(2000).collect());
+        let answer = VendorDefined::pci_sig(message.payload.iter().rev().copied().collect());
+        let asked = bench.run(Ask::VendorDefined(message));
+        assert_eq!(asked, Ok(Outcome::VendorDefined(answer)));
+        let message = VendorDefined::pci_sig(vec![1; 4600]);
+        let refused = bench.run(Ask::VendorDefined(message)).unwrap_err();
+        assert_eq!(refused.blame(), Blame::Caller, "{refused}");
+    }
+}
+
+#[test]
+fn without_chunks_what_is_long_is_refused() {
+    let mut bench = Setup { transfer_bytes_max: 200, ..Setup::default() }.build();
+    bench.run(Ask::Connect).unwrap();
+    bench.run(Ask::Certificate { slot: 0 }).unwrap();
+    let refused = bench.run(Ask::Session { slot: 0, summary: 0 }).unwrap_err();
+    assert_eq!(refused, Error::Said { code: ErrorCode::RESPONSE_TOO_LARGE, data: 0 });
+    assert_eq!(bench.responder.sessions().count(), 0);
+    let refused = bench.run(Ask::VendorDefined(VendorDefined::pci_sig(vec![0; 300])));
+    assert_eq!(refused.map_err(|error| error.blame()), Err(Blame::Caller));
+}
+
+/// Pieces in the wrong order, of the wrong message, too many, too long.
+#[test]
+fn pieces_that_are_out_of_place_are_refused() {
+    use bindery_spdm::message::{ChunkGet, ChunkSend, Message, Shape, encode};
+    let setup = Setup { transfer_bytes_max: 64, message_bytes_max: Some(256), ..Setup::default() };
+    let mut bench = setup.build();
+    bench.run(Ask::Connect).unwrap();
+    let shape = Shape::unnegotiated(Version::V13);
+    fn frame<M: Message>(message: &M, shape: &Shape) -> Frame {
+        Frame::Clear(encode(message, shape).unwrap())
+    }
+    let mut answer = |frame: &Frame| {
+        let Frame::Clear(bytes) = bench.responder.handle(&mut bench.device, frame) else {
+            panic!("a record");
+        };
+        bytes
+    };
+    let first = ChunkSend {
+        handle: 1,
+        sequence: 0,
+        last: false,
+        message_bytes: Some(100),
+        chunk: vec![0x13; 40],
+    };
+    let invalid = |bytes: &[u8]| bytes[1] == 0x05 && bytes[2] == 1 && bytes[7] == 0x7f;
+    for wrong in [
+        ChunkSend { message_bytes: Some(64), ..first.clone() },
+        ChunkSend { message_bytes: Some(257), ..first.clone() },
+        ChunkSend { last: true, ..first.clone() },
+        ChunkSend { chunk: Vec::new(), ..first.clone() },
+    ] {
+        let told = answer(&frame(&wrong, &shape));
+        assert!(invalid(&told), "{wrong:?} {told:x?}");
+    }
+    let second = ChunkSend { sequence: 1, message_bytes: None, ..first.clone() };
+    let unexpected = vec![0x13, 0x7f, ErrorCode::UNEXPECTED_REQUEST.0, 0];
+    assert_eq!(answer(&frame(&second, &shape)), unexpected, "there is no first");
+    for wrong in [
+        ChunkSend { handle: 2, ..second.clone() },
+        ChunkSend { sequence: 2, ..second.clone() },
+        ChunkSend { chunk: vec![0; 61 - 20], last: true, ..second.clone() },
+        first.clone(),
+    ] {
+        assert_eq!(answer(&frame(&first, &shape))[1..3], [0x05, 0]);
+        let told = answer(&frame(&wrong, &shape));
+        assert!(invalid(&told), "{wrong:?} {told:x?}");
+    }
+    // Any other request drops what has come.
+    assert_eq!(answer(&frame(&first, &shape))[1..3], [0x05, 0]);
+    let get = |sequence| frame(&ChunkGet { handle: 1, sequence }, &shape);
+    assert_eq!(answer(&get(0)), unexpected, "there is no long answer");
+    assert_eq!(answer(&frame(&second, &shape)), unexpected);
+    // A long answer: pieces in order, from the first.
+    let digests = Frame::Clear(vec![0x13, 0x81, 0, 0]);
+    let certificate = Frame::Clear(vec![0x13, 0x82, 0, 0, 0, 0, 0xff, 0]);
+    assert_eq!(answer(&digests)[1], 0x01, "short enough");
+    assert_eq!(answer(&certificate)[1], 0x02, "in portions that fit");
+    let challenge = Frame::Clear([vec![0x13, 0x83, 0, 0], vec![7; 40]].concat());
+    let announced = answer(&challenge);
+    assert_eq!(announced[1..3], [0x7f, ErrorCode::LARGE_RESPONSE.0]);
+    let handle = announced[4];
+    let get = |sequence| frame(&ChunkGet { handle, sequence }, &shape);
+    assert_eq!(answer(&get(0))[1..4], [0x06, 0, handle]);
+    assert_eq!(answer(&get(0))[1..3], [0x7f, ErrorCode::INVALID_REQUEST.0], "it was given");
+    assert_eq!(answer(&get(1)), unexpected, "and is gone");
+}
+
+#[test]
+fn an_answer_that_is_not_ready_is_asked_for_again() {
+    let mut bench = Setup::default().build();
+    bench.establish();
+    bench.run(Ask::EndSession).unwrap();
+    let frame = bench.requester.ask(Ask::Digests).unwrap();
+    let not_ready = vec![0x13, 0x7f, ErrorCode::RESPONSE_NOT_READY.0, 0, 12, 0x81, 9, 4];
+    for _ in 0..2 {
+        let step = bench.requester.receive(&Frame::Clear(not_ready.clone())).unwrap();
+        let Step::Wait { time_us: 4096, then } = step else { panic!("{step:?}") };
+        assert_eq!(then, Frame::Clear(vec![0x13, 0xff, 0x81, 9]));
+    }
+    let answer = bench.responder.handle(&mut bench.device, &frame);
+    assert!(matches!(bench.requester.receive(&answer), Ok(Step::Done(Outcome::Digests(_)))));
+    // Our device is always ready.
+    let refused = Frame::Clear(vec![0x13, 0xff, 0x81, 9]);
+    let answer = bench.responder.handle(&mut bench.device, &refused);
+    assert_eq!(answer, Frame::Clear(vec![0x13, 0x7f, ErrorCode::UNEXPECTED_REQUEST.0, 0]));
+}
+
+#[test]
+fn what_a_side_is_not_capable_of_is_refused_by_both() {
+    let without = |flag: CapabilityFlags| CapabilityFlags(ALL.0 & !flag.0);
+    for (flag, ask, code) in [
+        (CapabilityFlags::CERTIFICATE, Ask::Digests, 0x81),
+        (CapabilityFlags::CERTIFICATE, Ask::Certificate { slot: 0 }, 0x82),
+        (CapabilityFlags::CHALLENGE, Ask::Challenge { slot: 0, summary: 0 }, 0x83),
+        (
+            CapabilityFlags::MEASUREMENTS_SIGNED,
+            Ask::Measurements { operation: 0, signed_by: None, nonce: None },
+            0xe0,
+        ),
+    ] {
+        let mut bench = Setup { flags: [ALL, without(flag)], ..Setup::default() }.build();
+        bench.run(Ask::Connect).unwrap();
+        assert_eq!(bench.run(ask), Err(Refusal::Unsupported.into()));
+        let request = Frame::Clear([vec![0x13, code, 0, 0], vec![0; 40]].concat());
+        let answer = bench.responder.handle(&mut bench.device, &request);
+        let expected = vec![0x13, 0x7f, ErrorCode::UNSUPPORTED_REQUEST.0, code];
+        assert_eq!(answer, Frame::Clear(expected));
+    }
+    for flag in [CapabilityFlags::HEARTBEAT, CapabilityFlags::KEY_UPDATE] {
+        let mut bench = Setup { flags: [without(flag), ALL], ..Setup::default() }.build();
+        bench.establish();
+        let ask = if flag == CapabilityFlags::HEARTBEAT {
+            Ask::Heartbeat
+        } else {
+            Ask::UpdateKeys { both: false }
+        };
+        // The requester asks nevertheless: what it lacks itself is its caller's affair.
+        let refused = bench.run(ask).unwrap_err();
+        let Error::Said { code: ErrorCode::UNSUPPORTED_REQUEST, data } = refused else {
+            panic!("{refused}");
+        };
+        assert!([0xe8, 0xe9].contains(&data));
+    }
+}
+
+#[test]
+fn capabilities_that_contradict_each_other_are_refused() {
+    let without = |flag: CapabilityFlags| CapabilityFlags(ALL.0 & !flag.0);
+    for flags in [
+        without(CapabilityFlags::KEY_EXCHANGE),
+        without(CapabilityFlags::ENCRYPT | CapabilityFlags::MAC),
+        without(CapabilityFlags::ENCRYPT | CapabilityFlags::MAC | CapabilityFlags::KEY_EXCHANGE),
+    ] {
+        let refused = Setup { flags: [flags, ALL], ..Setup::default() }.build().run(Ask::Connect);
+        assert_eq!(refused, Err(Error::Said { code: ErrorCode::INVALID_REQUEST, data: 0 }));
+    }
 }
 
 #[test]

@@ -25,6 +25,8 @@ impl CapabilityFlags {
     pub const MAC: Self = Self(1 << 7);
     /// Exchanges keys: KEY_EX_CAP.
     pub const KEY_EXCHANGE: Self = Self(1 << 9);
+    /// Begins sessions by keys that both sides had before: PSK_CAP, both bits.
+    pub const PRE_SHARED_KEY: Self = Self(0b11 << 10);
     /// Knows HEARTBEAT: HBEAT_CAP.
     pub const HEARTBEAT: Self = Self(1 << 13);
     /// Knows KEY_UPDATE: KEY_UPD_CAP.

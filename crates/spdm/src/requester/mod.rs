@@ -3,9 +3,11 @@
 //! [`Requester::ask`] begins an exchange and gives its first frame; [`Requester::receive`] takes the
 //! answer and gives a [`Step`]: another frame to send, or what came of the exchange. One exchange at
 //! a time, one session at a time; once there is a session, everything goes in it. A peer's fault in
-//! a session ends it, and its keys are gone. Takes no lock and does no IO. Deliberately absent:
-//! requests in chunks, a clock (the caller sends heartbeats, waits and gives up).
+//! a session ends it, and its keys are gone. Long messages go and come in chunks where both sides
+//! can. Takes no lock and does no IO. Deliberately absent: a clock (the caller sends heartbeats,
+//! waits and gives up).
 
+mod chunks;
 mod connect;
 mod evidence;
 mod session;
@@ -15,6 +17,7 @@ use alloc::vec::Vec;
 
 use crate::algorithm::{Aead, Group, Selected, Suite, Version};
 use crate::certificate::Trust;
+use crate::chunks::{Incoming, Outgoing};
 use crate::crypto::{Crypto, Entropy, Hasher};
 use crate::endpoint::{Frame, Keys, transcript};
 use crate::fault::{Error, PeerFault, Refusal};
@@ -22,7 +25,7 @@ use crate::message::{
     CapabilityFlags, Code, Digests, ErrorCode, ErrorMessage, GetVersion, Header, Limits,
     Measurements, NONCE_BYTES, RespondIfReady, SLOT_MAX, Shape, VendorDefined, decode, encode,
 };
-use crate::secured::SessionId;
+use crate::secured::{OVERHEAD_BYTES, SessionId};
 
 use connect::{ExpectAlgorithms, ExpectCapabilities};
 use evidence::{ExpectCertificate, ExpectChallengeAuth, ExpectMeasurements};
@@ -149,13 +152,15 @@ pub struct Requester {
     connection: Option<Connection>,
     pending: Option<Pending>,
     session_number: u16,
+    /// Of the last long request.
+    handle: u8,
 }
 
 impl Requester {
     /// A requester that has not spoken to anyone.
     pub fn new(crypto: &'static dyn Crypto, entropy: Box<dyn Entropy>, config: Config) -> Self {
         let session_number = u16::MAX;
-        Self { crypto, entropy, config, connection: None, pending: None, session_number }
+        Self { crypto, entropy, config, connection: None, pending: None, session_number, handle: 0 }
     }
 
     /// Begins an exchange. Gives the frame to send.
@@ -238,38 +243,53 @@ impl Requester {
         }
     }
 
-    /// Sends a request in the session, if there is one; remembers what its answer is for.
-    fn send(&mut self, request: Vec<u8>, mut pending: Pending) -> Result<Frame, Error> {
-        let max = self.connection.as_ref().map_or(u32::MAX, |one| one.peer.transfer_bytes_max);
-        let max = usize::try_from(max).unwrap_or(usize::MAX);
-        let length = request.len();
-        if length > max {
-            return Err(Refusal::TooLong { length, max }.into());
+    /// Sends a request, in pieces where it must be; remembers what its answer is for.
+    fn send(&mut self, request: Vec<u8>, pending: Pending) -> Result<Frame, Error> {
+        if request.len() > self.room() {
+            self.cut(request, pending)
+        } else {
+            self.put(&request, pending)
         }
+    }
+
+    /// Sends a message in the session, if there is one; remembers what its answer is for.
+    fn put(&mut self, request: &[u8], mut pending: Pending) -> Result<Frame, Error> {
         // The peer answers an update of both directions under its new key.
         let renews_peer = matches!(&pending, Pending::KeyUpdate(expect) if expect.renews_peer());
         let keys = self.keys(&mut pending);
         let frame = match keys {
             Some(keys) => {
-                let record = keys.sealer.seal(&request)?;
+                let record = keys.sealer.seal(request)?;
                 if renews_peer {
                     keys.opener.update()?;
                 }
                 Frame::Secured(record)
             }
-            None => Frame::Clear(request),
+            None => Frame::Clear(request.to_vec()),
         };
         self.pending = Some(pending);
         Ok(frame)
     }
 
+    /// Bytes of a message that the peer receives in one piece.
+    fn room(&self) -> usize {
+        let Some(connection) = &self.connection else { return usize::MAX };
+        let max = usize::try_from(connection.peer.transfer_bytes_max).unwrap_or(usize::MAX);
+        if connection.is_secured() { max.saturating_sub(OVERHEAD_BYTES) } else { max }
+    }
+
     fn take(&mut self, mut pending: Pending, frame: &Frame) -> Result<Step, Error> {
         let message = open(self.keys(&mut pending), frame)?;
-        let header = Header::of(&message)?;
+        self.judge_answer(pending, &message)
+    }
+
+    /// What came, whole, in one piece or in many.
+    fn judge_answer(&mut self, pending: Pending, message: &[u8]) -> Result<Step, Error> {
+        let header = Header::of(message)?;
         if header.code == Code::ERROR {
-            return self.refused(pending, &message);
+            return self.refused(pending, message);
         }
-        self.understand(pending, &message)
+        self.understand(pending, message)
     }
 
     fn understand(&mut self, pending: Pending, message: &[u8]) -> Result<Step, Error> {
@@ -289,6 +309,8 @@ impl Requester {
                 self.vendor_defined(standard, &vendor, message)
             }
             Pending::EndSession => self.end_session(message),
+            Pending::SendChunk { out, then } => self.chunk_sent(out, *then, message),
+            Pending::GetChunk { incoming, then } => self.chunk(incoming, *then, message),
         }
     }
 
@@ -297,21 +319,36 @@ impl Requester {
         let version = message.first().copied().and_then(Version::from_wire);
         let shape = Shape::unnegotiated(version.unwrap_or(Version::V12));
         let (said, _) = decode::<ErrorMessage>(message, &shape)?;
+        if let Some(handle) = said.large_response().filter(|_| self.may_chunk()) {
+            return self.ask_chunk(Incoming::new("CHUNK_RESPONSE", handle), pending);
+        }
         let Some(not_ready) = said.not_ready() else {
             return Err(Error::Said { code: said.code, data: said.data });
         };
         let request = RespondIfReady { request: not_ready.request, token: not_ready.token };
         let time_us = 1_u64.checked_shl(not_ready.exponent.into()).unwrap_or(u64::MAX);
-        let then = self.send(encode(&request, &shape)?, pending)?;
+        let then = self.put(&encode(&request, &shape)?, pending)?;
         Ok(Step::Wait { time_us, then })
     }
 
     /// The keys of the session that `pending` belongs to.
     fn keys<'a>(&'a mut self, pending: &'a mut Pending) -> Option<&'a mut Keys> {
-        if let Pending::Finish(expect) = pending {
-            return Some(&mut expect.keys);
+        match pending {
+            Pending::Finish(expect) => Some(&mut expect.keys),
+            Pending::SendChunk { then, .. } | Pending::GetChunk { then, .. } => self.keys(then),
+            Pending::Version
+            | Pending::Capabilities(_)
+            | Pending::Algorithms(_)
+            | Pending::Digests { .. }
+            | Pending::Certificate(_)
+            | Pending::Challenge(_)
+            | Pending::Measurements(_)
+            | Pending::KeyExchange(_)
+            | Pending::Heartbeat
+            | Pending::KeyUpdate(_)
+            | Pending::VendorDefined { .. }
+            | Pending::EndSession => Some(&mut self.connection.as_mut()?.session.as_mut()?.keys),
         }
-        Some(&mut self.connection.as_mut()?.session.as_mut()?.keys)
     }
 
     fn connection(&mut self) -> Result<&mut Connection, Refusal> {
@@ -429,4 +466,6 @@ enum Pending {
     KeyUpdate(ExpectKeyUpdate),
     VendorDefined { standard: u16, vendor: Vec<u8> },
     EndSession,
+    SendChunk { out: Outgoing, then: Box<Pending> },
+    GetChunk { incoming: Incoming, then: Box<Pending> },
 }

@@ -2,10 +2,11 @@
 //!
 //! [`Responder::handle`] takes a frame and gives the answer. It never fails: what a requester does
 //! wrong is answered by ERROR, and what is wrong in a session ends it. [`Device`] is what the
-//! responder asks of the device it stands for. Takes no lock and does no IO. Deliberately absent:
-//! answers that are not ready, chunks, a clock (a session without HEARTBEAT is ended by the caller,
+//! responder asks of the device it stands for. Long messages come and go in chunks where both sides
+//! can. Takes no lock and does no IO. Deliberately absent: answers that are not ready, a clock (a session without HEARTBEAT is ended by the caller,
 //! [`Responder::end_session`]).
 
+mod chunks;
 mod evidence;
 mod negotiation;
 mod session;
@@ -19,11 +20,12 @@ use crate::crypto::{Crypto, CryptoFault, Entropy, Hasher, Signer, hash};
 use crate::endpoint::{Frame, transcript};
 use crate::fault::{PeerFault, Refusal};
 use crate::message::{
-    Block, Code, ErrorCode, ErrorMessage, Header, Limits, Message, Shape, VendorDefined,
-    VendorResponse, decode, encode,
+    Block, CapabilityFlags, Code, ErrorCode, ErrorMessage, Header, Limits, Message, Shape,
+    VendorDefined, VendorResponse, decode, encode,
 };
 use crate::secured::{OVERHEAD_BYTES, SessionId};
 
+use chunks::{Chunks, Terms};
 use session::Session;
 
 /// What the responder asks of its device.
@@ -150,7 +152,8 @@ impl Responder {
     }
 
     fn try_answer(&mut self, device: &mut dyn Device, message: &[u8]) -> Answer {
-        if message.len() > self.transfer_bytes_max() {
+        // Padding to a double word is no part of the message.
+        if message.len() > self.transfer_bytes_max().next_multiple_of(4) {
             return Err(Denied::new(ErrorCode::REQUEST_TOO_LARGE));
         }
         let header = Header::of(message)?;
@@ -163,20 +166,42 @@ impl Responder {
             Phase::Capable { .. } => self.negotiate_algorithms(header, message),
             Phase::Negotiated(connection) => {
                 connection.check_version(header)?;
-                if header.code != Code::GET_MEASUREMENTS {
-                    connection.measured = None;
+                let mut chunks = core::mem::take(&mut connection.chunks);
+                let answer = self.answer_chunked(device, &mut chunks, header, message);
+                if let Phase::Negotiated(connection) = &mut self.phase {
+                    connection.chunks = chunks;
                 }
-                self.answer_negotiated(device, header.code, message)
+                answer
             }
         }
     }
 
+    /// Answers what may be a piece of a request, or ask for a piece of an answer.
+    fn answer_chunked(
+        &mut self,
+        device: &mut dyn Device,
+        chunks: &mut Chunks,
+        header: Header,
+        message: &[u8],
+    ) -> Answer {
+        let terms = self.chunk_terms(0);
+        chunks.answer(&terms, header, message, |code, message| {
+            self.answer_negotiated(device, code, message)
+        })
+    }
+
     fn answer_negotiated(&mut self, device: &mut dyn Device, code: Code, message: &[u8]) -> Answer {
+        self.check_capable(code)?;
+        if let Phase::Negotiated(connection) = &mut self.phase
+            && code != Code::GET_MEASUREMENTS
+        {
+            connection.measured = None;
+        }
         let mut parts = self.parts()?;
         if matches!(code, Code::GET_MEASUREMENTS | Code::KEY_EXCHANGE) {
             parts.connection.challenged = parts.begin_transcript();
         }
-        let answer = match code {
+        match code {
             Code::GET_DIGESTS => parts.digests(message, true),
             Code::GET_CERTIFICATE => parts.certificate(message, true),
             Code::CHALLENGE => parts.challenge(device, message),
@@ -189,20 +214,49 @@ impl Responder {
             Code::VENDOR_DEFINED_REQUEST => {
                 vendor_defined(device, None, message, &parts.connection.shape())
             }
-            Code::KEY_EXCHANGE => return self.key_exchange(device, message),
+            Code::KEY_EXCHANGE => self.key_exchange(device, message),
             other => Err(unexpected(other)),
-        }?;
-        self.fit(answer, 0)
+        }
     }
 
-    /// Refuses an answer that the requester cannot receive.
-    fn fit(&self, answer: Vec<u8>, overhead: usize) -> Answer {
-        let Phase::Negotiated(connection) = &self.phase else { return Ok(answer) };
-        let max = usize::try_from(connection.peer.transfer_bytes_max).unwrap_or(usize::MAX);
-        if answer.len() + overhead > max {
-            return Err(Denied::new(ErrorCode::RESPONSE_TOO_LARGE));
+    /// Policy `capabilities`: refuses what one side has not said that it is capable of.
+    fn check_capable(&self, code: Code) -> Result<(), Denied> {
+        let Phase::Negotiated(connection) = &self.phase else { return Ok(()) };
+        let (ours, peer) = (self.config.limits.flags, connection.peer.flags);
+        let none = CapabilityFlags::default();
+        let (of_us, of_both) = match code {
+            Code::GET_DIGESTS | Code::GET_CERTIFICATE => (CapabilityFlags::CERTIFICATE, none),
+            Code::CHALLENGE => (CapabilityFlags::CHALLENGE, none),
+            Code::GET_MEASUREMENTS => (CapabilityFlags::MEASUREMENTS_SIGNED, none),
+            Code::KEY_EXCHANGE => (none, SESSION),
+            Code::HEARTBEAT => (none, CapabilityFlags::HEARTBEAT),
+            Code::KEY_UPDATE => (none, CapabilityFlags::KEY_UPDATE),
+            Code::CHUNK_SEND | Code::CHUNK_GET => (none, CapabilityFlags::CHUNK),
+            _ => (none, none),
+        };
+        if ours.has(of_us) && ours.has(of_both) && peer.has(of_both) {
+            Ok(())
+        } else {
+            Err(unsupported(code))
         }
-        Ok(answer)
+    }
+
+    /// How long messages may be, in one piece and in chunks. `overhead` is what protects each.
+    fn chunk_terms(&self, overhead: usize) -> Terms {
+        let bytes = |count| usize::try_from(count).unwrap_or(usize::MAX);
+        let Phase::Negotiated(connection) = &self.phase else {
+            return Terms { shape: Shape::unnegotiated(Version::V12), ..Terms::default() };
+        };
+        let (ours, peer) = (&self.config.limits, &connection.peer);
+        let chunk = CapabilityFlags::CHUNK;
+        Terms {
+            shape: connection.shape(),
+            allowed: ours.flags.has(chunk) && peer.flags.has(chunk),
+            room: bytes(peer.transfer_bytes_max).saturating_sub(overhead),
+            answer_max: bytes(peer.message_bytes_max),
+            request_min: bytes(ours.transfer_bytes_max).saturating_sub(overhead),
+            request_max: bytes(ours.message_bytes_max),
+        }
     }
 
     /// What answers outside of sessions and inside have in common.
@@ -229,7 +283,7 @@ impl Responder {
     }
 
     fn transfer_bytes_max(&self) -> usize {
-        usize::try_from(self.config.limits.transfer_bytes_max).unwrap_or(usize::MAX)
+        usize::try_from(self.config.limits.transfer_bytes_max).unwrap_or(usize::MAX >> 1)
     }
 }
 
@@ -251,6 +305,8 @@ struct Connection {
     challenged: Box<dyn Hasher>,
     /// What MEASUREMENTS signs: L1. `None` until it is asked for.
     measured: Option<Box<dyn Hasher>>,
+    /// Long messages in the clear.
+    chunks: Chunks,
 }
 
 impl Connection {
@@ -323,7 +379,9 @@ impl From<Refusal> for Denied {
 
 /// The refusal of a request that does not belong here, or that there is not.
 fn unexpected(code: Code) -> Denied {
-    const KNOWN: [Code; 14] = [
+    const KNOWN: [Code; 16] = [
+        Code::CHUNK_SEND,
+        Code::CHUNK_GET,
         Code::GET_DIGESTS,
         Code::GET_CERTIFICATE,
         Code::CHALLENGE,
@@ -342,8 +400,18 @@ fn unexpected(code: Code) -> Denied {
     if KNOWN.contains(&code) {
         return Denied::new(ErrorCode::UNEXPECTED_REQUEST);
     }
+    unsupported(code)
+}
+
+/// The refusal of a request that there is not, or that one side is not capable of.
+fn unsupported(code: Code) -> Denied {
     Denied(ErrorMessage { data: code.0, ..ErrorMessage::new(ErrorCode::UNSUPPORTED_REQUEST) })
 }
+
+/// What a session takes on both sides.
+const SESSION: CapabilityFlags = CapabilityFlags(
+    CapabilityFlags::KEY_EXCHANGE.0 | CapabilityFlags::ENCRYPT.0 | CapabilityFlags::MAC.0,
+);
 
 /// Hands another protocol's message to the device.
 fn vendor_defined(

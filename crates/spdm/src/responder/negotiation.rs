@@ -3,13 +3,13 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::{Answer, Connection, Denied, Device, Phase, Responder, unexpected};
+use super::{Answer, Chunks, Connection, Denied, Device, Phase, Responder, unexpected};
 use crate::algorithm::{Selected, Suite, Version};
 use crate::endpoint::transcript;
 use crate::message::{
-    Algorithms, Capabilities, Code, ErrorCode, GetCapabilities, GetVersion, Header,
-    NegotiateAlgorithms, OTHER_PARAMS_OPAQUE_FORMAT_1, Shape, Structure, VersionResponse, decode,
-    encode,
+    Algorithms, Capabilities, CapabilityFlags, Code, ErrorCode, GetCapabilities, GetVersion,
+    Header, Limits, NegotiateAlgorithms, OTHER_PARAMS_OPAQUE_FORMAT_1, Shape, Structure,
+    VersionResponse, decode, encode,
 };
 
 /// Measurements have the format of DMTF.
@@ -39,6 +39,7 @@ impl Responder {
             .ok_or(Denied::new(ErrorCode::VERSION_MISMATCH))?;
         let shape = Shape::unnegotiated(version);
         let (GetCapabilities(peer), length) = decode(message, &shape)?;
+        check_consistent(&peer)?;
         let response = encode(&Capabilities(self.config.limits), &shape)?;
         let vca = [vca.as_slice(), &message[..length], &response].concat();
         self.phase = Phase::Capable { vca, version, peer };
@@ -61,7 +62,14 @@ impl Responder {
         let response = encode(&answer(selected, &offered), &shape)?;
         let vca = [vca.as_slice(), &message[..length], &response].concat();
         let challenged = transcript(self.crypto, selected.suite, &[&vca]);
-        let connection = Connection { selected, peer: *peer, vca, challenged, measured: None };
+        let connection = Connection {
+            selected,
+            peer: *peer,
+            vca,
+            challenged,
+            measured: None,
+            chunks: Chunks::default(),
+        };
         self.phase = Phase::Negotiated(Box::new(connection));
         Ok(response)
     }
@@ -83,6 +91,21 @@ impl Responder {
             _ => Err(Denied::new(ErrorCode::INVALID_REQUEST)),
         }
     }
+}
+
+/// Refuses capabilities that contradict each other: what belongs to a session without a way to one,
+/// and long messages without chunks.
+fn check_consistent(peer: &Limits) -> Result<(), Denied> {
+    let flags = peer.flags;
+    let any = |bits: CapabilityFlags| flags.0 & bits.0 != 0;
+    let session = CapabilityFlags::KEY_EXCHANGE | CapabilityFlags::PRE_SHARED_KEY;
+    let protection = CapabilityFlags::ENCRYPT | CapabilityFlags::MAC;
+    let within = CapabilityFlags::HEARTBEAT
+        | CapabilityFlags::KEY_UPDATE
+        | CapabilityFlags::HANDSHAKE_IN_THE_CLEAR;
+    let consistent = any(session) == any(protection) && (any(session) || !any(within));
+    let short = any(CapabilityFlags::CHUNK) || peer.message_bytes_max == peer.transfer_bytes_max;
+    if consistent && short { Ok(()) } else { Err(Denied::new(ErrorCode::INVALID_REQUEST)) }
 }
 
 fn offers(offered: &NegotiateAlgorithms, suite: Suite) -> bool {

@@ -7,7 +7,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::{
-    Answer, Denied, Device, Frame, Phase, RECORD_OVERHEAD_BYTES, Responder, unexpected,
+    Answer, Chunks, Denied, Device, Frame, Phase, RECORD_OVERHEAD_BYTES, Responder, unexpected,
     vendor_defined,
 };
 use crate::crypto::{Hasher, draw_key_share};
@@ -46,6 +46,7 @@ struct Established {
     measured: Option<Box<dyn Hasher>>,
     /// Whether the requester must prove its new keys before anything else.
     unverified: bool,
+    chunks: Chunks,
 }
 
 impl Session {
@@ -115,7 +116,9 @@ impl Responder {
         let id = SessionId { requester: request.session, responder };
         let keys = Keys::handshake(id, &handshake, Side::Responder)?;
         let stage = Stage::Handshake(Box::new(ExpectFinish { handshake, transcript }));
-        let response = self.fit(response, 0)?;
+        if !self.chunk_terms(0).takes(&response) {
+            return Err(Denied::new(ErrorCode::RESPONSE_TOO_LARGE));
+        }
         self.sessions.push(Session { id, keys, stage });
         Ok(response)
     }
@@ -155,10 +158,7 @@ impl Responder {
         device: &mut dyn Device,
         message: &[u8],
     ) -> Result<(Option<Session>, Frame), Error> {
-        let reply = self.reply(&mut session, device, message).and_then(|reply| {
-            let answer = self.fit(reply.answer, RECORD_OVERHEAD_BYTES)?;
-            Ok(Reply { answer, then: reply.then })
-        });
+        let reply = self.reply(&mut session, device, message);
         let reply = reply.unwrap_or_else(|denied| Reply {
             answer: self.error(&denied),
             then: if session.is_established() { Then::GoesOn } else { Then::Ends },
@@ -202,33 +202,52 @@ impl Responder {
         header: Header,
         message: &[u8],
     ) -> Result<Reply, Denied> {
-        let mut parts = self.parts()?;
-        let shape = parts.connection.shape();
         if established.unverified && header.code != Code::KEY_UPDATE {
             return Err(unexpected(header.code));
         }
-        if header.code != Code::GET_MEASUREMENTS {
+        if header.code == Code::END_SESSION {
+            let (EndSession { .. }, _) = decode(message, &self.parts()?.connection.shape())?;
+            let answer = encode(&EndSessionAck, &self.parts()?.connection.shape())?;
+            return Ok(Reply { answer, then: Then::Ends });
+        }
+        let terms = self.chunk_terms(RECORD_OVERHEAD_BYTES);
+        let mut chunks = core::mem::take(&mut established.chunks);
+        let answer = chunks.answer(&terms, header, message, |code, message| {
+            self.answer_established(id, keys, established, device, code, message)
+        });
+        established.chunks = chunks;
+        Ok(Reply { answer: answer?, then: Then::GoesOn })
+    }
+
+    fn answer_established(
+        &mut self,
+        id: SessionId,
+        keys: &mut Keys,
+        established: &mut Established,
+        device: &mut dyn Device,
+        code: Code,
+        message: &[u8],
+    ) -> Answer {
+        self.check_capable(code)?;
+        let mut parts = self.parts()?;
+        let shape = parts.connection.shape();
+        if code != Code::GET_MEASUREMENTS {
             established.measured = None;
         }
-        let answer = match header.code {
-            Code::GET_DIGESTS => parts.digests(message, false)?,
-            Code::GET_CERTIFICATE => parts.certificate(message, false)?,
+        match code {
+            Code::GET_DIGESTS => parts.digests(message, false),
+            Code::GET_CERTIFICATE => parts.certificate(message, false),
             Code::GET_MEASUREMENTS => {
-                parts.measurements(device, message, &mut established.measured)?
+                parts.measurements(device, message, &mut established.measured)
             }
-            Code::VENDOR_DEFINED_REQUEST => vendor_defined(device, Some(id), message, &shape)?,
+            Code::VENDOR_DEFINED_REQUEST => vendor_defined(device, Some(id), message, &shape),
             Code::HEARTBEAT => {
                 let (Heartbeat, _) = decode(message, &shape)?;
-                encode(&HeartbeatAck, &shape)?
+                Ok(encode(&HeartbeatAck, &shape)?)
             }
-            Code::KEY_UPDATE => update_keys(keys, established, message, &shape)?,
-            Code::END_SESSION => {
-                let (EndSession { .. }, _) = decode(message, &shape)?;
-                return Ok(Reply { answer: encode(&EndSessionAck, &shape)?, then: Then::Ends });
-            }
-            other => return Err(unexpected(other)),
-        };
-        Ok(Reply { answer, then: Then::GoesOn })
+            Code::KEY_UPDATE => update_keys(keys, established, message, &shape),
+            other => Err(unexpected(other)),
+        }
     }
 
     fn refuse_in_the_clear(&self, code: ErrorCode) -> Frame {
@@ -270,7 +289,7 @@ fn finish(
     transcript.update(&answer);
     let application = handshake.application(&transcript.digest());
     let keys = Keys::application(id, &application, Side::Responder)?;
-    let established = Established { measured: None, unverified: false };
+    let established = Established { measured: None, unverified: false, chunks: Chunks::default() };
     Ok(Reply { answer, then: Then::Becomes(Box::new(keys), Stage::Established(established)) })
 }
 

@@ -46,6 +46,18 @@ impl Device for Mirror {
     }
 }
 
+/// All that both sides can do but chunks.
+pub(crate) const ALL: CapabilityFlags = CapabilityFlags(
+    CapabilityFlags::CERTIFICATE.0
+        | CapabilityFlags::CHALLENGE.0
+        | CapabilityFlags::MEASUREMENTS_SIGNED.0
+        | CapabilityFlags::ENCRYPT.0
+        | CapabilityFlags::MAC.0
+        | CapabilityFlags::KEY_EXCHANGE.0
+        | CapabilityFlags::HEARTBEAT.0
+        | CapabilityFlags::KEY_UPDATE.0,
+);
+
 /// Both sides, and what both are made of.
 #[derive(Clone)]
 pub(crate) struct Setup {
@@ -54,6 +66,10 @@ pub(crate) struct Setup {
     pub(crate) group: Group,
     pub(crate) aead: Aead,
     pub(crate) transfer_bytes_max: u32,
+    /// The longest message in chunks, where both sides can do with them.
+    pub(crate) message_bytes_max: Option<u32>,
+    /// What either side is capable of: the requester, the responder.
+    pub(crate) flags: [CapabilityFlags; 2],
     pub(crate) requester: &'static dyn Crypto,
     pub(crate) responder: &'static dyn Crypto,
     pub(crate) trust: Trust,
@@ -67,6 +83,8 @@ impl Default for Setup {
             group: Group::Secp384r1,
             aead: Aead::Aes256Gcm,
             transfer_bytes_max: 4608,
+            message_bytes_max: None,
+            flags: [ALL; 2],
             requester: &AwsLc,
             responder: &RustCrypto,
             trust: Trust {
@@ -87,23 +105,17 @@ pub(crate) struct Bench {
 
 impl Setup {
     pub(crate) fn build(&self) -> Bench {
-        let flags = CapabilityFlags::CERTIFICATE
-            | CapabilityFlags::CHALLENGE
-            | CapabilityFlags::MEASUREMENTS_SIGNED
-            | CapabilityFlags::ENCRYPT
-            | CapabilityFlags::MAC
-            | CapabilityFlags::KEY_EXCHANGE
-            | CapabilityFlags::HEARTBEAT
-            | CapabilityFlags::KEY_UPDATE;
-        let limits = Limits {
+        let chunk =
+            self.message_bytes_max.map_or(CapabilityFlags::default(), |_| CapabilityFlags::CHUNK);
+        let [of_requester, of_responder] = self.flags.map(|flags| Limits {
             timeout_exponent: 10,
-            flags,
+            flags: flags | chunk,
             transfer_bytes_max: self.transfer_bytes_max,
-            message_bytes_max: self.transfer_bytes_max,
-        };
+            message_bytes_max: self.message_bytes_max.unwrap_or(self.transfer_bytes_max),
+        });
         let config = requester::Config {
             versions: self.versions.clone(),
-            limits,
+            limits: of_requester,
             suites: Suite::ALL.to_vec(),
             groups: vec![self.group],
             aeads: vec![self.aead],
@@ -112,7 +124,7 @@ impl Setup {
         let requester = Requester::new(self.requester, Box::new(SystemEntropy), config);
         let config = responder::Config {
             versions: Version::ALL.to_vec(),
-            limits,
+            limits: of_responder,
             groups: Group::ALL.to_vec(),
             aeads: Aead::ALL.to_vec(),
             sessions_max: 1,

@@ -30,6 +30,8 @@ const SESSIONS_MAX: usize = 2;
 const HEARTBEAT_S: u8 = 240;
 /// The longest message that a device receives in one piece, in bytes.
 const TRANSFER_BYTES_MAX: u32 = 4608;
+/// The longest message that it receives in chunks, in bytes.
+const MESSAGE_BYTES_MAX: u32 = 0x1_0000;
 /// Certificates hold from so long before the machine: clocks differ.
 const BEFORE: Duration = Duration::from_secs(86_400);
 
@@ -156,14 +158,15 @@ fn config() -> responder::Config {
         | CapabilityFlags::MAC
         | CapabilityFlags::KEY_EXCHANGE
         | CapabilityFlags::HEARTBEAT
-        | CapabilityFlags::KEY_UPDATE;
+        | CapabilityFlags::KEY_UPDATE
+        | CapabilityFlags::CHUNK;
     responder::Config {
         versions: Version::ALL.to_vec(),
         limits: Limits {
             timeout_exponent: 20,
             flags,
             transfer_bytes_max: TRANSFER_BYTES_MAX,
-            message_bytes_max: TRANSFER_BYTES_MAX,
+            message_bytes_max: MESSAGE_BYTES_MAX,
         },
         groups: Group::ALL.to_vec(),
         aeads: Aead::ALL.to_vec(),

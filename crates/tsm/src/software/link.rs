@@ -383,7 +383,8 @@ fn requester(security: &Security, policy: &Policy, entropy: &Arc<dyn Entropy>) -
         | CapabilityFlags::MAC
         | CapabilityFlags::KEY_EXCHANGE
         | CapabilityFlags::HEARTBEAT
-        | CapabilityFlags::KEY_UPDATE;
+        | CapabilityFlags::KEY_UPDATE
+        | CapabilityFlags::CHUNK;
     let config = Config {
         versions: Version::ALL.to_vec(),
         limits: Limits {
