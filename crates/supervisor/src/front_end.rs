@@ -116,7 +116,10 @@ impl Release for FrontEnd {
             Object::Iommufd(context) => {
                 context.cancel_commands();
                 file.outwait_commands();
-                let left = left(&context.counts(), &file);
+                let mut counts = context.counts();
+                // What came with the first group is not the client's to destroy.
+                counts.ioases -= usize::from(counts.ioases > 0 && context.compat_ioas_id().is_ok());
+                let left = left(&counts, &file);
                 context.put_file();
                 left
             }
