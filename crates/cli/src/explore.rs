@@ -76,6 +76,8 @@ Examples:
   bindery explore scenarios/                       all verdicts, as CI wants them
   bindery explore designs/b-nested.toml --save order.txt
   gdb --args bindery explore --replay order.txt
+  bindery explore designs/ --format html --output designs.html
+  bindery explore designs/b-nested.toml --emit-c --output b-nested.c
   bindery explore --without tombstone              what is this rule for?";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

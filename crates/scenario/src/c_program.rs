@@ -194,3 +194,54 @@ fn set_up(parts: &[Part]) -> String {
          {vdevices}\tdestroy(ioas);\n\tclose(iommu);\n{vm}}}\n"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::script;
+
+    fn event(thread: Option<usize>, what: &str, is_step: bool) -> Event {
+        Event { thread, what: what.to_owned(), at: None, is_step }
+    }
+
+    #[test]
+    fn a_call_begins_at_its_first_step() {
+        let threads = script::parse("map; unmap | close vfio0; close iommu").unwrap();
+        let tale = [
+            event(Some(0), "--> map ioas", false),
+            event(Some(1), "--> close vfio0", false),
+            event(Some(1), "lock A", true),
+            event(Some(1), "unlock A", false),
+            event(None, "fire Deadline", true),
+            event(Some(0), "lock B", true),
+            event(Some(0), "<-- map ioas = ok", false),
+            event(Some(0), "--> unmap ioas", false),
+            event(Some(1), "lock C", true),
+            event(Some(0), "lock D", true),
+        ];
+        let order = order(&threads, &tale);
+        let slots = [((0, 0), 2), ((0, 1), 4), ((1, 0), 0), ((1, 1), 5)];
+        assert_eq!(order, BTreeMap::from(slots), "what never began comes last");
+    }
+
+    #[test]
+    fn the_program_has_what_its_calls_need_and_no_more() {
+        let program = |line: &str| {
+            let scenario = Scenario::of(script::parse(line).unwrap());
+            let order = BTreeMap::new();
+            c_program(&Source { scenario: &scenario, order, command: "bindery" }).unwrap()
+        };
+        let map = program("map -> ok, EEXIST | unmap");
+        assert!(map.contains(".expected = { 0, EEXIST }, .expected_count = 2"), "{map}");
+        assert!(map.contains("#define IOMMU_IOAS_UNMAP "), "{map}");
+        for absent in ["tsm", "kvm", "VIOMMU", "pread", "@"] {
+            assert!(!map.contains(absent), "{absent}\n{map}");
+        }
+        let bind = program("tsm_bind vdev1 | close vm");
+        for there in
+            ["enum { DEVICES = 2 };", "<linux/kvm.h>", "KVM_DEV_VFIO_FILE_ADD", "connect_tsm"]
+        {
+            assert!(bind.contains(there), "{there}\n{bind}");
+        }
+    }
+}

@@ -141,7 +141,8 @@ fn entries(events: &[Event], roles: &Roles, clock: usize) -> Vec<Told> {
             kind,
             text,
             step: event.is_step.then_some(steps),
-            at: place(event),
+            // A lock is given back where its guard ends, and no line says that.
+            at: if gives.is_some() { String::new() } else { place(event) },
             holds: holds.clone(),
             is_folded: false,
         };
