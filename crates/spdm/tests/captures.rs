@@ -1,8 +1,12 @@
 //! Real sessions of spdm-emu: every record of the first key exchange opens, and seals again to the
-//! same bytes; every signature and HMAC verifies, the certificates are trusted.
+//! same bytes; every signature and HMAC verifies, the certificates are trusted. Then our own requester, and
+//! our own responder, take the place of spdm-emu's.
 //!
 //! `BINDERY_SPDM_CAPTURES` names a folder with `*.pcap` and `*.keys`. They are not part of this
 //! repository: where the variable is not set, the test is shown as ignored.
+
+#[path = "captures/roles.rs"]
+mod roles;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,7 +20,7 @@ use bindery_spdm::crypto::{Crypto, Secret, hash};
 use bindery_spdm::key_schedule::{Handshake, Side, TrafficSecret};
 use bindery_spdm::message::*;
 use bindery_spdm::secured::{Opener, Sealer, SessionId};
-use bindery_spdm::{Purpose, signed_message};
+use bindery_spdm::{Frame, Purpose, signed_message};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 const VARIABLE: &str = "BINDERY_SPDM_CAPTURES";
@@ -46,19 +50,47 @@ fn captures(folder: &Path) -> Vec<PathBuf> {
     captures
 }
 
-fn trials(capture: PathBuf) -> [Trial; 2] {
-    PROVIDERS.map(|(name, crypto)| {
-        let capture = capture.clone();
+fn trials(capture: PathBuf) -> Vec<Trial> {
+    let replays = PROVIDERS.map(|(name, crypto)| {
         let name = format!("{}: replay by {name}", capture.display());
-        Trial::test(name, move || replay(crypto, &capture))
-    })
+        let capture = capture.clone();
+        Trial::test(name, move || replay(crypto, &capture).map(drop))
+    });
+    let roles: [(_, fn(&Recording)); 2] =
+        [("requester", roles::requester), ("responder", roles::responder)];
+    let roles = roles.map(|(name, role)| {
+        let name = format!("{}: replay against the {name}", capture.display());
+        let capture = capture.clone();
+        Trial::test(name, move || {
+            role(&replay(&AwsLc, &capture)?);
+            Ok(())
+        })
+    });
+    replays.into_iter().chain(roles).collect()
 }
 
-fn replay(crypto: &'static dyn Crypto, capture: &Path) -> Result<(), Failed> {
+/// A session as it was heard.
+struct Recording {
+    version: Version,
+    /// The secret of the key exchange.
+    shared: Vec<u8>,
+    /// Requests and responses in turn.
+    heard: Vec<Heard>,
+}
+
+/// A message, and the frame that it came in.
+#[derive(Clone)]
+struct Heard {
+    message: Vec<u8>,
+    frame: Frame,
+}
+
+fn replay(crypto: &'static dyn Crypto, capture: &Path) -> Result<Recording, Failed> {
     let bytes = std::fs::read(capture)?;
     let keys = std::fs::read_to_string(capture.with_extension("keys"))?;
     let digits = keys.split_whitespace().nth(1).ok_or("no secret")?;
-    let mut listener = Listener::new(crypto, Secret::new(unhex(digits)));
+    let shared = unhex(digits);
+    let mut listener = Listener::new(crypto, Secret::new(shared.clone()));
     for (index, packet) in packets(&bytes).into_iter().enumerate() {
         if listener.session.as_ref().is_some_and(|session| session.ended) {
             break;
@@ -71,11 +103,11 @@ fn replay(crypto: &'static dyn Crypto, capture: &Path) -> Result<(), Failed> {
             other => assert_eq!(other, DOE_DISCOVERY),
         }
     }
-    let Listener { session, signatures, records, .. } = listener;
+    let Listener { session, signatures, records, heard, shape, .. } = listener;
     assert!(session.is_some_and(|session| session.ended), "the session has an end");
     assert_eq!(signatures, 4, "a challenge, a key exchange, measurements twice");
     assert_eq!(records, 110, "packets 31 to 160, but for 20 of a session by a pre-shared key");
-    Ok(())
+    Ok(Recording { version: shape.version, shared, heard })
 }
 
 /// Begins another session, from a key that both sides had before: not for this crate.
@@ -113,6 +145,7 @@ struct Listener {
     session: Option<Session>,
     signatures: usize,
     records: usize,
+    heard: Vec<Heard>,
 }
 
 struct Session {
@@ -156,11 +189,15 @@ impl Listener {
             session: None,
             signatures: 0,
             records: 0,
+            heard: Vec::new(),
         }
     }
 
     fn clear(&mut self, bytes: &[u8]) {
         let code = Header::of(bytes).unwrap().code;
+        if ![PSK_EXCHANGE, PSK_EXCHANGE_RSP].contains(&code) {
+            self.heard.push(Heard { message: bytes.to_vec(), frame: Frame::Clear(bytes.to_vec()) });
+        }
         match code {
             Code::GET_VERSION => self.vca.extend(self.again::<GetVersion>(bytes).1),
             Code::VERSION => self.vca.extend(self.again::<VersionResponse>(bytes).1),
@@ -202,6 +239,8 @@ impl Listener {
         let mut sealed = side.sealer.seal(&message).unwrap();
         sealed.resize(record.len(), 0);
         assert_eq!(sealed, record);
+        let frame = Frame::Secured(record.to_vec());
+        self.heard.push(Heard { message: message.to_vec(), frame });
         self.secured(&message);
     }
 

@@ -12,6 +12,8 @@ use crate::message::{
 use crate::signing::{Purpose, signed_message};
 use crate::wire::Writer;
 
+/// Nothing changed while the measurements that are signed were taken.
+const NOTHING_CHANGED: u8 = 0b10 << 4;
 /// No summary of measurements.
 const SUMMARY_NONE: u8 = 0;
 /// A summary of what the device trusts.
@@ -112,7 +114,7 @@ impl Parts<'_> {
         }
         let response = Measurements {
             total: if request.operation == OPERATION_COUNT { total } else { 0 },
-            slot_and_change: request.signed.map_or(0, |(slot, _)| slot),
+            slot_and_change: request.signed.map_or(0, |(slot, _)| slot | NOTHING_CHANGED),
             blocks,
             nonce: self.nonce()?,
             opaque: Vec::new(),

@@ -254,10 +254,10 @@ impl Responder {
         Frame::Clear(self.error(&Denied::new(code)))
     }
 
-    /// A number that no session has, from 1.
+    /// A number that no session has, from the highest down.
     fn unused_session_number(&mut self) -> u16 {
         loop {
-            self.session_number = self.session_number.checked_add(1).unwrap_or(1);
+            self.session_number = self.session_number.checked_sub(1).unwrap_or(u16::MAX);
             let number = self.session_number;
             if self.sessions.iter().all(|session| session.id.responder != number) {
                 return number;
