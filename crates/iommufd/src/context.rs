@@ -214,8 +214,9 @@ impl Context {
         self.ledger.lock().charges_process
     }
 
-    /// Remembers that.
-    pub(crate) fn charge_process(&self, process: bool) {
+    /// Says whether pinned pages are charged to the client's process, and not to its user: a context that is opened as a
+    /// VFIO container begins so.
+    pub fn charge_process(&self, process: bool) {
         self.ledger.lock().charges_process = process;
     }
 

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use span::Span;
 use sync::{Mutex, rank};
-use uapi::Profile;
 
 use crate::area::{Area, Rights};
 use crate::hwpt::{Hwpt, Purpose};
@@ -42,12 +41,12 @@ pub struct HostMapping {
 }
 
 impl HostSpace {
-    /// An empty space. Ends with [`close`](Self::close).
+    /// An empty space in a context that is nobody else's, whose file reference it takes. Ends with
+    /// [`close`](Self::close).
     ///
     /// # Errors
     /// [`Refusal::OutOfIds`] (`ENOMEM`).
-    pub fn new(profile: Profile) -> Result<Self, Refusal> {
-        let ctx = Context::open(profile);
+    pub fn new(ctx: Arc<Context>) -> Result<Self, Refusal> {
         let ioas = Pending::build(&ctx, |header| Ok(Ioas::new(&ctx, header)))?.publish();
         Ok(Self { ctx, ioas, tables: Mutex::new(Vec::new()) })
     }

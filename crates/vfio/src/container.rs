@@ -10,7 +10,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use iommufd::{HostSpace, Iommu};
+use iommufd::{Context, ContextSettings, HostSpace, Iommu, Tvm};
 use sync::{Mutex, WaitQueue, rank};
 use uapi::vfio::{api, extension};
 use uapi::{CommandId, Errno, FileKind, Profile};
@@ -22,6 +22,8 @@ use crate::{Caller, Group, Refusal};
 /// An address space that devices of groups share.
 pub struct Container {
     profile: Profile,
+    /// Makes what is mapped into.
+    open: fn(ContextSettings) -> Arc<Context>,
     /// `None` while somebody has the turn.
     inner: Mutex<rank::Container, Option<Inner>>,
     passed: WaitQueue,
@@ -42,8 +44,17 @@ struct Turn<'a> {
 impl Container {
     /// A container without groups.
     pub fn new(profile: Profile) -> Arc<Self> {
+        Self::opening(profile, Context::open_with)
+    }
+
+    /// As [`new`](Self::new), with plain maps in place of page tables ([`Context::open_plain`]).
+    pub fn new_plain(profile: Profile) -> Arc<Self> {
+        Self::opening(profile, Context::open_plain)
+    }
+
+    fn opening(profile: Profile, open: fn(ContextSettings) -> Arc<Context>) -> Arc<Self> {
         let inner = Mutex::new(Some(Inner::default()));
-        Arc::new(Self { profile, inner, passed: WaitQueue::new() })
+        Arc::new(Self { profile, open, inner, passed: WaitQueue::new() })
     }
 
     /// Runs the command `request`, with what `argument` is or points to in the caller's memory.
@@ -104,7 +115,7 @@ impl Container {
             Some(CommandId::CheckExtension) => {
                 return Ok(check_extension(argument.at, turn.type1.is_some()));
             }
-            Some(CommandId::SetIommu) => return turn.set_iommu(self.profile, argument.at),
+            Some(CommandId::SetIommu) => return turn.set_iommu(argument.at),
             _ => {}
         }
         let type1 = turn.type1.as_mut().ok_or(Refusal::NoContainerIommu)?;
@@ -132,7 +143,7 @@ impl Turn<'_> {
     /// - [`Refusal::ContainerNotReady`] – no group, or an IOMMU already (`EINVAL`).
     /// - [`Refusal::NoSuchIommu`] (`ENODEV`)
     /// - as [`Type1::admit`].
-    fn set_iommu(&mut self, profile: Profile, asked: u64) -> Result<u32, Refusal> {
+    fn set_iommu(&mut self, asked: u64) -> Result<u32, Refusal> {
         if self.groups.is_empty() || self.type1.is_some() {
             return Err(Refusal::ContainerNotReady);
         }
@@ -141,7 +152,8 @@ impl Turn<'_> {
             extension::TYPE1V2_IOMMU => Version::Two,
             _ => return Err(Refusal::NoSuchIommu { asked }),
         };
-        let mut type1 = Type1::new(profile, version)?;
+        let settings = ContextSettings { profile: self.container.profile, tvm: Tvm::Implicit };
+        let mut type1 = Type1::new((self.container.open)(settings), version)?;
         let admitted = self.groups.iter().try_for_each(|group| type1.admit(&iommus(group)));
         if let Err(refusal) = admitted {
             type1.close();

@@ -10,9 +10,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use iommufd::{HostMapping, HostSpace, Iommu, PinAccess, ReservedKind};
+use iommufd::{Context, HostMapping, HostSpace, Iommu, PinAccess, ReservedKind};
 use span::Span;
-use uapi::Profile;
 use uapi::vfio::{IommuType1DmaMap, IommuType1DmaUnmap, dma_map_flags, dma_unmap_flags};
 use zerocopy::IntoBytes;
 
@@ -59,14 +58,14 @@ const ENTRIES_MOST: usize = 65535;
 const PAGE_SIZE: u64 = 4096;
 
 impl Type1 {
-    /// Nothing mapped, for no IOMMU yet. Ends with [`close`](Self::close).
+    /// Nothing mapped, for no IOMMU yet, in a context of its own. Ends with [`close`](Self::close).
     ///
     /// # Errors
     /// [`Refusal::Iommufd`] (`ENOMEM`).
-    pub(crate) fn new(profile: Profile, version: Version) -> Result<Self, Refusal> {
+    pub(crate) fn new(context: Arc<Context>, version: Version) -> Result<Self, Refusal> {
         Ok(Self {
             version,
-            space: Arc::new(HostSpace::new(profile)?),
+            space: Arc::new(HostSpace::new(context)?),
             entries: BTreeMap::new(),
             allowed: vec![Span::WHOLE],
             page_sizes: !(PAGE_SIZE - 1),

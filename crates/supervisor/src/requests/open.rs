@@ -127,7 +127,11 @@ fn make_node(
     let object = match node {
         Node::Iommu => Object::Iommufd(open_context(front)),
         Node::Container => match front.machine.settings.vfio_container {
-            VfioContainer::Iommufd => Object::Iommufd(open_context(front)),
+            VfioContainer::Iommufd => {
+                let context = open_context(front);
+                context.charge_process(true);
+                Object::Iommufd(context)
+            }
             VfioContainer::Type1 => Object::Container(Container::new(front.profile)),
         },
         Node::Group(number) => {

@@ -1,4 +1,4 @@
-//! Every interleaving of two calls that bind, unbind or end a TDI, on the shipped crates: nobody waits for
+//! Every interleaving of two calls that bind, unbind or end a TDI, or open and end what a group gives, on the shipped crates: nobody waits for
 //! ever, nothing is used after its end, and what must hold when nothing runs does.
 //!
 //! The numbers of the invariants are those of the design: I1 nothing is bound after VFIO's close returned, I2 the
@@ -11,6 +11,7 @@
 extern crate bindery_vfio as vfio;
 
 mod device;
+mod groups;
 mod world;
 
 use std::sync::Arc;

@@ -388,7 +388,7 @@ impl Caller for Memory<'_> {
     }
 }
 
-fn geometry() -> Geometry {
+pub(crate) fn geometry() -> Geometry {
     Geometry {
         aperture: Span::from_ends(0, (1 << 48) - 1).unwrap(),
         reserved: Vec::new(),
@@ -400,7 +400,7 @@ fn geometry() -> Geometry {
     }
 }
 
-struct Deaf;
+pub(crate) struct Deaf;
 
 impl Notices for Deaf {
     fn dma_fault(&self, _: pci::Address, _: &DmaFault) {}
