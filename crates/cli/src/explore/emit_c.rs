@@ -13,7 +13,7 @@ use scenario::c_program::{self, NoForm, Source};
 use scenario::run::{self, Finding, Limits};
 use scenario::{Mistake, Scenario, Verdict};
 
-use super::{Arguments, UNEXPECTED, inputs, kept, write_out};
+use super::{Arguments, UNEXPECTED, clear, inputs, kept, show, write_out};
 use crate::exit;
 
 /// Writes the program.
@@ -51,7 +51,7 @@ fn program(arguments: &Arguments) -> Result<String, (u8, String)> {
     };
     // What has no form is told before anything is explored.
     wanted(&found)?;
-    expect_what_is_shipped(&mut found.scenario, &limits);
+    expect_what_is_shipped(&mut found, &limits);
     wanted(&found)
 }
 
@@ -76,8 +76,10 @@ fn of_scenario(arguments: &Arguments, limits: &Limits) -> Result<Found, (u8, Str
     if scenario.expect == Verdict::Safe {
         return Ok(Found { source, text, scenario, order: BTreeMap::new() });
     }
-    let report = run::run(&scenario, limits, &mut |_| ())
-        .map_err(|failure| (UNEXPECTED, inputs::place(&source, &scenario, &failure)))?;
+    let explored = run::run(&scenario, limits, &mut |progress| show(&source, progress));
+    clear();
+    let report =
+        explored.map_err(|failure| (UNEXPECTED, inputs::place(&source, &scenario, &failure)))?;
     let Finding::Broken(broken) = report.finding else {
         let message = format!("bindery: {source}: {}: there is no order to keep", report.finding);
         return Err((UNEXPECTED, message));
@@ -98,17 +100,26 @@ fn limits(arguments: &Arguments) -> Limits {
     }
 }
 
-/// Fills in what calls may answer that say nothing of it. Nothing, where the shipped code is not known to be safe.
-fn expect_what_is_shipped(scenario: &mut Scenario, limits: &Limits) {
-    let steps = || scenario.threads.iter().flatten();
-    if steps().all(|step| step.expected.is_some()) {
+/// Fills in what calls may answer that say nothing of it. Nothing, where that is not known of all interleavings.
+fn expect_what_is_shipped(found: &mut Found, limits: &Limits) {
+    let Found { source, scenario, .. } = found;
+    let mut steps = scenario.threads.iter().flatten();
+    if steps.all(|step| step.expected.is_some()) {
         return;
     }
     let shipped = Scenario { design: None, expect: Verdict::Safe, ..scenario.clone() };
-    let Ok(report) = run::run(&shipped, limits, &mut |_| ()) else { return };
-    if !matches!(report.finding, Finding::Safe) {
-        return;
-    }
+    let explored = run::run(&shipped, limits, &mut |progress| show(source, progress));
+    clear();
+    let report = match explored {
+        Ok(report) if matches!(report.finding, Finding::Safe) => report,
+        Ok(report) => {
+            let finding = report.finding;
+            return eprintln!("bindery: {source}: {finding}: calls may answer anything");
+        }
+        Err(failure) => {
+            return eprintln!("bindery: {source}: {failure}: calls may answer anything");
+        }
+    };
     for (thread, steps) in scenario.threads.iter_mut().enumerate() {
         for (call, step) in steps.iter_mut().enumerate() {
             let seen = report.outcomes.get(&(thread, call));

@@ -27,7 +27,7 @@ pub(super) fn of(explored: &[Explored]) -> String {
 }
 
 /// The page of an order that was run again.
-pub(super) fn replayed(scenario: &Scenario, broken: &Broken) -> String {
+pub(super) fn replayed(source: &str, scenario: &Scenario, broken: &Broken) -> String {
     page(&heading(scenario), |page| {
         page.raw("<section>").element("<h2>", heading(scenario), "</h2>\n");
         page.element(
@@ -36,8 +36,10 @@ pub(super) fn replayed(scenario: &Scenario, broken: &Broken) -> String {
             "</p>\n",
         );
         timeline(page, broken);
+        again(page, &format!("gdb --args bindery explore --replay {source}"));
         order(page, scenario, broken);
         rests_on(page, scenario);
+        told(page, source, scenario);
         page.raw("</section>\n");
     })
 }
@@ -108,7 +110,8 @@ fn section(page: &mut Markup, number: usize, one: &Explored) {
     page.raw("\">\n<h2 id=\"h").text(number).raw("\">").text(heading(scenario)).raw("</h2>\n");
     page.raw("<p class=\"verdict ").raw(class(one)).raw("\">").text(verdict(one));
     if let Ok(report) = result {
-        page.element("<span>, ", human::size(report), "</span>");
+        page.element("<span>, ", human::size(report), "");
+        page.raw(if one.complaints().is_empty() { ", as expected</span>" } else { "</span>" });
     }
     page.raw("</p>\n");
     for complaint in one.complaints() {
@@ -119,12 +122,12 @@ fn section(page: &mut Markup, number: usize, one: &Explored) {
     }
     if let Some(broken) = one.broken() {
         timeline(page, broken);
-        replay(page, source);
+        again(page, &commands(source, scenario));
         order(page, &Scenario { threads: broken.threads.clone(), ..scenario.clone() }, broken);
     }
     rests_on(page, scenario);
-    page.element("<h3>The scenario</h3>\n<p>", format!("From {source}:"), "</p>\n");
-    page.element("<pre tabindex=\"0\">", scenario, "</pre>\n").raw("</section>\n");
+    told(page, source, scenario);
+    page.raw("</section>\n");
 }
 
 /// What each call may answer and did.
@@ -278,20 +281,29 @@ fn said(page: &mut Markup, shown: &[Entry]) {
 }
 
 /// How to see it again.
-fn replay(page: &mut Markup, source: &str) {
-    let explored = match source {
-        LINE => "bindery explore --threads '...' --save order.txt".to_owned(),
-        file => format!("bindery explore {file} --save order.txt"),
-    };
+fn again(page: &mut Markup, commands: &str) {
     page.element(
         "<h3>Again, and under a debugger</h3>\n<pre tabindex=\"0\">",
-        format!("{explored}\ngdb --args bindery explore --replay order.txt"),
+        commands,
         "</pre>\n",
     );
 }
 
-/// Where the scenario of `--threads` stands.
-const LINE: &str = "--threads";
+fn commands(source: &str, scenario: &Scenario) -> String {
+    let what = if source.ends_with(".toml") { source.to_owned() } else { on_one_line(scenario) };
+    format!(
+        "bindery explore {what} --save order.txt\ngdb --args bindery explore --replay order.txt"
+    )
+}
+
+/// The options of a scenario that the command line says.
+fn on_one_line(scenario: &Scenario) -> String {
+    let (design, without) = scenario.design.clone().unzip();
+    let rule = without.flatten().map_or(String::new(), |rule| format!("--without {rule} "));
+    let design = design.filter(|_| rule.is_empty());
+    let design = design.map_or(String::new(), |design| format!("--design {design} "));
+    format!("{design}{rule}--threads '{}'", script::line(&scenario.threads))
+}
 
 /// The order itself.
 fn order(page: &mut Markup, scenario: &Scenario, broken: &Broken) {
@@ -307,6 +319,11 @@ fn rests_on(page: &mut Markup, scenario: &Scenario) {
         assumptions::of(scenario),
         "; and what the end of this page says.</p>\n",
     );
+}
+
+fn told(page: &mut Markup, source: &str, scenario: &Scenario) {
+    page.element("<h3>The scenario</h3>\n<p>From ", source, ":</p>\n");
+    page.element("<pre tabindex=\"0\">", scenario, "</pre>\n");
 }
 
 #[cfg(test)]
@@ -350,7 +367,7 @@ mod tests {
             ],
         };
         let failure = Failure::Setup { index: 0, call: said.to_owned(), outcome: Outcome::Ok };
-        let replayed = replayed(&scenario, &broken);
+        let replayed = replayed(said, &scenario, &broken);
         let one = || Explored {
             source: format!("{said}.toml"),
             scenario: scenario.clone(),

@@ -50,7 +50,7 @@ pub(super) fn replay(path: &Path, arguments: &Arguments) -> ExitCode {
             }
             Ok(broken) => {
                 let said = match arguments.format {
-                    Format::Html => html::replayed(&scenario, &broken),
+                    Format::Html => html::replayed(&path.display().to_string(), &scenario, &broken),
                     Format::Human | Format::Json | Format::Junit => {
                         human::replayed(&scenario, &broken, &drawing(arguments))
                     }
