@@ -105,7 +105,7 @@ impl Bench {
         let tree = tree.as_ref().ok_or("there is no tree")?;
         tree.change(&mutant.apply(&self.root)?)?;
         let programs = tree.build(&["--bin", "judge"])?;
-        let output = Command::new(programs.join("judge"))
+        let output = Command::new(programs.join("debug/judge"))
             .args([&mutant.scenario, SECONDS])
             .current_dir(&self.root)
             .output()?;

@@ -91,7 +91,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Builds what `what` names in cargo's words, and answers where the programs are.
+    /// Builds what `what` names in cargo's words, and answers in which directory those of each profile are.
     ///
     /// # Errors
     /// [`TreeError::Build`], with what the compiler says.
@@ -109,7 +109,7 @@ impl Tree {
         if !output.status.success() {
             return Err(TreeError::Build(String::from_utf8_lossy(&output.stderr).into_owned()));
         }
-        Ok(target.join("debug"))
+        Ok(target)
     }
 
     /// The directories of the packages that the judge is made of.
@@ -226,5 +226,8 @@ opt-level = 2
 [dev.package.bindery-sync]
 opt-level = 2
 [dev.package.bindery-mem]
+opt-level = 2
+[peers]
+inherits = "dev"
 opt-level = 2
 "#;

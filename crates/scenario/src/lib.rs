@@ -19,5 +19,6 @@ pub mod words;
 
 pub use file::{Scenario, Verdict};
 pub use mistake::Mistake;
+pub use models::{Planned, Shipped};
 pub use script::{Outcome, Step, Threads};
 pub use words::{Call, Object, Verb, WordError};

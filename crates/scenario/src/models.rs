@@ -17,7 +17,7 @@ use crate::words::{Call, Object, Verb};
 
 /// A call, and what it may answer.
 #[derive(Clone, Debug)]
-pub(crate) struct Planned {
+pub struct Planned {
     pub(crate) call: Call,
     pub(crate) expected: Option<BTreeSet<Outcome>>,
 }
@@ -47,8 +47,8 @@ impl Planned {
     }
 }
 
-/// The shipped crates.
-pub(crate) struct Shipped {
+/// The shipped crates, and a program on them, as a scenario has it.
+pub struct Shipped {
     settings: StandSettings,
     devices: usize,
     setup: Vec<Step>,
@@ -59,7 +59,8 @@ pub(crate) struct Shipped {
 }
 
 impl Shipped {
-    pub(crate) fn new(scenario: &Scenario, strict: bool) -> Self {
+    /// What `scenario` is made on. Where `strict`, a call that answers what is not expected is a violation.
+    pub fn new(scenario: &Scenario, strict: bool) -> Self {
         let calls = || scenario.setup.iter().chain(scenario.threads.iter().flatten());
         let is_made = |verb: Verb| calls().any(|step| step.call.verb == verb);
         let numbers = calls().map(|step| step.call.number);

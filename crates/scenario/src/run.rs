@@ -221,7 +221,7 @@ impl fmt::Display for Finding {
 }
 
 /// The script of threads.
-fn script(threads: &Threads) -> Script<Planned> {
+pub fn script(threads: &Threads) -> Script<Planned> {
     let planned = |steps: &Vec<Step>| {
         let planned = |step: &Step| Planned { call: step.call, expected: step.expected.clone() };
         steps.iter().map(planned).collect()
