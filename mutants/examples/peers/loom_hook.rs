@@ -196,16 +196,15 @@ impl State {
         }
         let slot = self.slot(Some(object));
         let mut guard = slot.lock();
-        match operation.kind {
-            Kind::Acquire => {
-                self.held.borrow_mut().insert(object, guard);
-            }
-            Kind::Wake => slot.changed.notify_all(),
-            _ => {
-                while !self.objects.borrow().can(me, operation) {
-                    guard = slot.changed.wait(guard).expect("a panic ends the process");
-                }
-            }
+        if operation.kind == Kind::Acquire {
+            self.held.borrow_mut().insert(object, guard);
+            return;
+        }
+        if operation.kind == Kind::Wake {
+            slot.changed.notify_all();
+        }
+        while !self.objects.borrow().can(me, operation) {
+            guard = slot.changed.wait(guard).expect("a panic ends the process");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Explores one scenario of the shipped crates by one explorer, and says in a line of JSON what came of it:
-//! `peers EXPLORER FILE SECONDS`, where the explorer is `bindery`, `shuttle-dfs`, `shuttle-random`, `shuttle-pct` or
-//! `loom`.
+//! `peers EXPLORER FILE SECONDS`, where the explorer is `bindery`, `bindery-bounds`, `shuttle-dfs`, `shuttle-random`,
+//! `shuttle-pct` or `loom`.
 //!
 //! All run the same source: the crates ask [`sync::hook`] before each operation on shared state, and here that hook is
 //! made of what shuttle and loom have for threads and for waiting. What a thread may do next is decided by the same few
@@ -39,8 +39,10 @@ fn main() -> ExitCode {
         }
     };
     BEGAN.get_or_init(Instant::now);
-    if explorer == "bindery" {
-        bindery(what, cap);
+    match explorer.as_str() {
+        "bindery" => bindery(what, cap, &[]),
+        "bindery-bounds" => bindery(what, cap, &[0, 1, 2]),
+        _ => {}
     }
     // The others stop at a panic, wherever it is; deadlocks are panics to them.
     panic::set_hook(Box::new(|info| {
@@ -98,8 +100,8 @@ impl What {
     }
 }
 
-/// The explorer of this project: few preemptions first, then all interleavings, by one worker.
-fn bindery(what: What, cap: Duration) -> ! {
+/// The explorer of this project, by one worker: first with so many preemptions at most, then all interleavings.
+fn bindery(what: What, cap: Duration, preemptions: &[u32]) -> ! {
     struct Counted(What);
 
     impl Model for Counted {
@@ -121,6 +123,7 @@ fn bindery(what: What, cap: Duration) -> ! {
     }
 
     let settings = Settings {
+        preemptions: preemptions.to_vec(),
         workers: 1,
         violations_max: 1,
         shrink: false,

@@ -36,11 +36,11 @@ impl Objects {
     /// Whether the operation of a thread may take effect now.
     pub(crate) fn can(&self, thread: Thread, operation: &Operation) -> bool {
         let object = operation.object;
-        match operation.kind {
-            Kind::Acquire => !self.holders.contains_key(&object),
-            Kind::Sleep => self.noted.get(&(thread, object)) != Some(&self.woken(object)),
-            _ => true,
+        if operation.kind == Kind::Acquire {
+            return !self.holders.contains_key(&object);
         }
+        let sleeps_on = self.noted.get(&(thread, object)) == Some(&self.woken(object));
+        operation.kind != Kind::Sleep || !sleeps_on
     }
 
     /// Notes what the operation does. What it answers is to be dropped outside of any borrow.
@@ -62,7 +62,14 @@ impl Objects {
             }
             Kind::Use => assert!(!self.ended.contains(&object), "used after its end"),
             Kind::Disarm => return self.armed.remove(&object),
-            _ => {}
+            Kind::Count(_)
+            | Kind::Sleep
+            | Kind::EpochEnter
+            | Kind::EpochLeave
+            | Kind::EpochFlip
+            | Kind::Arm
+            | Kind::Fire
+            | Kind::Fired => {}
         }
         None
     }

@@ -15,7 +15,7 @@ use pci::regs::{command, header};
 use pci::{
     Address, Bar, ConfigBuilder, ConfigSpace, Function, HostSide, Identity, Progress, Reset,
 };
-use sync::{Contents, Mutex, WaitQueue, rank};
+use sync::{Contents, Guard, Life, Mutex, WaitQueue, rank};
 use tdisp::exchange::LockInterface;
 use tdisp::ide_km::{KeyTable, Port, PortLocation};
 use tdisp::payload::{self, ProtocolId};
@@ -207,18 +207,11 @@ impl Port for Hardware {
 pub(super) struct Engine {
     number: usize,
     card: Arc<Card>,
-    hardware: Plain<Registers>,
+    config: Plain<ConfigSpace>,
+    /// Ends when the close of the device file has returned: nobody resets the function then.
+    open: Life,
     traffic: Mutex<rank::Function, Traffic>,
     quiet: WaitQueue,
-}
-
-/// What is touched by whoever has the function's turn. It is no part of a state: what it holds follows from where the
-/// threads are.
-struct Registers {
-    config: ConfigSpace,
-    in_reset: bool,
-    /// The close of the device file has returned.
-    is_closed: bool,
 }
 
 /// What DMA and the driver share.
@@ -227,12 +220,14 @@ struct Traffic {
     host: Option<HostSide>,
     masters: bool,
     stopped: bool,
+    in_reset: bool,
     running: u32,
 }
 
 impl Contents for Traffic {
     fn contents(&self, into: &mut dyn Hasher) {
         into.write(&[self.host.is_some().into(), self.masters.into(), self.stopped.into()]);
+        into.write_u8(self.in_reset.into());
         into.write_u32(self.running);
     }
 }
@@ -258,11 +253,8 @@ impl Engine {
         Arc::new(Self {
             number,
             card: Arc::clone(card),
-            hardware: Plain::new(Registers {
-                config: builder.build().expect("two capabilities fit"),
-                in_reset: false,
-                is_closed: false,
-            }),
+            config: Plain::new(builder.build().expect("two capabilities fit")),
+            open: Life::new(),
             traffic: Mutex::with_contents(Traffic::default()),
             quiet: WaitQueue::new(),
         })
@@ -288,31 +280,26 @@ impl Engine {
         read.map_err(|_| DmaRefused)
     }
 
-    /// The close of the device file has returned: nobody has anything to do here any more.
+    /// The close of the device file has returned.
     pub(super) fn close_returned(&self) {
-        self.registers().is_closed = true;
+        self.open.end();
     }
 
-    fn registers(&self) -> std::sync::MutexGuard<'_, Registers> {
-        self.hardware.lock().unwrap_or_else(PoisonError::into_inner)
+    fn config(&self) -> std::sync::MutexGuard<'_, ConfigSpace> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The registers, for one who changes them.
-    fn touch(&self) -> std::sync::MutexGuard<'_, Registers> {
-        let registers = self.registers();
-        let (in_reset, is_closed) = (registers.in_reset, registers.is_closed);
-        if in_reset || is_closed {
-            drop(registers);
-            assert!(!in_reset, "dev{} is touched while it is reset", self.number);
-            panic!("dev{} is touched after its close had returned", self.number);
-        }
-        registers
+    /// What DMA and the driver share, for one who has the function's turn.
+    fn turn(&self) -> Guard<'_, rank::Function, Traffic> {
+        let traffic = self.traffic.lock();
+        assert!(!traffic.in_reset, "dev{} is touched while it is reset", self.number);
+        traffic
     }
 
     /// What a change of config space means for DMA and for the interface.
     fn follow(&self, before: u16, after: u16) {
         if (before ^ after) & command::BUS_MASTER != 0 {
-            self.traffic.lock().masters = after & command::BUS_MASTER != 0;
+            self.turn().masters = after & command::BUS_MASTER != 0;
         }
         let cleared = before & !after;
         let requester_id = address(self.number).requester_id();
@@ -335,12 +322,12 @@ impl Function for Engine {
     }
 
     fn config_read(&self, offset: u16, into: &mut [u8]) {
-        self.registers().config.read(offset, into);
+        self.config().read(offset, into);
     }
 
     fn config_write(&self, offset: u16, from: &[u8]) {
         let (before, after) = {
-            let config = &mut self.touch().config;
+            let mut config = self.config();
             let before = config.word(header::COMMAND);
             config.write(offset, from);
             (before, config.word(header::COMMAND))
@@ -378,18 +365,22 @@ impl Function for Engine {
     }
 
     fn reset(&self, kind: Reset) {
-        self.touch().in_reset = true;
-        self.drain();
+        self.open.check();
+        let mut traffic = self.turn();
+        traffic.in_reset = true;
+        drop(self.quiet.wait_while(traffic, |traffic| traffic.running > 0));
         let before = {
-            let mut registers = self.registers();
-            registers.in_reset = false;
-            let before = registers.config.word(header::COMMAND);
-            registers.config.reset(kind);
+            let mut config = self.config();
+            let before = config.word(header::COMMAND);
+            config.reset(kind);
             before
         };
+        let mut traffic = self.traffic.lock();
+        traffic.in_reset = false;
         if before & command::BUS_MASTER != 0 {
-            self.traffic.lock().masters = false;
+            traffic.masters = false;
         }
+        drop(traffic);
         self.card.reset(address(self.number).requester_id());
     }
 
