@@ -331,6 +331,27 @@ static void nodes_are_as_linux_has_them(void) {
     close(group);
 }
 
+static void put(const char *path, const char *text) {
+    int fd = open(path, O_WRONLY);
+    must(fd >= 0 && write(fd, text, strlen(text)) == (long)strlen(text), path);
+    close(fd);
+}
+
+/* An open group gives nothing that vfio-pci does not have. */
+static void a_group_without_its_driver(void) {
+    int group = open_group(alone), container = container_of(group);
+    put("/sys/bus/pci/drivers/vfio-pci/unbind", alone);
+    answers(open_group(alone), ENOENT, "the node is gone");
+    answers(get_device(group, alone), ENODEV, "a device without its driver");
+    answers(ioctl(group, GROUP_GET_STATUS, &(struct status2){ .argsz = 8 }), ENODEV, "the state of no group");
+    put("/sys/bus/pci/drivers/vfio-pci/bind", alone);
+    int fd = get_device(group, alone);
+    must(fd >= 0 && works(fd), "the device when it is back");
+    close(fd);
+    close(group);
+    close(container);
+}
+
 int main(int count, char **arguments) {
     type1 = count > 1 && !strcmp(arguments[1], "type1");
     a_group_is_had_once();
@@ -343,6 +364,7 @@ int main(int count, char **arguments) {
     another_process_gets_the_group();
     made_functions_take_a_token();
     nodes_are_as_linux_has_them();
+    a_group_without_its_driver();
     puts("groups: ok");
     return 0;
 }

@@ -86,10 +86,12 @@ impl GroupFile {
     /// `VFIO_GROUP_GET_STATUS`: whether devices can be had, and whether there is a container.
     ///
     /// # Errors
-    /// [`Refusal::Unreachable`], [`Refusal::Argsz`] – the argument (`EFAULT`, `EINVAL`).
+    /// - [`Refusal::Unreachable`], [`Refusal::Argsz`] – the argument (`EFAULT`, `EINVAL`).
+    /// - [`Refusal::Withdrawn`] – vfio-pci has none of its devices any more (`ENODEV`).
     fn status(&self, argument: &Argument<'_>) -> Result<u32, Refusal> {
         let mut status: GroupStatus = argument.read(size_of::<GroupStatus>())?;
-        let claimed = offered(&self.group).any(|device| device.endpoint().group().is_claimed());
+        let member = offered(&self.group).next().ok_or(Refusal::Withdrawn)?;
+        let claimed = member.endpoint().group().is_claimed();
         status.flags = match self.group.has_backing() {
             true => group_flags::VIABLE | group_flags::CONTAINER_SET,
             false if claimed => 0,
@@ -105,6 +107,7 @@ impl GroupFile {
     /// In this order:
     /// - [`Refusal::Unreachable`] (`EFAULT`), [`Refusal::ClosedFd`] (`EBADF`).
     /// - [`Refusal::ContainerSet`] – it has one (`EINVAL`).
+    /// - [`Refusal::Withdrawn`] – vfio-pci has none of its devices any more (`ENODEV`).
     /// - [`Refusal::NotContainer`] (`EBADFD`).
     /// - as [`Container::attach`](crate::Container::attach); of a context [`Refusal::Iommufd`] (`ENOMEM`).
     fn set_container(&self, argument: &Argument<'_>) -> Result<u32, Refusal> {
@@ -120,6 +123,9 @@ impl GroupFile {
         let change = self.group.change();
         if change.backing().is_ok() {
             return Err(Refusal::ContainerSet);
+        }
+        if offered(&self.group).next().is_none() {
+            return Err(Refusal::Withdrawn);
         }
         let backing = match (container, context) {
             (Some(container), _) => {

@@ -365,6 +365,7 @@ impl VfioPci {
                 }
             }
         };
+        candidate.vfio.readmit();
         if let Some(names) = self.names.upgrade() {
             names.put(candidate.offered().into_iter().chain(candidate.linked()));
             names.put(group::group_node(candidate.group_id));
@@ -377,6 +378,8 @@ impl VfioPci {
         if !self.state().begin_leaving(candidate.address) {
             return Err(Errno::ENODEV);
         }
+        // An open group could give it still.
+        candidate.vfio.withdraw();
         self.remove(candidate.offered_paths());
         self.remove_group(candidate.group_id);
         drop(changing);
