@@ -360,3 +360,6 @@ fn run_from(
     }
     Ok(run)
 }
+
+#[cfg(test)]
+mod against_flat;

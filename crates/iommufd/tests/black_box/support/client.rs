@@ -7,8 +7,8 @@ use iommufd::{
     Unreachable,
 };
 use uapi::iommufd::{
-    Destroy, HwptAlloc, IoasAlloc, IoasIovaRanges, IoasMap, IoasUnmap, TsmOp, VdeviceAlloc,
-    ViommuAlloc, hwpt_flags, map_flags, tsm_op,
+    Destroy, HwptAlloc, IoasAlloc, IoasIovaRanges, IoasMap, IoasMapFile, IoasUnmap, TsmOp,
+    VdeviceAlloc, ViommuAlloc, hwpt_flags, map_flags, tsm_op,
 };
 use uapi::{Command, CommandId, Errno, Profile};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -114,6 +114,19 @@ impl Client {
     ) -> Result<u64, Errno> {
         let argument = IoasMap { flags, ioas_id, user_va, length, iova, ..IoasMap::default() };
         self.call(CommandId::IoasMap, argument).map(|answer| answer.iova)
+    }
+
+    /// Maps bytes of a file for reading and writing: from `start` on, `length`, at `iova`.
+    pub(crate) fn map_file(
+        &self,
+        ioas_id: u32,
+        fd: i32,
+        [start, length, iova]: [u64; 3],
+    ) -> Result<u64, Errno> {
+        let flags = READ_WRITE | map_flags::FIXED_IOVA;
+        let argument =
+            IoasMapFile { flags, ioas_id, fd, start, length, iova, ..IoasMapFile::default() };
+        self.call(CommandId::IoasMapFile, argument).map(|answer| answer.iova)
     }
 
     pub(crate) fn unmap(&self, ioas_id: u32, iova: u64, length: u64) -> Result<u64, Errno> {
