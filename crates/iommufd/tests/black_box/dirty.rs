@@ -201,7 +201,7 @@ fn no_write_is_lost_between_two_readings() {
     let it = Tracked::new();
     it.enable(1).unwrap();
     let stop = AtomicBool::new(false);
-    let mut copied = [0_u64; PAGES as usize];
+    let mut copied = [0_u64; 256];
     let look = |copied: &mut [u64], reader: &Tracked| {
         for page in reader.read_all() {
             let mut value = [0; 8];
@@ -211,7 +211,7 @@ fn no_write_is_lost_between_two_readings() {
     };
     let written = std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
-            let mut written = [0_u64; PAGES as usize];
+            let mut written = [0_u64; 256];
             let mut turn = 0_u64;
             while !stop.load(SeqCst) || turn < 2000 {
                 turn += 1;
