@@ -11,6 +11,7 @@ mod demo;
 mod demo_client;
 mod doctor;
 mod events;
+mod evidence;
 mod exit;
 mod explore;
 mod ls;
@@ -57,6 +58,8 @@ enum Command {
     Explore(explore::Arguments),
     Uapi(uapi::Arguments),
     Spdm(spdm::Arguments),
+    Evidence(evidence::Arguments),
+    Verify(evidence::Verify),
     #[command(hide = true)]
     DemoClient(demo_client::Arguments),
 }
@@ -79,6 +82,8 @@ fn execute(command: Command) -> ExitCode {
         Command::Explore(arguments) => explore::run(&arguments),
         Command::Uapi(arguments) => uapi::run(&arguments),
         Command::Spdm(arguments) => spdm::run(&arguments),
+        Command::Evidence(arguments) => evidence::run(arguments),
+        Command::Verify(arguments) => evidence::verify(&arguments),
         Command::DemoClient(arguments) => demo_client::run(&arguments),
     }
 }

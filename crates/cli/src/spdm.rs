@@ -7,6 +7,7 @@ mod validate;
 
 use std::process::ExitCode;
 
+use ::spdm::certificate::DeviceName;
 use clap::{Args, Subcommand};
 use tdisp::InterfaceId;
 
@@ -40,4 +41,13 @@ fn interface(text: &str) -> Result<InterfaceId, String> {
     let address: pci::Address =
         whole.parse().map_err(|_| "a function is bb:dd.f, such as 01:00.0")?;
     Ok(InterfaceId::new(address.requester_id()))
+}
+
+/// Whom a certificate must name.
+pub(crate) fn device_name(text: &str) -> Result<DeviceName, String> {
+    match text.split_once(':') {
+        Some(("pci", name)) => Ok(DeviceName::Pci(name.into())),
+        Some(("dmtf", name)) => Ok(DeviceName::Dmtf(name.into())),
+        _ => Err("a name is pci:NAME or dmtf:NAME".into()),
+    }
 }

@@ -76,14 +76,18 @@ struct Instance {
 }
 
 impl Instance {
-    /// The one named, or else the one within which we run.
     fn chosen(self) -> Option<u32> {
-        let around = || {
-            let pid = env::var("BINDERY").ok()?.parse().ok()?;
-            control::instances().iter().any(|listing| listing.pid == pid).then_some(pid)
-        };
-        self.pid.or_else(around)
+        chosen(self.pid)
     }
+}
+
+/// The instance that is named, or else the one within which we run.
+pub(crate) fn chosen(pid: Option<u32>) -> Option<u32> {
+    let around = || {
+        let pid = env::var("BINDERY").ok()?.parse().ok()?;
+        control::instances().iter().any(|listing| listing.pid == pid).then_some(pid)
+    };
+    pid.or_else(around)
 }
 
 pub(crate) fn run(arguments: Arguments) -> ExitCode {

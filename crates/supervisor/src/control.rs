@@ -28,9 +28,11 @@ use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use ask::{AskError, instances, ledgers, order, statuses};
+pub use ask::{AskError, evidence, instances, ledgers, order, statuses};
 pub(crate) use instance::Running;
-pub use question::{Accounts, FunctionRow, Listing, Owner, TsmCounts, TsmOrder, TsmRow, TsmStatus};
+pub use question::{
+    Accounts, EvidenceRow, FunctionRow, Listing, Owner, TsmCounts, TsmOrder, TsmRow, TsmStatus,
+};
 use question::{Answer, Question, Refused};
 pub use rows::function_rows;
 
@@ -57,6 +59,12 @@ pub(crate) trait Instance: Send + Sync + 'static {
     /// # Errors
     /// [`Refused`], with an errno where the kernel's attribute has one.
     fn obey(&self, order: &TsmOrder) -> Result<(), Refused>;
+
+    /// The evidence about a function, of measurements over `nonce` where one is given. May wait for a device.
+    ///
+    /// # Errors
+    /// As [`obey`](Self::obey).
+    fn evidence(&self, function: &str, nonce: Option<&str>) -> Result<Vec<EvidenceRow>, Refused>;
 }
 
 /// An instance's socket. Dropping it removes the socket's name.
@@ -144,6 +152,12 @@ fn answer(mut stream: UnixStream, instance: &impl Instance) -> io::Result<()> {
             Ok(()) => Answer::Done,
             Err(refused) => Answer::Refused(refused),
         },
+        Ok(Question::Evidence { function, nonce }) => {
+            match instance.evidence(&function, nonce.as_deref()) {
+                Ok(rows) => Answer::Evidence(rows),
+                Err(refused) => Answer::Refused(refused),
+            }
+        }
         Err(error) => Answer::Error(error.to_string()),
     };
     write_line(&mut stream, &answer)
@@ -227,6 +241,10 @@ mod tests {
                     Err(Refused::new(Some(uapi::Errno::ENXIO), "no"))
                 }
             }
+        }
+
+        fn evidence(&self, _: &str, _: Option<&str>) -> Result<Vec<EvidenceRow>, Refused> {
+            Err(Refused::new(Some(uapi::Errno::EINVAL), "nothing is connected"))
         }
     }
 

@@ -11,11 +11,12 @@ use std::sync::Arc;
 
 use pci::Address;
 use sync::Contents;
-use tdisp::State;
+use tdisp::exchange::NONCE_BYTES;
 use tdisp::ide_km::{KeyId, KeyMaterial};
+use tdisp::{Nonce, State};
 
 use crate::exchange::{Exchange, Reply};
-use crate::{GuestRequest, GuestResponse, Memory, ObjectView, Refusal};
+use crate::{GuestRequest, GuestResponse, Memory, ObjectKind, ObjectView, Refusal};
 
 /// A TSM.
 pub trait Backend: Send + Sync {
@@ -123,6 +124,21 @@ pub trait Session: Send {
         Vec::new()
     }
 
+    /// What the device has shown of itself, and the report of this function's interface where it is locked. With a
+    /// nonce, measurements are taken afresh and signed over it first.
+    ///
+    /// # Errors
+    /// [`Failure`] without effect on any TDI.
+    fn evidence(
+        &mut self,
+        function: &FunctionFacts,
+        nonce: Option<Nonce>,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<Vec<EvidenceObject>, Failure> {
+        let _ = (function, nonce, exchange);
+        Ok(Vec::new())
+    }
+
     /// Keys in use.
     fn keys(&self) -> usize;
 
@@ -162,6 +178,19 @@ pub struct Secured {
     pub renewals: u32,
     /// How often its keys were replaced by the next.
     pub key_updates: u32,
+}
+
+/// An object of evidence, whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EvidenceObject {
+    /// What it is.
+    pub kind: ObjectKind,
+    /// Which making of it this is, from 1.
+    pub generation: u64,
+    /// What it was made over, where that was asked for.
+    pub nonce: Option<[u8; NONCE_BYTES]>,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
 }
 
 /// What a TSM holds of a function.

@@ -48,6 +48,7 @@ mod bind;
 mod cancel;
 mod care;
 mod connect;
+mod evidence;
 mod exchange;
 pub mod fault;
 mod guest;
@@ -62,8 +63,8 @@ pub use tdisp::State;
 
 pub use attributes::Attributes;
 pub use backend::{
-    Backend, Effect, End, Entropy, Failure, FunctionFacts, Links, Opened, Secured, Session, Stream,
-    TdiRecord, Transport,
+    Backend, Effect, End, Entropy, EvidenceObject, Failure, FunctionFacts, Links, Opened, Secured,
+    Session, Stream, TdiRecord, Transport,
 };
 pub use cancel::Cancel;
 pub use exchange::{Bare, Exchange, Reply, Way};

@@ -56,14 +56,15 @@ use std::sync::Arc;
 
 use pci::Address;
 use sync::Contents;
-use tdisp::{FirstPage, State};
+use tdisp::{FirstPage, Nonce, State};
 
 use crate::fault::Operation;
 use crate::{
-    Backend, Entropy, Exchange, Failure, FunctionFacts, GuestRequest, GuestResponse, Links, Memory,
-    Opened, Refusal, Secured, Session, Stream, TdiRecord,
+    Backend, Entropy, EvidenceObject, Exchange, Failure, FunctionFacts, GuestRequest,
+    GuestResponse, Links, Memory, ObjectKind, Opened, Refusal, Secured, Session, Stream, TdiRecord,
 };
 use dialogue::Dialogue;
+use evidence::Object;
 use interface::Interface;
 use keys::Keys;
 use link::Link;
@@ -304,6 +305,22 @@ impl Session for Device {
         let served = requests::serve(interface, &mut self.link, request, memory, exchange);
         self.lose_session(Some(function.address));
         served
+    }
+
+    fn evidence(
+        &mut self,
+        function: &FunctionFacts,
+        nonce: Option<Nonce>,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<Vec<EvidenceObject>, Failure> {
+        if nonce.is_some() {
+            let made = self.link.regenerate(ObjectKind::Measurement, nonce, exchange);
+            self.lose_session(None);
+            made?;
+        }
+        let interface = self.interfaces.get(&function.address);
+        let report = interface.and_then(|interface| interface.evidence.report_object());
+        Ok(self.link.objects().iter().chain(report).map(Object::shown).collect())
     }
 
     fn observe(&mut self, function: Address, state: State) {

@@ -60,7 +60,7 @@ pub(crate) struct Peer {
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
     /// The name that its certificate must have: pci:Vendor=… or dmtf:ACME:WIDGET:1
-    #[arg(long, value_name = "NAME", value_parser = device_name)]
+    #[arg(long, value_name = "NAME", value_parser = super::device_name)]
     name: Option<DeviceName>,
     /// What its certificate must be for: to respond in SPDM, or to be a server, as DMTF's samples are
     #[arg(long, value_name = "USAGE", default_value = "responder", value_parser = usage)]
@@ -279,9 +279,10 @@ fn session_words(established: &Established, verified: bool) -> String {
         Chain::read(&established.chain, selected.suite).map_or(0, |chain| chain.certificates.len());
     let root = if verified { "to the root given" } else { "to a root that nobody verified" };
     format!(
-        "session {:08x}: {:?}, {:?}, {:?}, {:?}; {certificates} certificates {root}; {} measurements, signed",
+        "session {:08x}: SPDM {}.{}, {:?}, {:?}, {:?}; {certificates} certificates {root}; {} measurements, signed",
         established.id.joined(),
-        selected.version,
+        selected.version.wire() >> 4,
+        selected.version.wire() & 0xf,
         selected.suite,
         selected.group,
         selected.aead,
@@ -308,14 +309,6 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 fn create(path: &Path) -> Result<Box<dyn Write + Send>, String> {
     let file = fs::File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(Box::new(file))
-}
-
-fn device_name(text: &str) -> Result<DeviceName, String> {
-    match text.split_once(':') {
-        Some(("pci", name)) => Ok(DeviceName::Pci(name.into())),
-        Some(("dmtf", name)) => Ok(DeviceName::Dmtf(name.into())),
-        _ => Err("a name is pci:NAME or dmtf:NAME".into()),
-    }
 }
 
 fn usage(text: &str) -> Result<LeafUsage, String> {

@@ -359,7 +359,7 @@ impl Told {
 const REQUEST_BIT: u8 = 0x80;
 
 /// What was selected, where it is what is computed here.
-fn selected(version: Version, message: &Algorithms) -> Option<Selected> {
+pub(crate) fn selected(version: Version, message: &Algorithms) -> Option<Selected> {
     let bits = |kind| Structure::bits_of(&message.structures, kind);
     let mut suites = Suite::ALL.into_iter().filter(|suite| message.hash == suite.hash_bit());
     Some(Selected {

@@ -11,7 +11,9 @@ use std::time::Duration;
 use rustix::process::geteuid;
 use thiserror::Error;
 
-use super::question::{Accounts, Answer, Listing, Question, Refused, TsmOrder, TsmStatus};
+use super::question::{
+    Accounts, Answer, EvidenceRow, Listing, Question, Refused, TsmOrder, TsmStatus,
+};
 use super::{ANSWER_MAX, ControlError, be_patient, read_line, write_line};
 
 /// How long an answer is waited for: longer than any teardown, or any exchange with a device, may take.
@@ -87,19 +89,51 @@ pub fn statuses() -> Vec<TsmStatus> {
 /// # Errors
 /// [`AskError`].
 pub fn order(pid: Option<u32>, order: TsmOrder) -> Result<(), AskError> {
-    let pid = find(pid, instances())?;
-    let named = |socket: &PathBuf| {
-        socket.file_name().and_then(|name| name.to_str()) == Some(pid.to_string().as_str())
-    };
-    let socket = all_sockets().find(named).ok_or(AskError::Nobody)?;
+    let (pid, socket) = reach(pid)?;
     let silent = |cause| AskError::Silent { pid, cause };
     match ask(&socket, &Question::Tsm { order }).map_err(silent)? {
         Answer::Done => Ok(()),
         Answer::Refused(refused) => Err(AskError::Refused(refused)),
-        Answer::Ls(_) | Answer::Ledger(_) | Answer::TsmStatus(_) | Answer::Error(_) => {
-            Err(silent(io::Error::other("it answers another question")))
-        }
+        Answer::Ls(_)
+        | Answer::Ledger(_)
+        | Answer::TsmStatus(_)
+        | Answer::Evidence(_)
+        | Answer::Error(_) => Err(silent(io::Error::other(OTHER_QUESTION))),
     }
+}
+
+const OTHER_QUESTION: &str = "it answers another question";
+
+/// Asks the instance of process `pid` for the evidence about a function; `nonce` is in hexadecimal. The only instance
+/// that runs, where none is named.
+///
+/// # Errors
+/// [`AskError`].
+pub fn evidence(
+    pid: Option<u32>,
+    function: String,
+    nonce: Option<String>,
+) -> Result<Vec<EvidenceRow>, AskError> {
+    let (pid, socket) = reach(pid)?;
+    let silent = |cause| AskError::Silent { pid, cause };
+    match ask(&socket, &Question::Evidence { function, nonce }).map_err(silent)? {
+        Answer::Evidence(rows) => Ok(rows),
+        Answer::Refused(refused) => Err(AskError::Refused(refused)),
+        Answer::Ls(_)
+        | Answer::Ledger(_)
+        | Answer::TsmStatus(_)
+        | Answer::Done
+        | Answer::Error(_) => Err(silent(io::Error::other(OTHER_QUESTION))),
+    }
+}
+
+/// The instance that is meant, and where it listens.
+fn reach(pid: Option<u32>) -> Result<(u32, PathBuf), AskError> {
+    let pid = find(pid, instances())?;
+    let named = |socket: &PathBuf| {
+        socket.file_name().and_then(|name| name.to_str()) == Some(pid.to_string().as_str())
+    };
+    Ok((pid, all_sockets().find(named).ok_or(AskError::Nobody)?))
 }
 
 /// Which of those that run is meant.

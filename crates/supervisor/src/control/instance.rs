@@ -6,10 +6,11 @@ use std::process;
 use std::sync::Arc;
 
 use pci::Address;
+use tdisp::exchange::NONCE_BYTES;
 use tsm::Refusal;
 use uapi::Errno;
 
-use super::question::{Accounts, Listing, Refused, TsmOrder, TsmStatus};
+use super::question::{Accounts, EvidenceRow, Listing, Refused, TsmOrder, TsmStatus};
 use super::{Instance, rows, status};
 use crate::front_end::FrontEnd;
 use crate::ledger::Ledger;
@@ -111,6 +112,38 @@ impl Instance for Running {
             TsmOrder::Fault { function, fault } => self.set_fault(self.function(function)?, fault),
         }
     }
+
+    fn evidence(&self, function: &str, nonce: Option<&str>) -> Result<Vec<EvidenceRow>, Refused> {
+        let function = self.function(function)?;
+        let nonce = nonce.map(nonce_of).transpose()?;
+        let refused = |refusal: Refusal| Refused::new(Some(refusal.errno()), refusal);
+        let objects = self.front.machine.tsm.evidence(function, nonce).map_err(refused)?;
+        let rows = objects.into_iter().map(|object| EvidenceRow {
+            kind: object.kind.to_string(),
+            generation: object.generation,
+            nonce: object.nonce.map(|nonce| hex(&nonce)),
+            bytes: hex(&object.bytes),
+        });
+        Ok(rows.collect())
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn nonce_of(text: &str) -> Result<[u8; NONCE_BYTES], Refused> {
+    let digits = text.as_bytes().chunks_exact(2);
+    let bytes: Option<Vec<u8>> = digits
+        .map(|pair| {
+            let digit = |byte: u8| char::from(byte).to_digit(16);
+            u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).ok()
+        })
+        .collect();
+    let whole = bytes.filter(|_| text.len() == 2 * NONCE_BYTES);
+    let nonce = whole.and_then(|bytes| <[u8; NONCE_BYTES]>::try_from(bytes).ok());
+    let reason = || format!("a nonce is {NONCE_BYTES} bytes in hexadecimal, not {text:?}");
+    nonce.ok_or_else(|| Refused::new(Some(Errno::EINVAL), reason()))
 }
 
 impl Running {

@@ -137,6 +137,19 @@ pub enum TsmOrder {
     },
 }
 
+/// The evidence about a function.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvidenceRow {
+    /// What it is: `VCA`, `CERT`, `MEASUREMENT`, `INTERFACE_REPORT`.
+    pub kind: String,
+    /// Which making of it this is, from 1.
+    pub generation: u64,
+    /// What it was made over, in hexadecimal, where that was asked for.
+    pub nonce: Option<String>,
+    /// Its bytes, in hexadecimal.
+    pub bytes: String,
+}
+
 /// A question to an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case")]
@@ -145,6 +158,7 @@ pub(super) enum Question {
     Ledger,
     TsmStatus,
     Tsm { order: TsmOrder },
+    Evidence { function: String, nonce: Option<String> },
 }
 
 /// What an instance answers.
@@ -154,6 +168,7 @@ pub(super) enum Answer {
     Ls(Listing),
     Ledger(Accounts),
     TsmStatus(TsmStatus),
+    Evidence(Vec<EvidenceRow>),
     Done,
     Refused(Refused),
     Error(String),

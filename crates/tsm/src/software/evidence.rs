@@ -8,7 +8,7 @@ use std::hash::{Hash, Hasher};
 use sync::Contents;
 use tdisp::Nonce;
 
-use crate::{ObjectKind, ObjectView, Refusal};
+use crate::{EvidenceObject, ObjectKind, ObjectView, Refusal};
 
 /// The evidence about one interface.
 #[derive(Debug, Default)]
@@ -49,7 +49,24 @@ impl Contents for Evidence {
     }
 }
 
+impl Object {
+    /// The object, whole.
+    pub(super) fn shown(&self) -> EvidenceObject {
+        EvidenceObject {
+            kind: self.kind,
+            generation: self.generation,
+            nonce: self.nonce.map(|nonce| nonce.0),
+            bytes: self.bytes.clone(),
+        }
+    }
+}
+
 impl Evidence {
+    /// The report as an object, if there is one.
+    pub(super) fn report_object(&self) -> Option<&Object> {
+        self.report.as_ref()
+    }
+
     /// Keeps a new report.
     pub(super) fn keep_report(&mut self, bytes: Vec<u8>, nonce: Option<Nonce>) {
         self.generation += 1;
