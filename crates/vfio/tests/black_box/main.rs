@@ -8,6 +8,7 @@ mod command_table;
 mod config_space;
 mod engine;
 mod features;
+mod groups;
 mod infos;
 mod interrupts;
 mod regions;

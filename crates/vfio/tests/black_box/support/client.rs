@@ -11,7 +11,7 @@ use iommufd::{
 use mem::Pages;
 use sync::{Mutex, rank};
 use uapi::{Command, CommandId, Errno};
-use vfio::{DeviceFile, NotWatched, Watch, Watching};
+use vfio::{BarPages, Container, Device, DeviceFile, NotWatched, Refusal, Watch, Watching};
 
 use super::{ARGUMENT, Plain};
 
@@ -62,6 +62,8 @@ impl Drop for Counter {
 enum Open {
     Iommufd(Arc<Context>),
     Eventfd(Arc<Counter>),
+    Group(Arc<vfio::Group>),
+    Container(Arc<Container>),
     Other,
 }
 
@@ -70,13 +72,16 @@ pub(crate) struct Client {
     memory: Arc<Pages>,
     files: BTreeMap<i32, Open>,
     next_fd: i32,
+    /// What groups gave, in that order.
+    given: Mutex<rank::Objects, Vec<Arc<DeviceFile>>>,
     no_lock: NoLock,
 }
 
 impl Client {
     pub(crate) fn new() -> Self {
         let memory = Arc::new(Pages::anonymous(MEMORY_SIZE).unwrap());
-        Self { memory, files: BTreeMap::new(), next_fd: 3, no_lock: NoLock::default() }
+        let (files, given, no_lock) = (BTreeMap::new(), Mutex::new(Vec::new()), NoLock::default());
+        Self { memory, files, next_fd: 3, given, no_lock }
     }
 
     pub(crate) fn open_iommufd(&mut self, context: &Arc<Context>) -> i32 {
@@ -90,6 +95,19 @@ impl Client {
 
     pub(crate) fn open_eventfds(&mut self, count: usize) -> (Vec<i32>, Vec<Arc<Counter>>) {
         (0..count).map(|_| self.open_eventfd()).unzip()
+    }
+
+    pub(crate) fn open_group(&mut self, group: &Arc<vfio::Group>) -> i32 {
+        self.install(Open::Group(group.clone()))
+    }
+
+    pub(crate) fn open_container(&mut self, container: &Arc<Container>) -> i32 {
+        self.install(Open::Container(container.clone()))
+    }
+
+    /// What a group gave last.
+    pub(crate) fn given(&self) -> Arc<DeviceFile> {
+        self.given.lock().last().unwrap().clone()
     }
 
     pub(crate) fn open_other(&mut self) -> i32 {
@@ -148,7 +166,36 @@ fn reachable(at: u64) -> usize {
     if (MEMORY..end).contains(&at) { usize::try_from(end - at).unwrap() } else { 0 }
 }
 
-impl vfio::Caller for Client {}
+impl vfio::Caller for Client {
+    fn group(&self, fd: i32) -> Result<Arc<vfio::Group>, FileFault> {
+        self.no_lock.check();
+        match self.files.get(&fd) {
+            Some(Open::Group(group)) => Ok(group.clone()),
+            Some(_) => Err(FileFault::OtherKind),
+            None => Err(FileFault::Closed),
+        }
+    }
+
+    fn container(&self, fd: i32) -> Result<Arc<Container>, FileFault> {
+        self.no_lock.check();
+        match self.files.get(&fd) {
+            Some(Open::Container(container)) => Ok(container.clone()),
+            Some(_) => Err(FileFault::OtherKind),
+            None => Err(FileFault::Closed),
+        }
+    }
+
+    fn install_device(
+        &self,
+        _: &Arc<Device>,
+        open: &mut dyn FnMut(BarPages) -> Result<Arc<DeviceFile>, Refusal>,
+    ) -> Result<u32, Errno> {
+        self.no_lock.check();
+        let file = open(BarPages::default()).map_err(|refusal| refusal.errno())?;
+        self.given.lock().push(file);
+        Ok(0)
+    }
+}
 
 impl Caller for Client {
     fn read_prefix(&self, at: u64, into: &mut [u8]) -> usize {
@@ -182,7 +229,7 @@ impl Caller for Client {
         self.no_lock.check();
         match self.files.get(&fd) {
             Some(Open::Eventfd(counter)) => Ok(counter.clone()),
-            Some(Open::Iommufd(_) | Open::Other) => Err(FileFault::OtherKind),
+            Some(_) => Err(FileFault::OtherKind),
             None => Err(FileFault::Closed),
         }
     }
@@ -194,7 +241,7 @@ impl Caller for Client {
                 assert!(context.get_file(), "the client holds it open");
                 Ok(context.clone())
             }
-            Some(Open::Eventfd(_) | Open::Other) => Err(FileFault::OtherKind),
+            Some(_) => Err(FileFault::OtherKind),
             None => Err(FileFault::Closed),
         }
     }
