@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     }
     trials.push(with_cc("a replayed order", of_replayed_order));
     trials.push(with_cc("settings come along as a platform", settings_come_along));
+    trials.push(trial("every setting has its platform", every_setting_has_its_platform));
     trials.push(with_cc("every call compiles", every_call_compiles));
     trials.push(with_cc("an outcome that is not expected", unexpected_outcome));
     trials.push(with_cc("what is needed is told", needs_are_told));
@@ -69,13 +70,35 @@ fn settings_come_along() {
     let program = compiled(&scratch, &["scenarios/s19-reset-error.toml"]);
     let source = fs::read_to_string(program.with_extension("c")).unwrap();
     let platform = scratch.path().join("platform.toml");
-    let lines = source.lines().filter_map(|line| line.strip_prefix(" * | "));
-    fs::write(&platform, lines.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    fs::write(&platform, platform_in(&source)).unwrap();
     let platform = platform.to_str().unwrap();
     assert_expected(&run(&["--platform", platform]).arg(&program).output().unwrap());
-    let as_usual = run(&[]).arg(&program).args(["-d", "0"]).output().unwrap();
-    let said = String::from_utf8_lossy(&as_usual.stdout);
-    assert!(said.contains("reset vfio0"), "{}", told(&as_usual));
+}
+
+/// Whatever a scenario sets, the platform that comes along is one.
+fn every_setting_has_its_platform() {
+    let scratch = Scratch::new();
+    let [scenario, platform] =
+        ["scenario.toml", "platform.toml"].map(|name| scratch.path().join(name));
+    for key in scenario::file::SETTINGS {
+        for value in key.values {
+            let settings = format!("[settings]\n{} = \"{value}\"\n", key.name);
+            let text = format!("title = \"x\"\n{settings}[[thread]]\ncalls = [\"map -> ok\"]\n");
+            fs::write(&scenario, text).unwrap();
+            let emitted = explore(&["--emit-c", scenario.to_str().unwrap()]);
+            assert!(emitted.status.success(), "{settings}{}", told(&emitted));
+            fs::write(&platform, platform_in(&String::from_utf8_lossy(&emitted.stdout))).unwrap();
+            let option = ["--platform", platform.to_str().unwrap()];
+            let output = run(&option).arg("true").output().unwrap();
+            assert!(output.status.success(), "{settings}{}", told(&output));
+        }
+    }
+}
+
+/// The platform file in a program's comment, as its comment says to get it.
+fn platform_in(source: &str) -> String {
+    let lines = source.lines().filter_map(|line| line.strip_prefix(" * | "));
+    lines.map(|line| format!("{line}\n")).collect()
 }
 
 /// Each word, in both shapes of bind.

@@ -81,13 +81,22 @@ fn platform(scenario: &Scenario) -> String {
         match key.as_str() {
             // An option, and what the program asks for itself.
             "uapi" | "viommu" => {}
+            "clock" if value == "stopped" => {
+                let _ = writeln!(settings, "exchange_timeout_ms = {NEVER_MS}");
+            }
+            "clock" => {}
             "bind" | "unbind" if value == "ok" => {}
             "bind" | "unbind" => {
-                let late = if value == "slow" { ":100" } else { "" };
+                // As platform files call it.
+                let fault = match value.as_str() {
+                    "slow" => "slow:100",
+                    "error-before" => "error-before-commit",
+                    other => other,
+                };
                 for function in 0..=2 {
                     let _ = write!(
                         faults,
-                        "\n[[fault]]\nfunction = \"b1d0:01:00.{function}\"\nfault = \"{key}={value}{late}\"\n"
+                        "\n[[fault]]\nfunction = \"b1d0:01:00.{function}\"\nfault = \"{key}={fault}\"\n"
                     );
                 }
             }
@@ -103,6 +112,8 @@ fn platform(scenario: &Scenario) -> String {
     settings + FUNCTIONS + &faults
 }
 
+/// Where no deadline fires: longer than the program waits.
+const NEVER_MS: u32 = 60_000;
 /// How a line of the platform file begins in the comment.
 const PLATFORM_LINE: &str = "| ";
 /// The device of the default platform that scenarios are about.
