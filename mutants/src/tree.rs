@@ -70,8 +70,10 @@ impl Tree {
     /// [`TreeError`].
     pub fn change(&self, files: &BTreeMap<String, String>) -> Done<()> {
         self.write("Cargo.toml", &self.root_manifest()?)?;
-        if !self.at.join("Cargo.lock").exists() {
-            self.write("Cargo.lock", &self.read("Cargo.lock")?)?;
+        let lock = self.read("Cargo.lock")?;
+        // Cargo drops what the copy does not need from its own: hence the other, to see when the workspace's changes.
+        if self.write("workspace.lock", &lock)? {
+            self.write("Cargo.lock", &lock)?;
         }
         for package in &self.packages {
             let manifest = format!("{package}/Cargo.toml");
@@ -85,7 +87,7 @@ impl Tree {
                 match files.get(&path) {
                     Some(text) => self.write(&path, text)?,
                     None => self.write(&path, &self.read(&path)?)?,
-                }
+                };
             }
         }
         Ok(())
@@ -200,15 +202,16 @@ impl Tree {
             .map_err(|error| TreeError::Io { path: path.to_owned(), error })
     }
 
-    /// Writes a file of the copy unless it is so already.
-    fn write(&self, path: &str, text: &str) -> Done<()> {
+    /// Writes a file of the copy unless it is so already; says whether it was not.
+    fn write(&self, path: &str, text: &str) -> Done<bool> {
         let file = self.at.join(path);
         if fs::read_to_string(&file).is_ok_and(|now| now == text) {
-            return Ok(());
+            return Ok(false);
         }
         let directory = file.parent().unwrap_or(&self.at);
         let written = fs::create_dir_all(directory).and_then(|()| fs::write(&file, text));
-        written.map_err(|error| TreeError::Io { path: file.display().to_string(), error })
+        written.map_err(|error| TreeError::Io { path: file.display().to_string(), error })?;
+        Ok(true)
     }
 }
 
