@@ -1,9 +1,25 @@
-//! The data object exchange mailbox as a client uses it.
+//! The data object exchange mailbox as a client uses it: discovery, and a whole session of SPDM.
 
+use std::time::Duration;
+
+use bindery_device::security::Equipment;
 use pci::regs::{doe, ext_id};
 use pci::{Function, Reset};
+use spdm::algorithm::{Aead, Group, Suite, Version};
+use spdm::certificate::{Chain, DeviceName, LeafUsage, Trust};
+use spdm::crypto::aws_lc::{AwsLc, PrivateKey, SystemEntropy};
+use spdm::flow::{self, Link, Plan};
+use spdm::issue::{Contents, Role, issue};
+use spdm::message::{Block, CapabilityFlags, ErrorCode, Limits, VendorDefined};
+use spdm::requester::{Ask, Outcome, Requester};
+use spdm::responder::{Identity, Responder};
+use spdm::{Error, Frame, requester, responder};
+use tdisp::exchange::{GetState, LockInterface};
+use tdisp::payload::{ProtocolId, join};
+use tdisp::{InterfaceId, State};
 
-use crate::rig::Rig;
+use crate::rig::{IDS, Ram, Rig, STREAM};
+use bindery_device::security::Settings;
 
 struct Client<'a> {
     rig: &'a Rig,
@@ -57,6 +73,165 @@ fn discovery_lists_the_protocols() {
     assert_eq!(client.discover(1), Ok(vec![1, 3, 0x0201_0001]));
     assert_eq!(client.discover(2), Ok(vec![1, 3, 0x0002_0001]));
     assert_eq!(client.discover(3), Ok(vec![1, 3, 0xffff]));
+}
+
+const NOW: Duration = Duration::from_secs(1_767_225_600);
+const SUITE: Suite = Suite::P256Sha256;
+
+/// A rig whose device has a certificate, and keys from nobody.
+fn equipped() -> Rig {
+    let rig = Rig::bare(Settings::default(), Ram::new(None));
+    rig.manager.equip(Box::new(|| {
+        let key = PrivateKey::generate(SUITE).ok()?;
+        let contents = Contents {
+            issuer: "root",
+            subject: "root",
+            suite: SUITE,
+            public: &key.public(),
+            serial: [1; 8],
+            not_before: NOW,
+            not_after: None,
+            role: Role::Authority,
+        };
+        let leaf =
+            Contents { subject: "leaf", role: Role::Device(DeviceName::Any), ..contents.clone() };
+        let certificates = vec![issue(&contents, &key).ok()?, issue(&leaf, &key).ok()?];
+        let chain = Chain::new(&AwsLc, SUITE, certificates);
+        let identity = Identity::new(&AwsLc, &chain, Box::new(key)).ok()?;
+        let config = responder::Config {
+            versions: Version::ALL.to_vec(),
+            limits: limits(),
+            groups: Group::ALL.to_vec(),
+            aeads: Aead::ALL.to_vec(),
+            sessions_max: 1,
+            heartbeat_s: 0,
+        };
+        let entropy = Box::new(SystemEntropy);
+        let responder = Responder::new(&AwsLc, entropy, config, vec![identity]).ok()?;
+        let measurements = vec![Block { index: 1, kind: 1, value: vec![1; 32] }];
+        Some(Equipment { responder, measurements })
+    }));
+    rig
+}
+
+fn limits() -> Limits {
+    let flags = CapabilityFlags::CERTIFICATE
+        | CapabilityFlags::MEASUREMENTS_SIGNED
+        | CapabilityFlags::ENCRYPT
+        | CapabilityFlags::MAC
+        | CapabilityFlags::KEY_EXCHANGE;
+    Limits { timeout_exponent: 0, flags, transfer_bytes_max: 1024, message_bytes_max: 1024 }
+}
+
+fn host() -> Requester {
+    let config = requester::Config {
+        versions: Version::ALL.to_vec(),
+        limits: limits(),
+        suites: vec![SUITE],
+        groups: Group::ALL.to_vec(),
+        aeads: Aead::ALL.to_vec(),
+        trust: Trust { roots: None, now: NOW, usage: LeafUsage::Responder, name: DeviceName::Any },
+    };
+    Requester::new(&AwsLc, Box::new(SystemEntropy), config)
+}
+
+impl Link for Client<'_> {
+    type Fault = u32;
+
+    fn exchange(&mut self, frame: &Frame) -> Result<Frame, u32> {
+        let object = frame.to_object().unwrap();
+        let dwords = object.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
+        self.send(&dwords.collect::<Vec<_>>());
+        let answer: Vec<u8> = self.receive()?.into_iter().flat_map(u32::to_le_bytes).collect();
+        Ok(Frame::from_object(&answer).unwrap())
+    }
+
+    fn wait(&mut self, _: u64) -> Result<(), u32> {
+        Err(0)
+    }
+}
+
+/// A request of TDISP as a payload.
+fn payload<'a, B: tdisp::RequestBody<'a>>(body: &B) -> VendorDefined {
+    let mut bytes = vec![0; 128];
+    let interface = InterfaceId::new(IDS[0]);
+    let length =
+        join(ProtocolId::TDISP, &mut bytes, |into| tdisp::encode(interface, body, into)).unwrap();
+    bytes.truncate(length);
+    VendorDefined::pci_sig(bytes)
+}
+
+#[test]
+fn a_session_goes_through_it_dword_by_dword() {
+    let rig = equipped();
+    let (mut client, mut host) = (Client::new(&rig), host());
+    flow::establish(&mut host, &mut client, &Plan::default()).unwrap();
+    assert_eq!(rig.manager.sessions(), 1);
+    let mut ask = |message| {
+        let outcome = flow::run(&mut host, &mut client, &Ask::VendorDefined(message)).unwrap();
+        let Outcome::VendorDefined(answer) = outcome else { panic!("{outcome:?}") };
+        answer.payload
+    };
+    assert_eq!(ask(payload(&GetState)).last(), Some(&0));
+    // There are no keys yet.
+    let lock = LockInterface { default_stream: STREAM, ..LockInterface::default() };
+    assert_eq!(ask(payload(&lock))[2], tdisp::MessageType::ERROR.0);
+    assert!(!ask(VendorDefined::pci_sig(vec![0, 0, 0, 0])).is_empty(), "IDE_KM QUERY");
+    // A bus reset ends it, and the client hears so.
+    rig.engines[0].reset(Reset::Bus);
+    assert_eq!(rig.manager.sessions(), 0);
+    let ended = flow::run(&mut host, &mut client, &Ask::VendorDefined(payload(&GetState)));
+    let code = ErrorCode::INVALID_SESSION;
+    assert_eq!(ended, Err(Error::Said { code, data: 0 }.into()));
+}
+
+#[test]
+fn the_end_of_a_session_is_the_end_of_what_was_locked_in_it() {
+    let rig = equipped();
+    rig.give_keys(STREAM);
+    let (mut client, mut host) = (Client::new(&rig), host());
+    flow::establish(&mut host, &mut client, &Plan::default()).unwrap();
+    let lock = LockInterface { default_stream: STREAM, ..LockInterface::default() };
+    flow::run(&mut host, &mut client, &Ask::VendorDefined(payload(&lock))).unwrap();
+    assert_eq!(rig.state(0), State::Locked);
+    flow::run(&mut host, &mut client, &Ask::EndSession).unwrap();
+    assert_eq!(rig.state(0), State::Error);
+}
+
+#[test]
+fn in_the_clear_there_is_no_tdisp() {
+    let rig = equipped();
+    let (mut client, mut host) = (Client::new(&rig), host());
+    flow::run(&mut host, &mut client, &Ask::Connect).unwrap();
+    let refused = flow::run(&mut host, &mut client, &Ask::VendorDefined(payload(&GetState)));
+    let code = ErrorCode::UNSUPPORTED_REQUEST;
+    assert_eq!(refused, Err(Error::Said { code, data: 0xfe }.into()));
+}
+
+#[test]
+fn objects_of_odd_lengths_and_types_end_in_error() {
+    let rig = equipped();
+    let client = Client::new(&rig);
+    let get_version: [u32; 3] = [0x0001_0001, 3, 0x8410];
+    for wrong in [
+        &get_version[..2],
+        &[0x0001_0001, 4, 0x8410],
+        &[0x0001_0001, 2, 0x8410],
+        &[0x0001_0001, 1],
+        &[0x0003_0001, 3, 0x8410],
+        &[0x0001_0002, 3, 0x8410],
+    ] {
+        client.send(wrong);
+        assert_eq!(client.receive(), Err(doe::ERROR), "{wrong:x?}");
+        client.write(doe::CONTROL, doe::ABORT);
+    }
+    client.send(&get_version);
+    assert_eq!(client.receive().unwrap()[0], 0x0001_0001);
+    client.send(&[0x0001_0001, 2]);
+    let error = client.receive().unwrap();
+    assert_eq!(error[2].to_le_bytes()[1], 0x7f, "a message of no length");
+    client.send(&[0x0002_0001, 3, 0xffff_ffff]);
+    assert_eq!(client.receive().unwrap()[0], 0x0001_0001, "refused in the clear");
 }
 
 #[test]
