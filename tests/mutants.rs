@@ -140,10 +140,19 @@ fn written() -> BTreeMap<String, String> {
     rows.collect()
 }
 
-/// A violation in one line, without the place in the source, which moves.
+/// A violation in one line, without what moves: the place in the source, and the numbers of objects.
 fn said(message: &str) -> String {
     let words = message.split_once(" (crates/").map_or(message, |(words, _)| words);
-    words.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "/")
+    let bare = |word: &str| {
+        let (name, number) = word.split_once('#')?;
+        Some(format!("{name}{}", number.trim_start_matches(is_place)))
+    };
+    let words = words.split_whitespace().map(|word| bare(word).unwrap_or_else(|| word.to_owned()));
+    words.collect::<Vec<_>>().join(" ").replace('|', "/")
+}
+
+fn is_place(character: char) -> bool {
+    character.is_ascii_digit() || matches!(character, 'T' | '.')
 }
 
 fn row(mutant: &Mutant, judged: &Judged) -> String {
