@@ -336,26 +336,41 @@ impl Slow {
     }
 }
 
+const ASK: Act<Slow> = Act::new("ask", |slow| {
+    slow.await_answer();
+});
+const INSIST: Act<Slow> = Act::new("insist", |slow| assert!(slow.await_answer(), "no answer"));
+const ANSWER: Act<Slow> = Act::new("answer", |slow| {
+    *slow.answered.lock() = true;
+    slow.queue.wake_all();
+});
+
+fn asking() -> Arc<Program<Slow>> {
+    Program::new(slow, |slow| {
+        slow.await_answer();
+    })
+}
+
 #[test]
 fn a_deadline_may_fire_at_any_moment_while_it_is_armed() {
-    const ASK: Act<Slow> = Act::new("ask", |slow| {
-        slow.await_answer();
-    });
-    const INSIST: Act<Slow> = Act::new("insist", |slow| assert!(slow.await_answer(), "no answer"));
-    const ANSWER: Act<Slow> = Act::new("answer", |slow| {
-        *slow.answered.lock() = true;
-        slow.queue.wake_all();
-    });
-    let program = Program::new(slow, |slow| {
-        slow.await_answer();
-    });
     for reduction in ALL_REDUCTIONS {
         let safe: [&[&[_]]; 2] = [&[&[ASK]], &[&[ASK], &[ANSWER]]];
         for threads in safe {
-            let report = run(&program, threads, &everything(reduction));
+            let report = run(&asking(), threads, &everything(reduction));
             assert!(matches!(report.verdict, Verdict::Safe), "{reduction:?}: {}", report.verdict);
         }
-        let report = run(&program, &[&[INSIST], &[ANSWER]], &everything(reduction));
+        let report = run(&asking(), &[&[INSIST], &[ANSWER]], &everything(reduction));
         assert_eq!(violation(&report), ViolationKind::Panic, "{reduction:?}");
+    }
+}
+
+#[test]
+fn where_no_deadline_fires_whoever_needs_one_waits_for_ever() {
+    for reduction in ALL_REDUCTIONS {
+        let settings = Settings { deadlines: false, ..everything(reduction) };
+        let report = run(&asking(), &[&[ASK]], &settings);
+        assert_eq!(violation(&report), ViolationKind::Deadlock, "{reduction:?}");
+        let report = run(&asking(), &[&[INSIST], &[ANSWER]], &settings);
+        assert!(matches!(report.verdict, Verdict::Safe), "{reduction:?}: {}", report.verdict);
     }
 }
