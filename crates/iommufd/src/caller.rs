@@ -47,6 +47,12 @@ pub trait Caller {
     /// [`FileFault::Closed`] (`EBADF`), [`FileFault::OtherKind`] (`EINVAL`).
     fn eventfd(&self, fd: i32) -> Result<Arc<dyn Signal>, FileFault>;
 
+    /// Which page is at an address of the caller's; `None` where there is none, or nobody can tell.
+    fn page(&self, at: u64) -> Option<PageIdentity> {
+        let _ = at;
+        None
+    }
+
     /// Whether the caller has `CAP_SYS_RESOURCE`.
     fn may_raise_limits(&self) -> bool {
         true
@@ -89,6 +95,21 @@ pub trait Pinned: Send + Sync {
     /// # Errors
     /// As there.
     fn write(&self, at: u64, from: &[u8]) -> Result<(), MemoryGone>;
+
+    /// Which page is at `at`, an address as [`Source::pin`] takes it; `None` where nobody can tell.
+    fn page(&self, at: u64) -> Option<PageIdentity> {
+        let _ = at;
+        None
+    }
+}
+
+/// A page, told from every other by what backs it: the same page has the same identity in each mapping of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PageIdentity {
+    /// What it is of: a file, or an address space where no file backs it.
+    pub object: (u64, u64),
+    /// Bytes from the beginning of that to the byte asked about.
+    pub offset: u64,
 }
 
 /// An eventfd.

@@ -19,6 +19,7 @@ use crate::flat_map::FlatMap;
 use crate::in_flight::{InFlight, Stay, Visitors};
 use crate::ioas::Ioas;
 use crate::iova_map::{IovaMap, Left};
+use crate::mock::MockMachine;
 use crate::object::Object;
 use crate::paged_map::PagedMap;
 use crate::registry::{Headed, Registry};
@@ -53,6 +54,8 @@ pub struct Context {
     ledger: Mutex<rank::Objects, Ledger>,
     /// The IOAS that a container's commands are about. Not held.
     compat: Mutex<rank::Objects, Weak<Ioas>>,
+    /// What serves the kernel's test interface, where the platform's IOMMU is the mock.
+    mock: Option<Arc<MockMachine>>,
 }
 
 #[derive(Default)]
@@ -73,16 +76,28 @@ impl Context {
 
     /// Opens `/dev/iommu`. The caller holds one file reference.
     pub fn open_with(settings: ContextSettings) -> Arc<Self> {
-        Self::open_counting(settings, InFlight::Announced(Readers::new()))
+        Self::open_counting(settings, InFlight::Announced(Readers::new()), None)
+    }
+
+    /// As [`open_with`](Self::open_with), on a platform whose IOMMU is the kernel's mock: with its test interface.
+    pub fn open_mock(settings: ContextSettings, machine: &Arc<MockMachine>) -> Arc<Self> {
+        let in_flight = InFlight::Announced(Readers::new());
+        let ctx = Self::open_counting(settings, in_flight, Some(Arc::clone(machine)));
+        machine.opened(&ctx);
+        ctx
     }
 
     /// As [`open_with`](Self::open_with), with plain maps in place of page tables: slower, and every step that threads
     /// can meet at is one of `sync`'s, which an explorer of interleavings sees.
     pub fn open_plain(settings: ContextSettings) -> Arc<Self> {
-        Self::open_counting(settings, InFlight::Counted(Box::new(Epoch::new())))
+        Self::open_counting(settings, InFlight::Counted(Box::new(Epoch::new())), None)
     }
 
-    fn open_counting(settings: ContextSettings, dma: InFlight) -> Arc<Self> {
+    fn open_counting(
+        settings: ContextSettings,
+        dma: InFlight,
+        mock: Option<Arc<MockMachine>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             settings,
             files: Refcount::new(1),
@@ -90,6 +105,7 @@ impl Context {
             dma,
             ledger: Mutex::new(Ledger::default()),
             compat: Mutex::new(Weak::new()),
+            mock,
         })
     }
 
@@ -154,6 +170,11 @@ impl Context {
     /// Which commands there are.
     pub(crate) const fn profile(&self) -> Profile {
         self.settings.profile
+    }
+
+    /// What serves the kernel's test interface, if anything does.
+    pub(crate) const fn mock(&self) -> Option<&Arc<MockMachine>> {
+        self.mock.as_ref()
     }
 
     /// What stands for the VM where none is linked.
@@ -276,6 +297,8 @@ impl Context {
             match object {
                 Object::Device(_) => counts.devices += 1,
                 Object::Hwpt(_) => counts.hwpts += 1,
+                // Its device is counted.
+                Object::MockDevice(_) => {}
                 Object::Vdevice(_) => counts.vdevices += 1,
                 Object::Viommu(_) => counts.viommus += 1,
                 Object::Ioas(ioas) => {

@@ -32,6 +32,8 @@ pub struct Device {
     /// The VM that its file is linked with: whom vIOMMUs that are made for it serve.
     vm: Option<Arc<dyn Vm>>,
     gate: Gate,
+    /// Whether it keeps its context open.
+    holds_file: bool,
 }
 
 /// Whether another function can be reset together with a bound one, as seen by the one who asks.
@@ -74,6 +76,26 @@ impl Device {
         endpoint: &Arc<Endpoint>,
         vm: Option<Arc<dyn Vm>>,
     ) -> Result<Arc<Self>, Refusal> {
+        Self::bind_holding(ctx, endpoint, vm, true)
+    }
+
+    /// As [`bind`](Self::bind), for a binder that is an object of the context itself and ends with it.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub(crate) fn bind_without_file(
+        ctx: &Arc<Context>,
+        endpoint: &Arc<Endpoint>,
+    ) -> Result<Arc<Self>, Refusal> {
+        Self::bind_holding(ctx, endpoint, None, false)
+    }
+
+    fn bind_holding(
+        ctx: &Arc<Context>,
+        endpoint: &Arc<Endpoint>,
+        vm: Option<Arc<dyn Vm>>,
+        holds_file: bool,
+    ) -> Result<Arc<Self>, Refusal> {
         let geometry = endpoint.iommu().geometry();
         if !geometry.cache_coherent {
             return Err(Refusal::CacheIncoherent);
@@ -90,10 +112,11 @@ impl Device {
                 visitors: Visitors::default(),
                 vm,
                 gate: Gate::new(),
+                holds_file,
             })
         })?;
         endpoint.group().claim(ctx, &pending)?;
-        let open = ctx.get_file();
+        let open = !holds_file || ctx.get_file();
         assert!(open, "whoever binds to a context holds a file reference of it");
         pending.header.add_user();
         Ok(pending.publish())
@@ -140,7 +163,9 @@ impl Device {
         let object = Object::Device(Arc::clone(self));
         self.ctx.registry().remove(&object, Afterwards::Free);
         object.destroy(&self.ctx);
-        self.ctx.put_file();
+        if self.holds_file {
+            self.ctx.put_file();
+        }
     }
 
     /// How `other` looks to the client of this device, which wants to reset both.
@@ -209,7 +234,11 @@ impl Kind for Device {
     fn pick(object: &Object) -> Option<Arc<Self>> {
         match object {
             Object::Device(device) => Some(Arc::clone(device)),
-            Object::Hwpt(_) | Object::Ioas(_) | Object::Vdevice(_) | Object::Viommu(_) => None,
+            Object::Hwpt(_)
+            | Object::Ioas(_)
+            | Object::Vdevice(_)
+            | Object::Viommu(_)
+            | Object::MockDevice(_) => None,
         }
     }
 

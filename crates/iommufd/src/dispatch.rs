@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use uapi::{Command, FileKind, Profile};
+use uapi::{FileKind, Profile};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::{Caller, Context, Refusal, commands, compat};
+use crate::{Caller, Context, Refusal, commands, compat, mock};
 
 /// Runs one command and returns what its system call does: 0, or what the command has left over.
 ///
@@ -28,23 +28,36 @@ pub(crate) fn run(
     request: u32,
     address: u64,
 ) -> Result<u32, Refusal> {
+    if let Some(machine) = ctx.mock().filter(|_| request == mock::REQUEST) {
+        let (body, got) = read_body(caller, address, mock::BYTES as usize)?;
+        let exchange = Exchange::new(caller, mock::BYTES_MIN, mock::BYTES, address, body, got)?;
+        return mock::run(ctx, machine, &exchange).map(|()| 0);
+    }
     let unknown = Refusal::UnknownCommand { request };
     let command = uapi::lookup(FileKind::Iommufd, ctx.profile(), request);
     if command.is_none() && !in_table(ctx.profile(), number(request)) {
         return compat::run(ctx, caller, request, address);
     }
     let wanted = command.map_or(SIZE_BYTES, |command| command.size as usize);
-    let mut body = [0; BODY_MAX];
-    let got = caller.read_prefix(address, &mut body[..wanted]);
-    if got < SIZE_BYTES {
-        return Err(Refusal::Unreachable);
-    }
+    let (body, got) = read_body(caller, address, wanted)?;
     let handler = command.and_then(|command| Some((command, commands::handler(command.id)?)));
     let Some((command, handler)) = handler.filter(|(command, _)| command.served) else {
         return Err(unknown);
     };
-    let exchange = Exchange::new(caller, command, address, body, got)?;
+    let (least, known) = (command.min_size, command.size);
+    let exchange = Exchange::new(caller, least, known, address, body, got)?;
     handler.run(ctx, &exchange)
+}
+
+/// The first `wanted` bytes of the caller's struct, as far as they can be read: its size at least.
+fn read_body(
+    caller: &dyn Caller,
+    address: u64,
+    wanted: usize,
+) -> Result<([u8; BODY_MAX], usize), Refusal> {
+    let mut body = [0; BODY_MAX];
+    let got = caller.read_prefix(address, &mut body[..wanted]);
+    if got < SIZE_BYTES { Err(Refusal::Unreachable) } else { Ok((body, got)) }
 }
 
 /// The number of a request: what selects a row, whatever the other bits.
@@ -93,21 +106,22 @@ pub(crate) struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    /// Judges the sizes. `body` holds the first `got` bytes that could be read of as many as we know.
+    /// Judges the sizes, of a struct that has `size` bytes and at least so many. `body` holds the first `got` bytes that could be read of as many as we know.
     fn new(
         caller: &'a dyn Caller,
-        command: &Command,
+        least: u32,
+        size: u32,
         address: u64,
         mut body: [u8; BODY_MAX],
         got: usize,
     ) -> Result<Self, Refusal> {
         let [a, b, c, d, ..] = body;
         let given = u32::from_ne_bytes([a, b, c, d]);
-        if given < command.min_size {
-            return Err(Refusal::ShortArgument { given, least: command.min_size });
+        if given < least {
+            return Err(Refusal::ShortArgument { given, least });
         }
-        let known = command.size as usize;
-        if given > command.size {
+        let known = size as usize;
+        if given > size {
             refuse_dirty_tail(caller, address, known, given as usize)?;
         }
         let shared = known.min(given as usize);

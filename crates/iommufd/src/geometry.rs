@@ -74,12 +74,23 @@ pub enum ReservedKind {
 #[derive(Debug)]
 pub struct Iommu {
     geometry: Geometry,
+    is_mock: bool,
 }
 
 impl Iommu {
     /// An IOMMU that can do what `geometry` says.
     pub fn new(geometry: Geometry) -> Arc<Self> {
-        Arc::new(Self { geometry })
+        Arc::new(Self { geometry, is_mock: false })
+    }
+
+    /// The kernel's mock of an IOMMU, with this geometry.
+    pub(crate) fn mock(geometry: Geometry) -> Arc<Self> {
+        Arc::new(Self { geometry, is_mock: true })
+    }
+
+    /// Whether it is the kernel's mock.
+    pub(crate) const fn is_mock(&self) -> bool {
+        self.is_mock
     }
 
     /// What it can do.

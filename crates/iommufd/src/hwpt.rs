@@ -21,7 +21,7 @@ use crate::ioas::Ioas;
 use crate::object::{Kind, Object, Pending};
 use crate::registry::{Headed, Header};
 use crate::written_pages::WrittenPages;
-use crate::{Context, Device, Geometry, Iommu, Refusal};
+use crate::{Context, Device, Geometry, Iommu, PAGE_SIZE, Refusal, mock};
 
 /// A page table.
 pub(crate) struct Hwpt {
@@ -31,6 +31,8 @@ pub(crate) struct Hwpt {
     /// Its name there.
     mirror: Mirror,
     iommu: Arc<Iommu>,
+    /// What it can hold, which may differ from what its IOMMU can.
+    geometry: Geometry,
     /// What notes the pages written through it, if it was made for that.
     written: Option<Arc<WrittenPages>>,
     automatic: bool,
@@ -79,15 +81,20 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
             viommu.check_same_iommu(&iommu)?;
             return Err(Refusal::Unsupported { feature: "page tables of vIOMMUs" });
         }
-        Object::Device(_) | Object::Vdevice(_) => {
+        Object::Device(_) | Object::MockDevice(_) | Object::Vdevice(_) => {
             return Err(Refusal::OtherType { id: pt_id });
         }
     };
     check_flags(exchange, iommu.geometry(), flags)?;
+    let mut geometry = iommu.geometry().clone();
     if data_type != 0 {
-        return Err(Refusal::Unsupported { feature: "data of page tables" });
+        if !iommu.is_mock() {
+            return Err(Refusal::Unsupported { feature: "data of page tables" });
+        }
+        let HwptAlloc { data_uptr, .. } = argument;
+        geometry = mock::shape_of(exchange, &geometry, data_type, data_uptr, data_len)?;
     }
-    let pending = Hwpt::build(ctx, ioas, &iommu, Purpose::Command { flags })?;
+    let pending = Hwpt::build_shaped(ctx, ioas, &iommu, geometry, Purpose::Command { flags })?;
     if flags & hwpt_flags::FAULT_ID_VALID != 0 {
         return Err(Refusal::NoObject { id: argument.fault_id });
     }
@@ -131,6 +138,16 @@ impl Hwpt {
         iommu: &Arc<Iommu>,
         purpose: Purpose,
     ) -> Result<Pending<'c, Self>, Refusal> {
+        Self::build_shaped(ctx, ioas, iommu, iommu.geometry().clone(), purpose)
+    }
+
+    fn build_shaped<'c>(
+        ctx: &'c Context,
+        ioas: &Arc<Ioas>,
+        iommu: &Arc<Iommu>,
+        geometry: Geometry,
+        purpose: Purpose,
+    ) -> Result<Pending<'c, Self>, Refusal> {
         let (flags, automatic) = match purpose {
             Purpose::Command { flags } => (flags, false),
             Purpose::Attachment => (0, true),
@@ -138,13 +155,14 @@ impl Hwpt {
         Pending::build(ctx, |header| {
             let written = (flags & hwpt_flags::DIRTY_TRACKING != 0)
                 .then(|| WrittenPages::new(ctx.in_flight()));
-            let mirror = ioas.add_table(ctx, iommu.geometry(), written.clone())?;
+            let mirror = ioas.add_table(ctx, &geometry, written.clone())?;
             ioas.header().add_user();
             Ok(Self {
                 header,
                 ioas: Arc::clone(ioas),
                 mirror,
                 iommu: Arc::clone(iommu),
+                geometry,
                 written,
                 automatic,
                 nest_parent: flags & hwpt_flags::NEST_PARENT != 0,
@@ -160,6 +178,21 @@ impl Hwpt {
     /// Whose hardware walks it.
     pub(crate) const fn iommu(&self) -> &Arc<Iommu> {
         &self.iommu
+    }
+
+    /// What it can hold.
+    pub(crate) const fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The leaf that an address lies in, as far as writes are told apart.
+    pub(crate) fn leaf_of(&self, span: Span) -> Span {
+        const HUGE_LEAF_BYTES: u64 = 1 << 20;
+        let huge = self.geometry.page_sizes == (HUGE_LEAF_BYTES | PAGE_SIZE);
+        let bytes = if huge && self.ioas.large_pages() { HUGE_LEAF_BYTES } else { PAGE_SIZE };
+        let first = span.start() & !(bytes - 1);
+        let last = span.last() | (bytes - 1);
+        Span::from_ends(first, last).unwrap_or(span)
     }
 
     /// What notes the pages written through it; `None` where it was not made for that.
@@ -189,7 +222,12 @@ impl Hwpt {
     /// # Errors
     /// [`Refusal::Incompatible`] (`EINVAL`): the IOMMU lacks dirty tracking, a page size, or address bits.
     pub(crate) fn check_suits(&self, iommu: &Iommu) -> Result<(), Refusal> {
-        let (made_for, other) = (self.iommu.geometry(), iommu.geometry());
+        let (made_for, other) = (&self.geometry, iommu.geometry());
+        if self.iommu.is_mock() {
+            let suits = self.written.is_none() || other.dirty_tracking;
+            let hwpt = self.header.id();
+            return if suits { Ok(()) } else { Err(Refusal::Incompatible { hwpt }) };
+        }
         let suits = (self.written.is_none() || other.dirty_tracking)
             && made_for.page_sizes & !other.page_sizes == 0
             && other.aperture.contains_span(made_for.aperture);
@@ -225,7 +263,11 @@ impl Kind for Hwpt {
     fn pick(object: &Object) -> Option<Arc<Self>> {
         match object {
             Object::Hwpt(hwpt) => Some(Arc::clone(hwpt)),
-            Object::Device(_) | Object::Ioas(_) | Object::Vdevice(_) | Object::Viommu(_) => None,
+            Object::Device(_)
+            | Object::Ioas(_)
+            | Object::Vdevice(_)
+            | Object::Viommu(_)
+            | Object::MockDevice(_) => None,
         }
     }
 

@@ -265,7 +265,11 @@ impl Kind for Ioas {
     fn pick(object: &Object) -> Option<Arc<Self>> {
         match object {
             Object::Ioas(ioas) => Some(Arc::clone(ioas)),
-            Object::Device(_) | Object::Hwpt(_) | Object::Vdevice(_) | Object::Viommu(_) => None,
+            Object::Device(_)
+            | Object::Hwpt(_)
+            | Object::Vdevice(_)
+            | Object::Viommu(_)
+            | Object::MockDevice(_) => None,
         }
     }
 

@@ -77,6 +77,7 @@ mod in_flight;
 mod ioas;
 mod iova_map;
 mod mapping;
+pub mod mock;
 mod object;
 mod options;
 mod paged_map;
@@ -91,7 +92,8 @@ mod viommu;
 mod written_pages;
 
 pub use caller::{
-    Caller, FileFault, MemoryGone, PinAccess, PinFault, Pinned, Signal, Source, Unreachable, Vm,
+    Caller, FileFault, MemoryGone, PageIdentity, PinAccess, PinFault, Pinned, Signal, Source,
+    Unreachable, Vm,
 };
 pub use context::{Context, ContextSettings, Tvm};
 pub use counts::Counts;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::device::Device;
 use crate::hwpt::Hwpt;
 use crate::ioas::Ioas;
+use crate::mock::MockDevice;
 use crate::registry::{Headed, Header, Held, ReservedId};
 use crate::vdevice::Vdevice;
 use crate::viommu::Viommu;
@@ -21,6 +22,7 @@ pub(crate) enum Object {
     Device(Arc<Device>),
     Hwpt(Arc<Hwpt>),
     Ioas(Arc<Ioas>),
+    MockDevice(Arc<MockDevice>),
     Vdevice(Arc<Vdevice>),
     Viommu(Arc<Viommu>),
 }
@@ -31,6 +33,7 @@ impl Headed for Object {
             Self::Device(device) => device.header(),
             Self::Hwpt(hwpt) => hwpt.header(),
             Self::Ioas(ioas) => ioas.header(),
+            Self::MockDevice(mock) => mock.header(),
             Self::Vdevice(vdevice) => vdevice.header(),
             Self::Viommu(viommu) => viommu.header(),
         }
@@ -41,6 +44,7 @@ impl Headed for Object {
             Self::Device(device) => device.facts(into),
             Self::Hwpt(hwpt) => hwpt.facts(into),
             Self::Ioas(ioas) => ioas.facts(into),
+            Self::MockDevice(mock) => mock.facts(into),
             Self::Vdevice(vdevice) => vdevice.facts(into),
             Self::Viommu(viommu) => viommu.facts(into),
         }
@@ -54,6 +58,7 @@ impl Object {
             Self::Device(device) => device.destroy(ctx),
             Self::Hwpt(hwpt) => hwpt.destroy(ctx),
             Self::Ioas(ioas) => ioas.destroy(ctx),
+            Self::MockDevice(mock) => mock.destroy(ctx),
             Self::Vdevice(vdevice) => vdevice.destroy(ctx),
             Self::Viommu(viommu) => viommu.destroy(ctx),
         }

@@ -7,6 +7,7 @@ use span::Span;
 use thiserror::Error;
 use uapi::Errno;
 
+use crate::mock::TestFailure;
 use crate::{PinFault, Unreachable};
 
 /// A program asked for what cannot be had. Carries what was seen.
@@ -336,6 +337,9 @@ pub enum Refusal {
         /// What is served, in bytes.
         most: u32,
     },
+    /// A test command found what it looked for otherwise.
+    #[error(transparent)]
+    Test(TestFailure),
     /// The TSM or the device refused, or was not let finish.
     #[error(transparent)]
     Tsm(#[from] tsm::Refusal),
@@ -459,6 +463,7 @@ impl Refusal {
             | Self::UnknownFlags { .. }
             | Self::Unsupported { .. } => Errno::EOPNOTSUPP,
             Self::NoCompatIoas | Self::NoVm { .. } => Errno::ENODEV,
+            Self::Test(failure) => failure.errno(),
             Self::Tsm(refusal) => refusal.errno(),
             Self::UnknownCommand { .. } => Errno::ENOTTY,
         }

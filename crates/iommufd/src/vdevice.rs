@@ -211,7 +211,11 @@ impl Kind for Vdevice {
     fn pick(object: &Object) -> Option<Arc<Self>> {
         match object {
             Object::Vdevice(vdevice) => Some(Arc::clone(vdevice)),
-            Object::Device(_) | Object::Hwpt(_) | Object::Ioas(_) | Object::Viommu(_) => None,
+            Object::Device(_)
+            | Object::Hwpt(_)
+            | Object::Ioas(_)
+            | Object::Viommu(_)
+            | Object::MockDevice(_) => None,
         }
     }
 

@@ -200,7 +200,11 @@ impl Kind for Viommu {
     fn pick(object: &Object) -> Option<Arc<Self>> {
         match object {
             Object::Viommu(viommu) => Some(Arc::clone(viommu)),
-            Object::Device(_) | Object::Hwpt(_) | Object::Ioas(_) | Object::Vdevice(_) => None,
+            Object::Device(_)
+            | Object::Hwpt(_)
+            | Object::Ioas(_)
+            | Object::Vdevice(_)
+            | Object::MockDevice(_) => None,
         }
     }
 

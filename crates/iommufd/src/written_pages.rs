@@ -70,6 +70,11 @@ impl WrittenPages {
         }
     }
 
+    /// Whether writes are noted.
+    pub(crate) fn is_tracking(&self) -> bool {
+        *self.tracked.lock()
+    }
+
     /// Starts or stops tracking. What was noted stays.
     pub(crate) fn track(&self, tracked: bool) {
         *self.tracked.lock() = tracked;

@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use iommufd::{Caller, Context, FileFault, Signal, Source, Unreachable};
+use iommufd::{Caller, Context, FileFault, PageIdentity, Signal, Source, Unreachable};
 use rustix::fs::{FileType, OFlags, fstat};
 use rustix::io::Errno;
 use vfio::{BarPages, Container, DeviceFile, Group, Refusal};
@@ -96,6 +96,10 @@ impl Caller for Client<'_> {
             record.borrow_mut().written(at, from);
         }
         Ok(())
+    }
+
+    fn page(&self, at: u64) -> Option<PageIdentity> {
+        self.task.process().address_space().ok()?.page_at(at)
     }
 
     fn memory(&self) -> Arc<dyn Source> {

@@ -8,7 +8,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use iommufd::{MemoryGone, PinAccess, PinFault, Pinned, Source};
+use iommufd::{MemoryGone, PageIdentity, PinAccess, PinFault, Pinned, Source};
 use mem::{Pages, Window};
 use rustix::fs::{Mode, OFlags, SealFlags, fcntl_get_seals, fstat, open};
 
@@ -22,6 +22,8 @@ pub(crate) struct FileMemory {
 struct Mapped {
     bytes: Bytes,
     writable: bool,
+    /// Device and inode of the file.
+    identity: (u64, u64),
 }
 
 enum Bytes {
@@ -38,8 +40,8 @@ impl FileMemory {
     fn map(&self, end: u64, writable: bool) -> Result<Arc<Mapped>, PinFault> {
         // Only shared memory has seals to tell of, and only shared memory can be pinned.
         let seals = fcntl_get_seals(&self.file).map_err(|_| PinFault::FileRange)?;
-        let length = fstat(&self.file).map_err(|_| PinFault::FileRange)?.st_size;
-        let length = u64::try_from(length).map_err(|_| PinFault::FileRange)?;
+        let stat = fstat(&self.file).map_err(|_| PinFault::FileRange)?;
+        let length = u64::try_from(stat.st_size).map_err(|_| PinFault::FileRange)?;
         if end > length {
             return Err(PinFault::FileRange);
         }
@@ -50,12 +52,14 @@ impl FileMemory {
         {
             return Ok(Arc::clone(known));
         }
-        let new = Arc::new(self.map_new(length, writable, seals)?);
+        let bytes = self.map_new(length, writable, seals)?;
+        let identity = (stat.st_dev, stat.st_ino);
+        let new = Arc::new(Mapped { bytes, writable, identity });
         *mapped = Some(Arc::clone(&new));
         Ok(new)
     }
 
-    fn map_new(&self, length: u64, writable: bool, seals: SealFlags) -> Result<Mapped, PinFault> {
+    fn map_new(&self, length: u64, writable: bool, seals: SealFlags) -> Result<Bytes, PinFault> {
         let length = usize::try_from(length).map_err(|_| PinFault::Limit)?;
         // The program's descriptor may be read-only where the kernel would pin for writing all the same.
         let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.file));
@@ -65,7 +69,7 @@ impl FileMemory {
         if seals.contains(SealFlags::SHRINK)
             && let Ok(pages) = Pages::of_sealed_file(file, 0, length, writable)
         {
-            return Ok(Mapped { bytes: Bytes::Lasting(pages), writable });
+            return Ok(Bytes::Lasting(pages));
         }
         let window = Window::map(file, 0, length, writable).map_err(|error| {
             if error.raw_os_error() == Some(libc::ENOMEM) {
@@ -74,7 +78,7 @@ impl FileMemory {
                 PinFault::FileRange
             }
         })?;
-        Ok(Mapped { bytes: Bytes::Fleeting(window), writable })
+        Ok(Bytes::Fleeting(window))
     }
 }
 
@@ -115,6 +119,10 @@ impl Pinned for Mapped {
             Bytes::Lasting(pages) => pages.checked_write(offset, from).ok_or(MemoryGone),
             Bytes::Fleeting(window) => window.write(offset, from).map_err(|_| MemoryGone),
         }
+    }
+
+    fn page(&self, at: u64) -> Option<PageIdentity> {
+        Some(PageIdentity { object: self.identity, offset: at })
     }
 }
 

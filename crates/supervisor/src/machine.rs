@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use device::root_port::RootPort;
 use device::security::Manager;
+use iommufd::mock::MockMachine;
 use iommufd::{Endpoint, Group, Iommu};
 use pci::regs::{command, header};
 use pci::{Address, Function, Notices};
@@ -26,7 +27,7 @@ use vfio::{DeviceSet, VirtualFunction, Watch};
 
 use crate::clock::Clock;
 use crate::observer::Observer;
-use crate::platform::{Driver, Platform, Settings};
+use crate::platform::{Driver, IommuHardware, Platform, Settings};
 use crate::trace::Tap;
 use hardware::{Hardware, Placed};
 pub use identity::Identity;
@@ -40,6 +41,8 @@ pub struct Machine {
     pub settings: Settings,
     /// Its IOMMU.
     pub iommu: Arc<Iommu>,
+    /// What serves the kernel's test interface, where the IOMMU is its mock.
+    pub mock: Option<Arc<MockMachine>>,
     /// Every function that can be assigned, by address: `devices[N]` is `vfioN`.
     pub devices: Vec<Assignable>,
     /// Every root port, by address.
@@ -169,7 +172,9 @@ impl Machine {
         });
         let devices: Vec<_> = devices.collect();
         tee::watch(&devices, &tsm, platform.settings.tdi_error_event, &told);
-        Self { settings: platform.settings, iommu, devices, bridges, tsm, clock }
+        let is_mock = platform.settings.hardware == IommuHardware::Mock;
+        let mock = is_mock.then(MockMachine::new);
+        Self { settings: platform.settings, iommu, mock, devices, bridges, tsm, clock }
     }
 }
 

@@ -14,7 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use host::mappings::{Lookup, Mapping, Mappings};
-use iommufd::{MemoryGone, PinAccess, PinFault, Pinned, Source};
+use iommufd::{MemoryGone, PageIdentity, PinAccess, PinFault, Pinned, Source};
 
 use crate::files::Files;
 use crate::process::{Identity, Process};
@@ -34,6 +34,21 @@ impl AddressSpace {
     pub(crate) fn open(pid: i32) -> io::Result<Self> {
         let bytes = OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
         Ok(Self { bytes, mappings: Mappings::open(pid)? })
+    }
+}
+
+impl AddressSpace {
+    /// The page at an address: of the file that is mapped there, where processes share it, else of this address space.
+    pub(crate) fn page_at(&self, at: u64) -> Option<PageIdentity> {
+        let Ok(Lookup::Mapped(mapping)) = self.mappings.at(at) else { return None };
+        if !mapping.shared {
+            let own = std::ptr::from_ref(self).addr() as u64;
+            return Some(PageIdentity { object: (u64::MAX, own), offset: at });
+        }
+        let (major, minor) = mapping.device;
+        let device = rustix::fs::makedev(major, minor);
+        let offset = mapping.file_offset + (at - mapping.start);
+        Some(PageIdentity { object: (device, mapping.inode), offset })
     }
 }
 
@@ -131,6 +146,10 @@ impl Pinned for AddressSpace {
 
     fn write(&self, at: u64, from: &[u8]) -> Result<(), MemoryGone> {
         self.bytes.write_all_at(from, at).map_err(|_| MemoryGone)
+    }
+
+    fn page(&self, at: u64) -> Option<PageIdentity> {
+        self.page_at(at)
     }
 }
 

@@ -13,6 +13,8 @@ use super::fields::{Fields, Read};
 /// How the host behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// What hardware the IOMMU is.
+    pub hardware: IommuHardware,
     /// Which kernel's numbers are served.
     pub uapi: Profile,
     /// In which order the last close of a device file takes things down.
@@ -50,6 +52,16 @@ pub enum P2pMap {
     Linux73,
 }
 
+/// What hardware the IOMMU is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IommuHardware {
+    /// None in particular.
+    #[default]
+    Plain,
+    /// The mock of the kernel's own tests, with `IOMMU_TEST_CMD`.
+    Mock,
+}
+
 /// What serves `/dev/vfio/vfio`. `/dev/iommu` can be a group's container either way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum VfioContainer {
@@ -63,6 +75,7 @@ pub enum VfioContainer {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            hardware: IommuHardware::Plain,
             uapi: Profile::Rfc,
             close_order: CloseOrder::UnbindFirst,
             reset_while_bound: ResetWhileBound::Refuse,
@@ -99,6 +112,8 @@ const KEYS: &[&str] = &[
 /// Settings of the design whose behaviour this version does not have.
 const KEYS_LATER: &[&str] = &["capabilities"];
 
+const IOMMUS: &[(&str, IommuHardware)] =
+    &[("plain", IommuHardware::Plain), ("mock", IommuHardware::Mock)];
 const CLOSE_ORDERS: &[(&str, CloseOrder)] =
     &[("unbind-first", CloseOrder::UnbindFirst), ("linux-7.3", CloseOrder::Linux73)];
 const RESETS_WHILE_BOUND: &[(&str, ResetWhileBound)] = &[
@@ -126,9 +141,10 @@ const EXCHANGE_TIMEOUT_MS_MOST: u64 = 60_000;
 pub(super) fn read(mut fields: Fields<'_>) -> Read<Settings> {
     fields.allow(KEYS, KEYS_LATER)?;
     let profiles: Vec<_> = Profile::ALL.iter().map(|profile| (profile.name(), *profile)).collect();
-    fields.choice("iommu", &[("plain", ())], &["vtd", "smmuv3", "mock"])?;
+    let hardware = fields.choice("iommu", IOMMUS, &["vtd", "smmuv3"])?;
     let default = Settings::default();
     Ok(Settings {
+        hardware: hardware.unwrap_or(default.hardware),
         uapi: choice(&mut fields, "uapi", &profiles, default.uapi)?,
         close_order: choice(&mut fields, "close_order", CLOSE_ORDERS, default.close_order)?,
         reset_while_bound: choice(

@@ -160,7 +160,11 @@ fn make_node(
 
 fn open_context(front: &FrontEnd) -> Arc<Context> {
     let tvm = front.machine.settings.tvm;
-    Context::open_with(ContextSettings { profile: front.profile, tvm })
+    let settings = ContextSettings { profile: front.profile, tvm };
+    match &front.machine.mock {
+        Some(machine) => Context::open_mock(settings, machine),
+        None => Context::open_with(settings),
+    }
 }
 
 fn open_attribute(

@@ -1,0 +1,129 @@
+//! Mock devices: an object of the client's that holds a bound, attached device.
+//!
+//! `device` is OBJECTS, a leaf.
+
+use std::sync::Arc;
+
+use sync::{Mutex, rank};
+use uapi::Errno;
+
+use super::machine::{Unheard, device_flags};
+use super::{MockMachine, TestCommand, failure};
+use crate::device::Device;
+use crate::dispatch::Exchange;
+use crate::object::{Kind, Object, Pending};
+use crate::registry::{Headed, Header};
+use crate::{Context, Endpoint, Refusal};
+
+/// What a client knows a mock device by, beside the device itself.
+pub(crate) struct MockDevice {
+    header: Header,
+    /// Set before it can be found.
+    device: Mutex<rank::Objects, Option<Arc<Device>>>,
+}
+
+/// Makes a mock device and attaches it to page table or IOAS `id`. Its ids follow one another: its own, that of the
+/// device, and that of a page table where one had to be made.
+///
+/// # Errors
+/// `EINVAL` for unknown flags; as [`Device::bind`] and [`Device::attach`]; [`Refusal::Unreachable`] (`EFAULT`). Nothing
+/// is left then.
+pub(super) fn make(
+    ctx: &Arc<Context>,
+    machine: &MockMachine,
+    exchange: &Exchange<'_>,
+    mut argument: TestCommand,
+    flags: u32,
+) -> Result<(), Refusal> {
+    if flags & !device_flags::KNOWN != 0 {
+        return Err(failure("unknown flags of a mock device", Errno::EINVAL));
+    }
+    let pending =
+        Pending::build(ctx, |header| Ok(MockDevice { header, device: Mutex::new(None) }))?;
+    let (address, group) = machine.place();
+    let iommu = Arc::clone(machine.iommu(flags));
+    let endpoint = Endpoint::new(address, group, iommu, Arc::new(Unheard));
+    let device = Device::bind_without_file(ctx, &endpoint)?;
+    *pending.device.lock() = Some(Arc::clone(&device));
+    let table = device.attach(argument.id)?;
+    let [stdev, hwpt, idev] = [pending.header.id(), table, device.id()];
+    (argument.fields[0], argument.fields[1], argument.fields[2]) = (stdev, hwpt, idev);
+    exchange.respond(&argument)?;
+    pending.publish();
+    Ok(())
+}
+
+/// Moves a mock device to another page table or IOAS.
+///
+/// # Errors
+/// [`Refusal::NoObject`] (`ENOENT`), then as [`Device::attach`].
+pub(super) fn replace(
+    ctx: &Arc<Context>,
+    exchange: &Exchange<'_>,
+    mut argument: TestCommand,
+) -> Result<(), Refusal> {
+    let mock = ctx.get::<MockDevice>(argument.id)?;
+    let device = mock.device().ok_or(Refusal::NoObject { id: argument.id })?;
+    argument.fields[0] = device.attach(argument.fields[0])?;
+    exchange.respond(&argument)
+}
+
+/// Says whether there is a device of this id.
+///
+/// # Errors
+/// [`Refusal::NoObject`] (`ENOENT`).
+pub(super) fn exists(ctx: &Context, id: u32) -> Result<(), Refusal> {
+    ctx.get::<Device>(id).map(drop)
+}
+
+/// Looks at an entry of a device's cache, which nothing here ever fills with anything else.
+///
+/// # Errors
+/// [`Refusal::NoObject`] (`ENOENT`), `EINVAL`.
+pub(super) fn check_cache(ctx: &Context, argument: &TestCommand) -> Result<(), Refusal> {
+    const ENTRIES: u32 = 4;
+    const FILLED: u32 = 0x00ba_ddad;
+    exists(ctx, argument.id)?;
+    if argument.fields[0] >= ENTRIES || argument.fields[1] != FILLED {
+        return Err(failure("the cache holds something else", Errno::EINVAL));
+    }
+    Ok(())
+}
+
+impl MockDevice {
+    fn device(&self) -> Option<Arc<Device>> {
+        self.device.lock().clone()
+    }
+}
+
+impl Headed for MockDevice {
+    fn header(&self) -> &Header {
+        &self.header
+    }
+}
+
+impl Kind for MockDevice {
+    fn wrap(this: Arc<Self>) -> Object {
+        Object::MockDevice(this)
+    }
+
+    fn pick(object: &Object) -> Option<Arc<Self>> {
+        match object {
+            Object::MockDevice(mock) => Some(Arc::clone(mock)),
+            Object::Device(_)
+            | Object::Hwpt(_)
+            | Object::Ioas(_)
+            | Object::Vdevice(_)
+            | Object::Viommu(_) => None,
+        }
+    }
+
+    /// Detaches and unbinds the device.
+    fn destroy(&self, _: &Context) {
+        let device = self.device.lock().take();
+        if let Some(device) = device {
+            device.end();
+        }
+        self.header.end();
+    }
+}

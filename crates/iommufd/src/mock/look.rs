@@ -1,0 +1,159 @@
+//! Looks at what the engine did: where addresses lead, how often pages are pinned, which were written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pci::DmaAccess;
+use span::Span;
+use uapi::Errno;
+
+use super::machine::PAGE_BYTES;
+use super::{MockMachine, TestCommand, failure};
+use crate::caller::PageIdentity;
+use crate::dispatch::Exchange;
+use crate::hwpt::Hwpt;
+use crate::in_flight::Visitors;
+use crate::object::Object;
+use crate::{Context, PAGE_SIZE, Refusal};
+
+/// Says whether addresses of a page table lead to the caller's pages.
+///
+/// # Errors
+/// [`Refusal::NoObject`] (`ENOENT`); `EINVAL` where something is no multiple of the page table's smallest page or leads
+/// elsewhere; [`Refusal::Unreachable`] (`EFAULT`) where the caller has no such page.
+pub(super) fn check_map(
+    ctx: &Context,
+    exchange: &Exchange<'_>,
+    argument: &TestCommand,
+) -> Result<(), Refusal> {
+    let (iova, length, at) = (argument.long(2), argument.long(4), argument.long(6));
+    let hwpt = ctx.get::<Hwpt>(argument.id)?;
+    let unit = hwpt.geometry().smallest_page();
+    let overflows = at.checked_add(length).is_none() || iova.checked_add(length).is_none();
+    if overflows || (iova | length | at) & (unit - 1) != 0 {
+        return Err(failure("not whole pages of the page table", Errno::EINVAL));
+    }
+    let visitors = Visitors::default();
+    for offset in (0..length).step_by(usize::try_from(unit).unwrap_or(usize::MAX)) {
+        let page = exchange.caller().page(at + offset).ok_or(Refusal::Unreachable)?;
+        let stay = ctx.enter_dma(&visitors);
+        let map = &hwpt.ioas().map;
+        let read = map.translate(&stay, iova + offset, DmaAccess::Read, unit);
+        let found = read
+            .or_else(|_| map.translate(&stay, iova + offset, DmaAccess::Write, unit))
+            .map_err(|_| failure("an address that leads nowhere", Errno::EINVAL))?;
+        if found.memory.page(found.at) != Some(page) {
+            return Err(failure("an address that leads to another page", Errno::EINVAL));
+        }
+    }
+    Ok(())
+}
+
+/// Says whether each of the caller's pages is pinned so often: by areas of whatever context. What was copied from one
+/// address space to another is pinned once.
+///
+/// # Errors
+/// `EINVAL` where it is not whole pages, `EIO` where a page is pinned more or less often, [`Refusal::Unreachable`]
+/// (`EFAULT`).
+pub(super) fn check_pins(
+    machine: &Arc<MockMachine>,
+    exchange: &Exchange<'_>,
+    argument: &TestCommand,
+) -> Result<(), Refusal> {
+    let (length, at, expected) = (argument.long(0), argument.long(2), argument.fields[4]);
+    if (length | at) & (PAGE_SIZE - 1) != 0 || at.checked_add(length).is_none() {
+        return Err(failure("not whole pages", Errno::EINVAL));
+    }
+    let pins = pins(machine);
+    for offset in (0..length).step_by(usize::try_from(PAGE_SIZE).unwrap_or(usize::MAX)) {
+        let page = exchange.caller().page(at + offset).ok_or(Refusal::Unreachable)?;
+        if pins.get(&page).copied().unwrap_or(0) != expected {
+            return Err(failure("a page is pinned more or less often", Errno::EIO));
+        }
+    }
+    Ok(())
+}
+
+/// How often each page is pinned.
+fn pins(machine: &MockMachine) -> BTreeMap<PageIdentity, u32> {
+    let mut counted: Vec<(Arc<dyn crate::Source>, u64, u64)> = Vec::new();
+    let mut pins = BTreeMap::new();
+    let contexts = machine.contexts();
+    let objects = contexts.iter().flat_map(|ctx| ctx.registry().published());
+    for object in objects {
+        let Object::Ioas(ioas) = object else { continue };
+        let mut from = Some(0);
+        while let Some(entry) = from.and_then(|from| ioas.map.next(from)) {
+            from = entry.span.last().checked_add(1);
+            let Some(memory) = entry.memory else { continue };
+            let (first, bytes) = (entry.area.at(), entry.area.length());
+            let is_known = |(source, at, length): &(Arc<dyn crate::Source>, u64, u64)| {
+                Arc::ptr_eq(source, &entry.area.source) && (*at, *length) == (first, bytes)
+            };
+            if counted.iter().any(is_known) {
+                continue;
+            }
+            let (mut at, end) = (first & !(PAGE_SIZE - 1), first.saturating_add(bytes));
+            while at < end {
+                if let Some(page) = memory.page(at) {
+                    *pins.entry(page).or_insert(0) += 1;
+                }
+                at += PAGE_SIZE;
+            }
+            counted.push((entry.area.source, first, bytes));
+        }
+    }
+    pins
+}
+
+/// Marks pages of a page table as written: one for each bit that is set in the caller's bitmap. Answers how many.
+///
+/// # Errors
+/// `EINVAL` for what is zero or no whole pages, and where nothing is tracked; `EOVERFLOW` for a bitmap that is too
+/// large; [`Refusal::NoObject`] (`ENOENT`), [`Refusal::Unreachable`] (`EFAULT`).
+pub(super) fn mark_written(
+    ctx: &Context,
+    exchange: &Exchange<'_>,
+    mut argument: TestCommand,
+) -> Result<(), Refusal> {
+    const PAGES_MOST: u64 = 1 << 27;
+    let (iova, length) = (argument.long(2), argument.long(4));
+    let (page_bytes, at) = (argument.long(6), argument.long(8));
+    let whole = page_bytes != 0
+        && length != 0
+        && at != 0
+        && iova.is_multiple_of(page_bytes)
+        && length.is_multiple_of(page_bytes);
+    if !whole {
+        return Err(failure("not whole pages", Errno::EINVAL));
+    }
+    let pages = length / page_bytes;
+    if pages > PAGES_MOST {
+        return Err(failure("too large a bitmap", Errno::EOVERFLOW));
+    }
+    let hwpt = ctx.get::<Hwpt>(argument.id)?;
+    let tracked = hwpt.written().filter(|written| written.is_tracking());
+    let Some(written) = tracked else {
+        return Err(failure("nothing is tracked", Errno::EINVAL));
+    };
+    let bytes = usize::try_from(pages.div_ceil(8)).unwrap_or(usize::MAX);
+    let mut bitmap = vec![0; bytes];
+    exchange.caller().read(at, &mut bitmap)?;
+    let visitors = Visitors::default();
+    let mut marked: u64 = 0;
+    let unit = page_bytes.max(PAGE_BYTES);
+    for page in 0..pages {
+        let (byte, bit) = ((page / 8) as usize, page % 8);
+        if bitmap.get(byte).is_some_and(|byte| byte >> bit & 1 != 0) {
+            let stay = ctx.enter_dma(&visitors);
+            if let Some(span) = Span::new(iova + page * page_bytes, unit.min(length)) {
+                written.note(&stay, hwpt.leaf_of(span));
+            }
+            marked += 1;
+        }
+    }
+    let [low, high] = [marked & u64::from(u32::MAX), marked >> 32];
+    argument.fields[10] = u32::try_from(low).unwrap_or(u32::MAX);
+    argument.fields[11] = u32::try_from(high).unwrap_or(u32::MAX);
+    exchange.respond(&argument)
+}

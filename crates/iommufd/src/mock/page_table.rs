@@ -1,0 +1,74 @@
+//! Page tables and the description of the mock's IOMMU.
+
+use span::Span;
+use uapi::Errno;
+use zerocopy::IntoBytes;
+
+use super::failure;
+use crate::dispatch::Exchange;
+use crate::{Geometry, Refusal};
+
+/// The type of hardware that tests know it by.
+const HW_INFO_TYPE: u32 = 0xfeed_beef;
+/// What its one register holds.
+const TEST_REGISTER: u32 = 0xdead_beef;
+/// The type of data that its page tables take.
+const DATA_TYPE: u32 = 0xdead;
+
+/// Writes what the mock's hardware is, as much as there is room for, and gives type and bytes.
+///
+/// # Errors
+/// `EOPNOTSUPP` for another type, [`Refusal::Unreachable`] (`EFAULT`).
+pub(crate) fn describe_hardware(
+    exchange: &Exchange<'_>,
+    wanted: u32,
+    at: u64,
+    room: u32,
+) -> Result<(u32, u32), Refusal> {
+    if wanted != 0 && wanted != HW_INFO_TYPE {
+        return Err(failure("another type of hardware", Errno::EOPNOTSUPP));
+    }
+    let described = [0_u32, TEST_REGISTER];
+    let bytes = described.as_bytes();
+    let room = room as usize;
+    exchange.caller().write(at, &bytes[..room.min(bytes.len())])?;
+    if let Some(rest) = room.checked_sub(bytes.len()).filter(|rest| *rest > 0) {
+        let after = at.checked_add(bytes.len() as u64).ok_or(Refusal::Unreachable)?;
+        exchange.write_zeros(after, u32::try_from(rest).unwrap_or(u32::MAX))?;
+    }
+    Ok((HW_INFO_TYPE, 8))
+}
+
+/// The geometry of a page table that is asked for with data: 4 to 8 bytes, of which the second word is its kind.
+///
+/// # Errors
+/// `EOPNOTSUPP` for another type of data or kind of page table, `EINVAL` for too few bytes, `E2BIG` for more that mean
+/// something, [`Refusal::Unreachable`] (`EFAULT`).
+pub(crate) fn shape_of(
+    exchange: &Exchange<'_>,
+    geometry: &Geometry,
+    data_type: u32,
+    at: u64,
+    length: u32,
+) -> Result<Geometry, Refusal> {
+    const BYTES_MIN: u32 = 4;
+    const KIND_DEFAULT: u32 = 0;
+    const KIND_HUGE: u32 = 1;
+    const HUGE_PAGES: u64 = 1 << 20 | 4096;
+    if data_type != DATA_TYPE {
+        return Err(failure("another type of data", Errno::EOPNOTSUPP));
+    }
+    if length < BYTES_MIN {
+        return Err(failure("too little data", Errno::EINVAL));
+    }
+    let mut words = [0_u32; 2];
+    let known = (length as usize).min(size_of_val(&words));
+    exchange.caller().read(at, &mut words.as_mut_bytes()[..known])?;
+    match words[1] {
+        KIND_DEFAULT => Ok(geometry.clone()),
+        KIND_HUGE => {
+            Ok(Geometry { aperture: Span::WHOLE, page_sizes: HUGE_PAGES, ..geometry.clone() })
+        }
+        _ => Err(failure("another kind of page table", Errno::EOPNOTSUPP)),
+    }
+}
