@@ -191,7 +191,7 @@ p.toml:2:23: `exchange_timeout_ms` is 0; allowed: 1 to 60000
     (
         "[settings]\niommu = \"vtd\"\n",
         "\
-p.toml:2:9: `iommu = \"vtd\"` is not available in this version; available: plain
+p.toml:2:9: `iommu = \"vtd\"` is not available in this version; available: plain, mock
      2 | iommu = \"vtd\"
        |         ^^^^^",
     ),

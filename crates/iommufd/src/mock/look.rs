@@ -26,7 +26,7 @@ pub(super) fn check_map(
     exchange: &Exchange<'_>,
     argument: &TestCommand,
 ) -> Result<(), Refusal> {
-    let (iova, length, at) = (argument.long(2), argument.long(4), argument.long(6));
+    let (iova, length, at) = (argument.long(0), argument.long(2), argument.long(4));
     let hwpt = ctx.get::<Hwpt>(argument.id)?;
     let unit = hwpt.geometry().smallest_page();
     let overflows = at.checked_add(length).is_none() || iova.checked_add(length).is_none();

@@ -31,7 +31,9 @@ pub(crate) const REQUEST: u32 = 0x3ba0;
 /// Bytes that a caller's struct has at least.
 pub(crate) const BYTES_MIN: u32 = 68;
 /// Bytes of the struct.
-pub(crate) const BYTES: u32 = size_of::<TestCommand>() as u32;
+pub(crate) const BYTES: u32 = 72;
+
+const _: () = assert!(size_of::<TestCommand>() == BYTES as usize);
 
 /// `struct iommu_test_cmd`. What `fields` mean depends on `op`.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes)]
