@@ -6,8 +6,8 @@ use crate::execution::{Answer, Status};
 use crate::frame::{Frame, Tried};
 use crate::moves::Move;
 use crate::outlook::Outlook;
-use crate::pool::{Pool, Unit};
-use crate::seen::Visit;
+use crate::pool::{Limit, Pool, Unit};
+use crate::seen::{MOVES_MAX, Visit};
 use crate::settings::{Replay, Settings};
 use crate::tally::{Counts, Found, Nondeterminism, Tally};
 use crate::violation::{Violation, ViolationKind};
@@ -99,11 +99,11 @@ where
             if self.settings.replay == Replay::Full || self.paths.is_multiple_of(REPORT_EVERY) {
                 self.report();
             }
-            if self.tally.nondeterminism.is_some()
-                || self.tally.found.len() >= self.settings.violations_max
-                // A call panicked and its unwinding is stuck: this OS thread is of no more use.
-                || std::thread::panicking()
-            {
+            if self.tally.found.len() >= self.settings.violations_max {
+                self.pool.stop_at(Limit::Violations);
+            }
+            // A call may have panicked and its unwinding be stuck: then this OS thread is of no more use.
+            if self.tally.nondeterminism.is_some() || std::thread::panicking() {
                 self.pool.stop();
             }
             if self.pool.is_stopped() || !self.backtrack() {
@@ -191,7 +191,10 @@ where
         let mut todo = enabled.clone();
         match visit {
             Visit::Covered => return None,
-            Visit::New => todo.retain(|next| !is_asleep(&asleep, *next)),
+            Visit::New => todo.retain(|next| {
+                // What cannot be noted as left out is not left out.
+                !is_asleep(&asleep, *next) || self.plan.caches && bit(&enabled, *next) == 0
+            }),
             Visit::Again(bits) => todo.retain(|next| bits & bit(&enabled, *next) != 0),
         }
         if previous_able && self.plan.preemptions.is_some_and(|bound| preemptions >= bound) {
@@ -293,10 +296,10 @@ fn is_asleep(asleep: &[Tried], next: Move) -> bool {
 }
 
 /// The bit of a move: its place among those that can be made in the state, which are ordered.
-fn bit(enabled: &[Move], next: Move) -> u32 {
+fn bit(enabled: &[Move], next: Move) -> u8 {
     let place = enabled.iter().position(|other| *other == next);
     // The few beyond never count as asleep, which is always right.
-    place.filter(|place| *place < 32).map_or(0, |place| 1 << place)
+    place.filter(|place| *place < MOVES_MAX).map_or(0, |place| 1 << place)
 }
 
 /// Paths between reports, where most take no execution.

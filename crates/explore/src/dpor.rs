@@ -19,7 +19,7 @@ use crate::footprint::Footprint;
 use crate::frame::Tried;
 use crate::model::{Model, Script};
 use crate::moves::{Move, Point};
-use crate::pool::Pool;
+use crate::pool::{Limit, Pool};
 use crate::tally::{Found, Nondeterminism, Tally};
 use crate::violation::{Violation, ViolationKind};
 
@@ -36,8 +36,10 @@ pub(crate) fn search<M: Model>(
         let before = search.tally.counts;
         search.execute();
         pool.report(1, &before, &search.tally.counts, 0.0, 0.0);
-        let enough = search.tally.found.len() >= settings.violations_max;
-        if enough || search.tally.nondeterminism.is_some() || pool.is_stopped() {
+        if search.tally.found.len() >= settings.violations_max {
+            pool.stop_at(Limit::Violations);
+        }
+        if search.tally.nondeterminism.is_some() || pool.is_stopped() {
             break;
         }
         if !search.backtrack() {
@@ -178,24 +180,16 @@ impl<M: Model> Dpor<'_, M> {
 
     /// Finds what comes before the last step in every equivalent order, and the races on the way.
     fn order(&mut self, last: usize) {
+        let races = self.races(last);
         let node = &self.path[last];
         let mut before = Places::default();
-        let mut races = Vec::new();
         for place in (0..last).rev() {
             let earlier = &self.path[place];
-            let same = earlier.chosen == node.chosen;
-            if before.contains(place) || !same && !earlier.footprint.conflicts(&node.footprint) {
-                continue;
-            }
-            if !same && !node.point.is_some_and(|point| point.is_woken()) {
-                races.push(place);
-            }
-            before.join(&earlier.before);
-            before.insert(place);
-        }
-        for place in 0..last {
-            if node.footprint.locks_after(&self.path[place].footprint) {
-                before.join(&self.path[place].before);
+            let comes_first = earlier.chosen == node.chosen
+                || earlier.footprint.conflicts(&node.footprint)
+                || node.footprint.locks_after(&earlier.footprint);
+            if comes_first && !before.contains(place) {
+                before.join(&earlier.before);
                 before.insert(place);
             }
         }
@@ -203,6 +197,35 @@ impl<M: Model> Dpor<'_, M> {
         for place in races {
             self.reverse(place, last);
         }
+    }
+
+    /// The steps that the last one might have overtaken. While somebody had a lock that it takes it could not
+    /// go on: it might have overtaken the taking of that, whatever was done under the lock.
+    fn races(&self, last: usize) -> Vec<usize> {
+        let node = &self.path[last];
+        let woken = node.point.is_some_and(|point| point.is_woken());
+        let mut before = Places::default();
+        let mut races = Vec::new();
+        let mut held = Vec::new();
+        for place in (0..last).rev() {
+            let earlier = &self.path[place];
+            let same = earlier.chosen == node.chosen;
+            if !same {
+                held.extend(node.footprint.given_back_by(&earlier.footprint));
+                held.retain(|mutex| !earlier.footprint.locks(*mutex));
+            }
+            let conflicts = || earlier.footprint.conflicts(&node.footprint);
+            if before.contains(place) || !same && (!held.is_empty() || !conflicts()) {
+                continue;
+            }
+            // Whoever was woken cannot have gone on before that, unless he had been woken before.
+            if !same && (!woken || earlier.enabled.contains(&node.chosen)) {
+                races.push(place);
+            }
+            before.join(&earlier.before);
+            before.insert(place);
+        }
+        races
     }
 
     /// Sees to it that the race between the steps at `first` and `last` is also run the other way round.

@@ -65,12 +65,21 @@ impl Footprint {
         self.unlocked.push(mutex);
     }
 
-    /// Whether the step took a lock that the step `earlier` gave back and had not taken itself: one that was
-    /// taken and given back in one step conflicts, or does not, by what was done under it.
+    /// Whether the step took a lock that the step `earlier` gave back and had not taken itself.
     pub(crate) fn locks_after(&self, earlier: &Self) -> bool {
-        let mut given_back =
-            earlier.unlocked.iter().filter(|mutex| !earlier.locked.contains(mutex));
-        given_back.any(|mutex| self.locked.contains(mutex))
+        self.given_back_by(earlier).next().is_some()
+    }
+
+    /// The locks that the step took, of those that `earlier` gave back and had not taken itself: one that was
+    /// taken and given back in one step conflicts, or does not, by what was done under it.
+    pub(crate) fn given_back_by(&self, earlier: &Self) -> impl Iterator<Item = ObjectId> {
+        let given_back = earlier.unlocked.iter().filter(|mutex| !earlier.locks(**mutex));
+        given_back.filter(|mutex| self.locks(**mutex)).copied()
+    }
+
+    /// Whether the step took the lock.
+    pub(crate) fn locks(&self, mutex: ObjectId) -> bool {
+        self.locked.contains(&mutex)
     }
 
     /// Whether two steps of different threads with these footprints may not swap places.

@@ -49,8 +49,10 @@ pub enum Limit {
     Time,
     /// [`Budget::memory_bytes`].
     Memory,
-    /// [`Budget::executions`].
-    Executions,
+    /// [`Budget::paths`].
+    Paths,
+    /// [`Settings::violations_max`](crate::Settings::violations_max).
+    Violations,
 }
 
 /// How far a search has come.
@@ -161,6 +163,12 @@ impl Pool {
         self.changed.notify_all();
     }
 
+    /// Stops the search because of a limit that is not of the budget.
+    pub(crate) fn stop_at(&self, limit: Limit) {
+        self.lock().exhausted.get_or_insert(limit);
+        self.stop();
+    }
+
     pub(crate) fn is_stopped(&self) -> bool {
         self.stopped.load(Relaxed)
     }
@@ -189,7 +197,7 @@ impl Pool {
         queue.counts.depth = queue.counts.depth.max(after.depth);
         queue.done += share;
         queue.ahead.insert(thread::current().id(), ahead);
-        let limit = self.limit(queue.counts.executions, is_time_to_look);
+        let limit = self.limit(queue.paths, is_time_to_look);
         if limit.is_some() {
             queue.exhausted = limit;
             drop(queue);
@@ -213,9 +221,9 @@ impl Pool {
         Progress { counts, elapsed: self.began.elapsed(), done, preemptions }
     }
 
-    fn limit(&self, executions: u64, is_time_to_look: bool) -> Option<Limit> {
-        if executions >= self.budget.executions {
-            return Some(Limit::Executions);
+    fn limit(&self, paths: u64, is_time_to_look: bool) -> Option<Limit> {
+        if paths >= self.budget.paths {
+            return Some(Limit::Paths);
         }
         if !is_time_to_look {
             return None;

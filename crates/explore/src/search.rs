@@ -30,8 +30,12 @@ pub struct Report<C, O> {
     pub counts: Counts,
     /// What each call answered in some interleaving, by thread and call, in the last search.
     pub outcomes: BTreeMap<(usize, usize), BTreeSet<O>>,
+    /// What was found wrong in the last search, each thing once.
+    pub violations: BTreeSet<Violation>,
     /// What all objects held in the ends that were seen: a fingerprint for each.
     pub finals: BTreeSet<Fingerprint>,
+    /// The limit that the last search reached.
+    pub limit: Option<Limit>,
     /// How long all searches took.
     pub elapsed: Duration,
 }
@@ -95,9 +99,18 @@ pub fn explore<M: Model>(
     let began = Instant::now();
     let script = &Arc::new(script.clone());
     let mut explored = None;
-    let report = |verdict, tally: Tally<M::Outcome>| {
-        let Tally { counts, outcomes, finals, .. } = tally;
-        Ok(Report { verdict, counts, outcomes, finals, elapsed: began.elapsed() })
+    let report = |verdict, limit, tally: Tally<M::Outcome>| {
+        let Tally { counts, outcomes, finals, found, .. } = tally;
+        let violations = found.into_iter().map(|found| found.violation).collect();
+        Ok(Report {
+            verdict,
+            counts,
+            outcomes,
+            violations,
+            finals,
+            limit,
+            elapsed: began.elapsed(),
+        })
     };
     let searches = settings.preemptions.iter().map(|bound| Some(*bound));
     let mut last = None;
@@ -109,19 +122,19 @@ pub fn explore<M: Model>(
         let (tally, limit) = search(model, script, settings, bound, budget, progress)?;
         if let Some(found) = tally.best() {
             let found = counterexample(model, script, settings, found)?;
-            return report(Verdict::Counterexample(Box::new(found)), tally);
+            return report(Verdict::Counterexample(Box::new(found)), limit, tally);
         }
         if limit.is_some() {
-            return report(Verdict::SafeUpTo { preemptions: explored, limit }, tally);
+            return report(Verdict::SafeUpTo { preemptions: explored, limit }, limit, tally);
         }
         if !tally.cut {
-            return report(Verdict::Safe, tally);
+            return report(Verdict::Safe, limit, tally);
         }
         explored = bound;
         last = Some(tally);
     }
     let tally = last.unwrap_or_else(Tally::new);
-    report(Verdict::SafeUpTo { preemptions: explored, limit: None }, tally)
+    report(Verdict::SafeUpTo { preemptions: explored, limit: None }, None, tally)
 }
 
 /// One search, bounded or of everything.

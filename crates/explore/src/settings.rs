@@ -75,8 +75,8 @@ pub struct Budget {
     pub time: Duration,
     /// When the states take up so much, in bytes.
     pub memory_bytes: usize,
-    /// After so many executions.
-    pub executions: u64,
+    /// After so many paths, those cut short included.
+    pub paths: u64,
 }
 
 impl Default for Settings {
@@ -101,7 +101,7 @@ impl Default for Settings {
 impl Default for Budget {
     /// Ten minutes and a gibibyte.
     fn default() -> Self {
-        Self { time: Duration::from_secs(600), memory_bytes: 1 << 30, executions: u64::MAX }
+        Self { time: Duration::from_secs(600), memory_bytes: 1 << 30, paths: u64::MAX }
     }
 }
 

@@ -9,6 +9,7 @@
 
 pub mod c_program;
 pub mod call_memory;
+pub mod exhaust;
 pub mod file;
 mod mistake;
 mod models;
