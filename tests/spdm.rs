@@ -40,6 +40,7 @@ fn main() {
         trial("what_was_said_in_words", what_was_said_in_words),
         trial("rules_hold", rules_hold),
         trial("nobody_and_nonsense", nobody_and_nonsense),
+        trial("evidence_is_judged", evidence_is_judged),
         trial("peer_of_the_environment", peer_of_the_environment)
             .with_ignored_flag(std::env::var_os(PEER).is_none())
             .with_kind(format!("needs a device, named by {PEER}")),
@@ -213,6 +214,45 @@ fn nobody_and_nonsense() -> Result<(), Failed> {
     assert!(code == 2 && told.contains("it ends at byte 0"), "{told}");
     let (code, told) = run(&["responder", "--device", "b1d0:02:00.0"]);
     assert!(code == 2 && told.contains("no TEE-IO capable"), "{told}");
+    Ok(())
+}
+
+/// The evidence of a run, whole and with a byte of each file changed.
+fn evidence_is_judged() -> Result<(), Failed> {
+    let scratch = Scratch::new();
+    let out = scratch.path().join("evidence");
+    let nonce = "5a".repeat(32);
+    let script = format!(
+        "set -e; {BINDERY} tsm connect $BINDERY_BDF; {BINDERY} evidence $BINDERY_BDF --out {} --nonce {nonce}",
+        text(&out)
+    );
+    let output = programs::run(&[]).args(["sh", "-c", &script]).output()?;
+    assert_eq!(status(&output), 0, "{}", String::from_utf8_lossy(&output.stderr));
+    let verify = |arguments: &[&str]| -> Result<(i32, String), Failed> {
+        let output = bindery().args(["verify", text(&out)]).args(arguments).output()?;
+        Ok((status(&output), String::from_utf8_lossy(&output.stdout).into_owned()))
+    };
+    let (code, told) = verify(&["--nonce", &nonce])?;
+    assert_eq!(code, 0, "{told}");
+    for words in ["they were taken for this nonce", "the device's key signed them", "immutable ROM"]
+    {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    let (code, told) = verify(&["--nonce", &"00".repeat(32)])?;
+    assert!(code == 1 && told.contains("DOES NOT HOLD"), "{told}");
+    for file in ["vca.bin", "certificates.bin", "measurements.bin"] {
+        let path = out.join(file);
+        let whole = std::fs::read(&path)?;
+        let mut changed = whole.clone();
+        let middle = changed.len() / 2;
+        changed[middle] ^= 1;
+        std::fs::write(&path, &changed)?;
+        let (code, told) = verify(&[])?;
+        assert!(code == 1 && told.contains(&format!("{file} is not what evidence.json")), "{told}");
+        std::fs::write(&path, &whole)?;
+    }
+    std::fs::remove_file(out.join("vca.bin"))?;
+    assert_eq!(verify(&[])?.0, 2);
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bindery_peer::evidence::{Evidence, Expected, Finding, holds, judge};
 use bindery_peer::overhear::Check;
+use pci::regs::{command, header};
 use pci::{Address, DmaFault, Interrupt, Notices};
 use spdm::algorithm::Suite;
 use spdm::certificate::{Chain, DeviceName, LeafUsage, Trust};
@@ -26,6 +27,8 @@ impl Notices for Unheard {
 
 /// What a connected device shows, over [`NONCE`].
 struct Shown {
+    /// Of its interface, which is locked.
+    report: Vec<u8>,
     vca: Vec<u8>,
     chain: Vec<u8>,
     measurements: Vec<u8>,
@@ -36,6 +39,7 @@ impl Shown {
         let machine = Machine::build(&Platform::default(), Arc::new(Unheard));
         let function = machine.devices.iter().find(|device| device.tee).unwrap().address;
         machine.tsm.connect(function, b"tsm0").unwrap();
+        lock(&machine, function);
         let before = machine.tsm.evidence(function, None).unwrap();
         let shown = machine.tsm.evidence(function, Some(NONCE)).unwrap();
         let find = |kind| shown.iter().find(|object| object.kind == kind).unwrap();
@@ -46,6 +50,7 @@ impl Shown {
         assert_eq!(find(ObjectKind::Measurement).nonce, Some(NONCE));
         let bytes = |kind| find(kind).bytes.clone();
         Self {
+            report: bytes(ObjectKind::InterfaceReport),
             vca: bytes(ObjectKind::Vca),
             chain: bytes(ObjectKind::Certificate),
             measurements: bytes(ObjectKind::Measurement),
@@ -53,12 +58,12 @@ impl Shown {
     }
 
     fn judge(&self, expected: &Expected) -> Vec<Finding> {
-        let Self { vca, chain, measurements } = self;
+        let Self { vca, chain, measurements, report } = self;
         let evidence = Evidence {
             vca: Some(vca),
             chain: Some(chain),
             measurements: Some(measurements),
-            report: None,
+            report: Some(report),
         };
         judge(&AwsLc, &evidence, expected)
     }
@@ -73,6 +78,32 @@ impl Shown {
     }
 }
 
+/// Binds the function's TDI and locks it, as a VMM does for its guest.
+fn lock(machine: &Machine, function: Address) {
+    const LOCKED: u32 = 1;
+    let device = machine.devices.iter().find(|device| device.address == function).unwrap();
+    let on = command::MEMORY | command::BUS_MASTER;
+    device.function.config_write(header::COMMAND, &on.to_le_bytes());
+    let cancel = tsm::Cancel::new();
+    let vm = machine.tsm.new_vm();
+    machine.tsm.bind(function, vm, 7, &cancel).unwrap();
+    let request = tsm::GuestRequest {
+        arch: tsm::Arch::Cca,
+        op: tsm::Op::SetTdiState,
+        request: &LOCKED.to_le_bytes(),
+        response_room: 0,
+    };
+    machine.tsm.request(function, &request, &NoMemory, &cancel).unwrap();
+}
+
+struct NoMemory;
+
+impl tsm::Memory for NoMemory {
+    fn read(&self, _: u64, _: &mut [u8]) -> Result<(), tsm::Unreachable> {
+        Err(tsm::Unreachable)
+    }
+}
+
 fn all_checks(findings: &[Finding]) -> Vec<&Check> {
     findings.iter().flat_map(|finding| &finding.checks).collect()
 }
@@ -84,6 +115,8 @@ fn good_evidence_holds() {
     assert!(holds(&findings), "{findings:#?}");
     let made = all_checks(&findings).into_iter().filter(|check| matches!(check, Check::Holds(_)));
     assert_eq!(made.count(), 4, "version, certificates, nonce, signature: {findings:#?}");
+    let report = &findings[3].words;
+    assert!(report.iter().any(|words| words.contains("pages from")), "{report:?}");
 }
 
 #[test]
