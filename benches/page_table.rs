@@ -7,7 +7,7 @@
 //!
 //! `cargo bench -p bindery-pagetable` prints all; with `-- --short` fewer rounds of less, for a run
 //! that only shows that everything works; with `-- --gates` the run fails where a contender is less
-//! than 1.5 times slower that ought to be several times slower, or memory is wasted. `--only NAME` runs one part, `--rounds N` another number of rounds.
+//! than 1.5 times slower that ought to be several times slower, or memory is wasted; with `-- --docs` the tables and a plot are written to `docs/`. `--only NAME` runs one part, `--rounds N` another number of rounds.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -22,6 +22,8 @@ mod maps;
 mod measure;
 #[path = "page_table/peers.rs"]
 mod peers;
+#[path = "page_table/report.rs"]
+mod report;
 #[path = "page_table/scale.rs"]
 mod scale;
 #[path = "page_table/threads.rs"]
@@ -32,9 +34,9 @@ mod writes;
 use std::fs;
 use std::process::ExitCode;
 
-use goals::{GOALS, judge};
 use maps::Scale;
-use measure::{Samples, quantile};
+use measure::Samples;
+use report::Report;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
     }
     let only = value("--only");
     let mut samples = Samples::default();
+    let begin = load();
     println!("{}\n", machine());
     for (name, work) in WORK {
         if only.is_none_or(|only| only == name) {
@@ -65,10 +68,18 @@ fn main() -> ExitCode {
             work(&scale, &mut samples);
         }
     }
-    print_figures(&samples);
-    let missed = print_goals(&samples);
-    println!("\nload at the end: {}", load());
-    if has("--gates") && missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    let report = Report::of(&samples);
+    println!("{}\n{}\nload at the end: {}", report.figures, report.goals, load());
+    let (rounds, end) = (scale.rounds, load());
+    let circumstances =
+        format!("{}; {rounds} rounds; load {begin} before, {end} after.", machine());
+    if has("--docs")
+        && let Err(error) = report.write(&circumstances)
+    {
+        eprintln!("the pages cannot be written: {error}");
+        return ExitCode::FAILURE;
+    }
+    if has("--gates") && report.gates_missed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 type Work = fn(&Scale, &mut Samples);
@@ -88,36 +99,6 @@ const FULL: Scale =
     Scale { rounds: 9, small_maps: 1 << 20, queries: 200_000, whole_bytes: 64 << 30 };
 const SHORT: Scale =
     Scale { rounds: 3, small_maps: 1 << 20, queries: 50_000, whole_bytes: 8 << 30 };
-
-/// Each workload and contender: least, median, most.
-fn print_figures(samples: &Samples) {
-    println!("| workload | contender | least | median | most |\n|---|---|---|---|---|");
-    for workload in samples.workloads() {
-        for contender in samples.contenders(workload) {
-            let values = samples.of(workload, contender);
-            let [least, median, most] = [0.0, 0.5, 1.0].map(|share| quantile(values, share));
-            println!("| {workload} | {contender} | {least:.1} | {median:.1} | {most:.1} |");
-        }
-    }
-}
-
-/// Returns how many gates were missed.
-fn print_goals(samples: &Samples) -> usize {
-    println!(
-        "\n| goal | workload | demanded | found (and median, other quartile) | met |\n|---|---|---|---|---|"
-    );
-    let mut missed = 0;
-    for goal in GOALS {
-        let Some(verdict) = judge(goal, samples) else { continue };
-        missed += usize::from(goal.gate && !verdict.passes_gate);
-        let met = if verdict.met { "yes" } else { "no" };
-        println!(
-            "| {} | {} | {} | {} | {met} |",
-            goal.id, goal.workload, verdict.demanded, verdict.found
-        );
-    }
-    missed
-}
 
 fn machine() -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -268,16 +268,16 @@ impl Mapper {
     pub fn first_fit(&mut self, within: Span, fit: Fit) -> Option<Span> {
         let within = within.intersection(self.table.aperture())?;
         let first_page = within.start().next_multiple_of(1 << PAGE_LG2);
-        if within.start() < first_page {
-            let fits = fit.lowest_in(within).filter(|span| {
-                let taken = PageRun::covering(
-                    Span::from_ends(within.start(), span.last()).unwrap_or(*span),
-                );
-                self.first_used(taken).is_none()
-            });
-            if fits.is_some() {
-                return fits;
-            }
+        // A look at the very first place is cheap where it is small, and nothing has to be brought up to date
+        // for it. Where it is no whole page, the search below does not see it.
+        let at_start = fit.lowest_in(within).filter(|span| {
+            let small = span.last() - within.start() < 1 << LEVEL1_LG2;
+            let reached = Span::from_ends(within.start(), span.last()).unwrap_or(*span);
+            (small || within.start() < first_page)
+                && self.first_used(PageRun::covering(reached)).is_none()
+        });
+        if at_start.is_some() {
+            return at_start;
         }
         let pages = Span::from_ends(first_page, within.last())?;
         self.gaps.first_fit(pages, fit, &self.table.tree, &mut self.uses)
