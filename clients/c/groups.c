@@ -1,6 +1,7 @@
 /* Devices through groups: who may have a group and when, copies of its file, and closes in every order.
  * Usage: groups [type1]: with "type1", VFIO's own type1 is behind /dev/vfio/vfio. */
 #include <dirent.h>
+#include <pthread.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -331,6 +332,32 @@ static void nodes_are_as_linux_has_them(void) {
     close(group);
 }
 
+/* Threads that open the device through one group and close it, with others that still have it and with none. */
+static void *open_and_close(void *group) {
+    for (int round = 0; round < 300; round++) {
+        int fd = get_device(*(int *)group, alone);
+        must(fd >= 0 && works(fd), "a device among threads");
+        int copy = round % 3 ? -1 : dup(fd);
+        close(fd);
+        must(copy < 0 || works(copy), "a copy among threads");
+        if (copy >= 0)
+            close(copy);
+    }
+    return NULL;
+}
+
+static void many_threads_have_one_device(void) {
+    int group = open_group(alone), container = container_of(group);
+    pthread_t threads[4];
+    for (int at = 0; at < 4; at++)
+        must(!pthread_create(&threads[at], NULL, open_and_close, &group), "a thread");
+    for (int at = 0; at < 4; at++)
+        pthread_join(threads[at], NULL);
+    answers(ioctl(group, UNSET_CONTAINER), 0, "nothing is left open");
+    close(group);
+    close(container);
+}
+
 static void put(const char *path, const char *text) {
     int fd = open(path, O_WRONLY);
     must(fd >= 0 && write(fd, text, strlen(text)) == (long)strlen(text), path);
@@ -364,6 +391,7 @@ int main(int count, char **arguments) {
     another_process_gets_the_group();
     made_functions_take_a_token();
     nodes_are_as_linux_has_them();
+    many_threads_have_one_device();
     a_group_without_its_driver();
     puts("groups: ok");
     return 0;

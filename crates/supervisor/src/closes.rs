@@ -258,6 +258,9 @@ impl Closes {
 impl<R: Release> Drop for Hold<'_, R> {
     fn drop(&mut self) {
         let mut state = self.closes.lock();
+        // A close that came before we opened the file again may be queued still.
+        self.closes.take(&mut state, self.releaser);
+        self.closes.announce(&state);
         let found = state.watches.iter_mut().find(|(_, watch)| watch.identity == self.identity);
         let Some((&number, watch)) = found else { return };
         watch.holds -= 1;
@@ -464,6 +467,31 @@ mod tests {
         drop(copy);
         assert_eq!(completed(&closes), [identity]);
         assert_eq!(completed(&closes), []);
+    }
+
+    #[test]
+    fn a_file_that_is_being_handed_out_stays_until_that_is_done() {
+        let closes = Closes::new().unwrap();
+        let (memfd, theirs, identity) = watched(&closes);
+        let log = Log::default();
+        let hold = closes.hold(identity, &log).unwrap();
+        let path = format!("/proc/{}/fd/{}", std::process::id(), memfd.as_raw_fd());
+        drop(theirs);
+        assert_eq!(completed(&closes), []);
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .stdin(fs::File::open(path).unwrap())
+            .spawn()
+            .unwrap();
+        drop(hold);
+        assert_eq!(completed(&closes), [], "somebody got it");
+        let hold = closes.hold(identity, &log).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(completed(&closes), []);
+        drop(hold);
+        assert_eq!(completed(&closes), [identity], "nobody did");
+        assert!(closes.hold(identity, &log).is_none());
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The files through which a program finds its devices, laid over the machine's own: `/dev/iommu`,
-//! `/dev/vfio/devices/`, and what sysfs says of the functions, the driver and the groups.
+//! `/dev/vfio/`, and what sysfs says of the functions, the driver and the groups.
 //!
 //! Names live in a tree in memory, so that most questions cost no system call; a program that lists a
 //! directory gets a real one (`mirror`). What is not in the tree is not ours, and the kernel answers.

@@ -19,7 +19,9 @@
 //! out. Debug builds assert it on every [`Mutex::lock`].
 //!
 //! ```text
-//! DeviceSet                  vfio: the functions that reset together
+//! VfioGroup                  vfio: who has a group open, and its container
+//! Container                  vfio: a container's groups and mappings, unless somebody has the turn
+//! DeviceSet                  vfio: the functions that reset together; inside the two above
 //!   Memory                   vfio: is memory decoding on, are the BARs mapped
 //!     Irq                    vfio: who hears which interrupt
 //!       IoasCreation         iommufd: the list of address spaces

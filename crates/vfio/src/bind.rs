@@ -183,6 +183,12 @@ impl<'a> Claim<'a> {
         Ok(Self { device: Some(device) })
     }
 
+    /// For a group that gives the device anew.
+    pub(crate) fn after_close(device: &'a Device) -> Result<Self, Refusal> {
+        device.set().claim_after_close(device.address())?;
+        Ok(Self { device: Some(device) })
+    }
+
     pub(crate) fn publish(mut self, file: &DeviceFile, iommufd: Arc<iommufd::Device>) {
         if let Some(device) = self.device.take() {
             device.set().publish(device.address(), file.id(), iommufd);

@@ -51,12 +51,11 @@ impl DeviceFile {
     }
 
     /// Opens the device through its group, whose turn the caller has: binds it to what the group translates through,
-    /// enables it and attaches it.
+    /// enables it and attaches it. A file of the device that the group gave before is being closed, and waited for.
     ///
     /// # Errors
     /// Nothing is open then. In this order:
     /// - [`Refusal::Withdrawn`] – the device is being removed (`ENODEV`).
-    /// - [`Refusal::DeviceBound`] – bound through another file (`EINVAL`).
     /// - [`Refusal::NoContainerIommu`] – the container has no IOMMU (`EINVAL`).
     /// - [`Refusal::Iommufd`] – the context refuses to bind.
     /// - [`Refusal::OutOfMemory`] (`ENOMEM`).
@@ -92,7 +91,7 @@ impl DeviceFile {
 
     fn bind_in_group(&self, vm: Option<Arc<dyn Vm>>, backing: &Backing) -> Result<(), Refusal> {
         let device = &self.device;
-        let claim = Claim::of(device)?;
+        let claim = Claim::after_close(device)?;
         let iommufd = match backing {
             Backing::Iommufd(context) => {
                 iommufd::Device::bind_for(context.context(), device.endpoint(), vm)?

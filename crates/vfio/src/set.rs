@@ -190,6 +190,22 @@ impl DeviceSet {
         }
     }
 
+    /// As [`claim`](Self::claim), for a group that gives the device anew: the file that it gave before is being closed,
+    /// and waited for.
+    ///
+    /// # Errors
+    /// [`Refusal::Withdrawn`] – there is no such device (`ENODEV`).
+    pub(crate) fn claim_after_close(&self, address: Address) -> Result<(), Refusal> {
+        let members = self.members.lock();
+        let mut members = self.settled.wait_while(members, |members| {
+            let holder = members.by_address.get(&address).map(|member| &member.holder);
+            !matches!(holder, Some(Holder::Nobody) | None)
+        });
+        let member = members.by_address.get_mut(&address).ok_or(Refusal::Withdrawn)?;
+        member.holder = Holder::Opening { iommufd: None };
+        Ok(())
+    }
+
     /// Notes what the context made for the file that claimed the device.
     pub(crate) fn note_opening(&self, address: Address, iommufd: &Arc<iommufd::Device>) {
         self.replace(address, Holder::Opening { iommufd: Some(Arc::clone(iommufd)) });
