@@ -36,6 +36,7 @@ fn main() {
     overlay_path();
     trace_decode();
     spdm_messages();
+    spdm_sessions();
     security();
     dsm();
     guest();
@@ -671,6 +672,48 @@ fn trace_decode() {
         line.encode(&mut out);
     }
     write("trace_decode", "calls", &out.into_bytes());
+}
+
+// ---- spdm_sessions --------------------------------------------------------------------------------
+
+/// A whole session, in one piece and in chunks; and one whose last answer loses a bit.
+fn spdm_sessions() {
+    const CALM: [u8; 2] = [0, 0];
+    const BIT: [u8; 4] = [0, 250, 90, 0];
+    let whole: [&[u8]; 13] =
+        [&[0], &[2], &[3], &[5], &[6], &[7], &[12], &[10], &[11], &[6], &[3], &[2], &[14]];
+    for (name, chunks) in [("whole", 0_u8), ("chunks", 1)] {
+        let mut out = Output::default();
+        out.put(&[chunks]);
+        for choice in whole {
+            out.put(choice);
+            out.put(&CALM);
+            match choice[0] {
+                3 | 5 => out.put(&[0]),
+                6 => out.put(&[0xff, 1]),
+                11 => out.put(&[1]),
+                12 => out.counted(&[7; 200]),
+                _ => {}
+            }
+        }
+        write("spdm_sessions", name, &out.into_bytes());
+    }
+    let mut out = Output::default();
+    out.put(&[0]);
+    for choice in [0, 3, 7] {
+        out.put(&[choice]);
+        out.put(&CALM);
+        if choice == 3 {
+            out.put(&[0]);
+        }
+    }
+    out.put(&[10]);
+    out.put(&BIT);
+    out.put(&[10]);
+    out.put(&CALM);
+    out.put(&[15, 1]);
+    out.counted(&[0xff; 40]);
+    write("spdm_sessions", "disturbed", &out.into_bytes());
 }
 
 // ---- spdm_messages --------------------------------------------------------------------------------

@@ -9,6 +9,7 @@
 //! | [`device_option`] | a `--device` option | likewise |
 //! | [`overlay_path`] | paths and flags | answers agree with each other |
 //! | [`spdm_messages`] | a message of SPDM | what is read is written and read as the same |
+//! | [`spdm_sessions`] | exchanges of both roles, and what befalls their frames | nothing that was disturbed is taken |
 //! | [`trace_decode`] | calls with any bytes | each prints as one line |
 //! | [`security`] | messages of TDISP and IDE_KM | answers can be read, states change as the table says |
 //! | [`dsm`] | requests to a device's security manager, and what is done to its functions | functions act as the state that is told |
@@ -30,6 +31,7 @@ pub mod overlay_path;
 pub mod platform;
 pub mod security;
 pub mod spdm_messages;
+pub mod spdm_sessions;
 pub mod trace_decode;
 pub mod words;
 

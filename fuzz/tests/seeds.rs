@@ -7,14 +7,14 @@ use bindery_fuzz::commands::{self, Step};
 use bindery_fuzz::input::{Input, Output};
 use bindery_fuzz::{
     config_walk, device_io, device_option, dsm, engine, guest, overlay_path, platform, security,
-    spdm_messages, trace_decode, words,
+    spdm_messages, spdm_sessions, trace_decode, words,
 };
 use uapi::{COMMANDS, Errno};
 
 #[test]
 fn seeds_run() {
     type Target = (&'static str, fn(&[u8]));
-    let targets: [Target; 13] = [
+    let targets: [Target; 14] = [
         ("commands", commands::run),
         ("config_walk", config_walk::run),
         ("device_io", device_io::run),
@@ -25,6 +25,7 @@ fn seeds_run() {
         ("overlay_path", overlay_path::run),
         ("platform", platform::run),
         ("spdm_messages", spdm_messages::run),
+        ("spdm_sessions", spdm_sessions::run),
         ("tdisp", security::run),
         ("trace_decode", trace_decode::run),
         ("words", words::run),
