@@ -262,6 +262,7 @@ fn views(notice: &Notice) -> (Option<String>, Option<String>) {
         | Notice::ConnectFailed { .. }
         | Notice::Secured { .. }
         | Notice::SessionLost { .. }
+        | Notice::SessionRenewed { .. }
         | Notice::Disconnected { .. }
         | Notice::BindFailed { .. }
         | Notice::Locked

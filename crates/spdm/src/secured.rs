@@ -206,3 +206,53 @@ impl Direction {
         Some(nonce)
     }
 }
+
+#[cfg(all(test, feature = "aws-lc"))]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+    use crate::algorithm::{Group, Selected, Suite, Version};
+    use crate::crypto::Secret;
+    use crate::crypto::aws_lc::AwsLc;
+    use crate::key_schedule::{Handshake, Side};
+
+    const ID: SessionId = SessionId { requester: 1, responder: 2 };
+
+    fn pair() -> (Sealer, Opener) {
+        let selected = Selected {
+            version: Version::V13,
+            suite: Suite::P256Sha256,
+            group: Group::Secp256r1,
+            aead: Aead::Aes256Gcm,
+        };
+        let handshake = Handshake::new(&AwsLc, selected, &Secret::new(vec![7; 32]), &[1; 32]);
+        let traffic = handshake.traffic(Side::Requester);
+        let sealer = Sealer::new(ID, traffic.clone()).unwrap();
+        (sealer, Opener::new(ID, traffic.clone()).unwrap())
+    }
+
+    #[test]
+    fn sequence_numbers_are_never_used_twice() {
+        let (mut sealer, mut opener) = pair();
+        (sealer.0.next, opener.0.next) = (Some(u64::MAX - 1), Some(u64::MAX - 1));
+        let record = sealer.seal(b"last").unwrap();
+        assert_eq!(opener.open(&record).unwrap().as_slice(), b"last");
+        assert_eq!(sealer.seal(b"one more"), Err(Refusal::SpentKeys.into()));
+        assert_eq!(opener.open(&record), Err(PeerFault::SpentKeys));
+        sealer.update().unwrap();
+        opener.update().unwrap();
+        assert!(opener.open(&record).is_err());
+    }
+
+    #[test]
+    fn records_come_in_order_and_once() {
+        for order in [[1, 0], [0, 0]] {
+            let (mut sealer, mut opener) = pair();
+            let records = [b"a", b"b"].map(|text| sealer.seal(text).unwrap());
+            let opened = order.map(|at: usize| opener.open(&records[at]).is_ok());
+            assert_eq!(opened, [order[0] == 0, false]);
+            assert_eq!(opener.open(&records[1]), Err(PeerFault::SpentKeys), "one guess");
+        }
+    }
+}

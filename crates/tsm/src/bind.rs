@@ -21,7 +21,7 @@ use crate::line::{Call, Claimed, Place, Record, Turn};
 use crate::registry::Found;
 use crate::{
     Binding, Cancel, Counters, FunctionFacts, GuestRequest, GuestResponse, Memory, Notice, Refusal,
-    Registry, VmId,
+    Registry, Secured, VmId,
 };
 
 /// What people are to be told, once no lock is held.
@@ -180,8 +180,10 @@ pub(crate) fn unbind_now(
 ) -> Unbound {
     let function = facts.address;
     let before = claimed.session.record(facts);
+    let secured = claimed.session.secured();
     let done = claimed.session.unbind(facts, &mut claimed.exchange);
     let tdi = claimed.session.record(facts);
+    told_session(secured, claimed, done.err(), told);
     if before.mappings > 0 {
         told.push((function, Notice::MappingsDropped { count: before.mappings }));
     }
@@ -211,7 +213,10 @@ fn bind_now(
     told: &mut Told,
 ) -> Result<(), Refusal> {
     let function = facts.address;
-    let failure = match bind_backend(&mut claimed, facts, guest_id) {
+    let secured = claimed.session.secured();
+    let bound = bind_backend(&mut claimed, facts, guest_id);
+    told_session(secured, &claimed, bound.err(), told);
+    let failure = match bound {
         Ok(state) => {
             told.push((function, Notice::Bound { vm, guest_id }));
             told_state(function, Some(State::Unlocked), Some(state), told);
@@ -278,7 +283,9 @@ fn request_now(
 ) -> Result<GuestResponse, Refusal> {
     let function = facts.address;
     let before = claimed.session.record(facts);
+    let secured = claimed.session.secured();
     let result = claimed.session.request(facts, request, memory, &mut claimed.exchange);
+    told_session(secured, &claimed, result.as_ref().err().copied(), told);
     let result = result.map_err(|failure| failure.refusal);
     let tdi = claimed.session.record(facts);
     let (from, to) = (before.state, tdi.state);
@@ -331,6 +338,27 @@ fn told_state(function: Address, from: Option<State>, to: Option<State>, told: &
         Some(State::Locked) => told.push((function, Notice::Locked)),
         Some(State::Run) => told.push((function, Notice::Runs)),
         Some(State::Unlocked | State::Error) | None => {}
+    }
+}
+
+/// Tells what became of the session beneath, where it is not as it was.
+fn told_session(
+    before: Option<Secured>,
+    claimed: &Claimed<'_>,
+    failure: Option<Failure>,
+    told: &mut Told,
+) {
+    let renewals = |secured: Option<Secured>| secured.map(|secured| secured.renewals);
+    let now = claimed.session.secured();
+    let dsm = claimed.line.dsm.address;
+    match (now, failure) {
+        (Some(Secured { session, .. }), _) if renewals(before) != renewals(now) => {
+            told.push((dsm, Notice::SessionRenewed { session }));
+        }
+        (None, Some(Failure { refusal, .. })) if before.is_some() => {
+            told.push((dsm, Notice::SessionLost { refusal }));
+        }
+        _ => {}
     }
 }
 

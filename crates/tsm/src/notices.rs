@@ -31,6 +31,11 @@ pub enum Notice {
         /// Its numbers in SPDM, the requester's in the low half.
         session: u32,
     },
+    /// A session that was lost was made anew: what was locked in it is not any more.
+    SessionRenewed {
+        /// The new one's numbers.
+        session: u32,
+    },
     /// The session is over, for nobody answers in it as it should.
     SessionLost {
         /// Why.
@@ -104,6 +109,12 @@ impl fmt::Display for Notice {
             Self::ConnectFailed { refusal } => write!(f, "not connected: {refusal}"),
             Self::Secured { session } => {
                 write!(f, "certificates and measurements accepted, SPDM session {session:#010x}")
+            }
+            Self::SessionRenewed { session } => {
+                write!(
+                    f,
+                    "SPDM session made anew, {session:#010x}; what was locked in the one before is in ERROR"
+                )
             }
             Self::SessionLost { refusal } => write!(f, "SPDM session lost: {refusal}"),
             Self::Disconnected { tsm } => write!(f, "disconnected from tsm{tsm}"),

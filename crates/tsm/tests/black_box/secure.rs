@@ -11,7 +11,7 @@ use spdm::crypto::aws_lc::AwsLc;
 use spdm::{Purpose, signed_message};
 use tsm::software::Policy;
 use tsm::{
-    Arch, Binding, Cancel, Distrust, GuestRequest, Memory, ObjectKind, Op, Refusal, State,
+    Arch, Binding, Cancel, Distrust, GuestRequest, Memory, Notice, ObjectKind, Op, Refusal, State,
     Unreachable,
 };
 use uapi::Errno;
@@ -202,11 +202,15 @@ fn one_lost_answer_is_made_good_by_the_unbind_that_follows() {
     assert_eq!(refused, Refusal::TimedOut);
     assert_eq!(machine.binding(VF1), Binding::Unknown);
     assert_eq!(authenticated(&machine), "\n", "nobody answers as that device now");
+    let lost = Notice::SessionLost { refusal: Refusal::TimedOut };
+    assert!(machine.heard.take().contains(&(PF, lost)));
     shown.spoil(0, Spoil::Nothing);
     machine.registry.unbind(VF1);
     assert_eq!(machine.binding(VF1), Binding::Unbound);
     assert_eq!(machine.device.state(VF1.requester_id()), State::Unlocked);
     assert_eq!(authenticated(&machine), "tsm0\n");
+    let session = machine.registry.ledger()[0].secured.unwrap().session;
+    assert!(machine.heard.take().contains(&(PF, Notice::SessionRenewed { session })));
     machine.assert_clean();
 }
 
