@@ -155,7 +155,7 @@ impl Stand {
 
     /// Both devices at once.
     fn both(&self, provider: Provider) -> f64 {
-        [0, 1].map(|device| self.equip(provider, device));
+        (0..2).for_each(|device| self.equip(provider, device));
         let start = Barrier::new(3);
         let took = thread::scope(|scope| {
             let threads = [0, 1].map(|device| {
@@ -168,7 +168,7 @@ impl Stand {
             start.wait();
             micros(|| drop(threads.map(|thread| thread.join().expect("it came up"))))
         });
-        [0, 1].map(|device| self.down(provider, device));
+        (0..2).for_each(|device| self.down(provider, device));
         took
     }
 
