@@ -27,13 +27,19 @@ impl TagUses {
 
     #[inline]
     pub(crate) fn add(&mut self, tag: u16, areas: u64, pages: u64) {
-        let index = usize::from(tag);
-        if index >= self.by_tag.len() {
-            self.by_tag.resize(index + 1, TagUse::default());
+        match self.by_tag.get_mut(usize::from(tag)) {
+            Some(usage) => {
+                usage.areas += areas;
+                usage.pages += pages;
+            }
+            None => self.add_first(tag, TagUse { areas, pages }),
         }
-        let usage = &mut self.by_tag[index];
-        usage.areas += areas;
-        usage.pages += pages;
+    }
+
+    #[cold]
+    fn add_first(&mut self, tag: u16, usage: TagUse) {
+        self.by_tag.resize(usize::from(tag), TagUse::default());
+        self.by_tag.push(usage);
     }
 
     #[inline]
