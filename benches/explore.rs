@@ -48,8 +48,8 @@ const CASES: [Case; 4] = [
 const ROUNDS: usize = 3;
 /// How much faster known steps must make a search, on the last case that is run both ways.
 const FASTER_MIN: f64 = 3.0;
-/// How much faster two workers must be than one, on the last case. The goal is 1.7; a machine that others use
-/// too has less to give.
+/// How much faster two workers must be than one, on the last case of the whole bench. The goal is 1.7; a machine
+/// that others use too has less to give.
 const TWO_MIN: f64 = 1.5;
 
 fn main() -> ExitCode {
@@ -74,7 +74,11 @@ fn main() -> ExitCode {
         wrong
             .push(format!("known steps make a search {faster:.1} times as fast, not {FASTER_MIN}"));
     }
-    if two < TWO_MIN && std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1) {
+    // What two workers win shows where a search takes seconds, and not where others want the second core.
+    if !is_short
+        && two < TWO_MIN
+        && std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1)
+    {
         wrong.push(format!("two workers are {two:.2} times as fast as one, not {TWO_MIN}"));
     }
     for wrong in &wrong {
@@ -179,7 +183,6 @@ fn hooks() {
     println!("| operation | of `sync` ns | of the standard library ns | the hook ns |");
     println!("|---|---|---|---|");
     let mutex: Mutex<rank::Irq, u64> = Mutex::new(0);
-    #[expect(clippy::disallowed_types, reason = "what `sync::Mutex` is built on")]
     let plain = std::sync::Mutex::new(0_u64);
     let (mut ours, mut theirs) = (f64::INFINITY, f64::INFINITY);
     for _ in 0..HOOK_ROUNDS {
@@ -211,8 +214,9 @@ fn row(name: &str, ours: f64, theirs: f64) {
     println!("| {name} | {ours:.2} | {theirs:.2} | {:.2} |", ours - theirs);
 }
 
-const HOOK_ROUNDS: usize = 20;
-const OPERATIONS: u32 = 1_000_000;
+/// Short and many, so that some are not interrupted.
+const HOOK_ROUNDS: usize = 1000;
+const OPERATIONS: u32 = 20_000;
 
 /// Nanoseconds of one operation.
 fn timed(mut operation: impl FnMut()) -> f64 {
