@@ -2,6 +2,7 @@
 //!
 //! A debug build explores twenty times slower, so it takes the fast scenarios only; a release build takes all.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::{env, fs, process};
@@ -95,6 +96,82 @@ fn the_shipped_code_is_safe_in_every_scenario() {
 /// What a debug build has no time for, by the begin of its name.
 const SLOW: &[&str] =
     &["s08", "s11", "s16", "s17", "s20", "s21", "s23", "s28", "s33", "dma", "origin"];
+
+#[test]
+fn every_pair_of_calls_is_safe_and_parts_of_them_merge() {
+    let kept = ["1", "2", "3"].map(|part| Scratch::new(&format!("pairs-{part}.json")));
+    for (index, file) in kept.iter().enumerate() {
+        let part = format!("hash:{}/3", index + 1);
+        let output = ["--format", "json", "--output", file.path()];
+        let output =
+            explore(&[&["--generate", "pairs", "--partition", &part], &output[..]].concat());
+        assert_eq!(status(&output), 0, "{}", text(&output.stderr));
+    }
+    let merged = explore(&[&["--merge"], &kept.each_ref().map(Scratch::path)[..]].concat());
+    let rows: Vec<Value> = serde_json::from_slice(&merged.stdout).expect("it prints JSON");
+    for row in &rows {
+        assert!(row["verdict"].as_str().unwrap().starts_with("SAFE (all"), "{row:#}");
+    }
+    let titles: BTreeSet<_> = rows.iter().map(|row| row["title"].as_str().unwrap()).collect();
+    // Eleven calls, two starts.
+    assert_eq!((titles.len(), rows.len(), status(&merged)), (132, 132, 0));
+}
+
+#[test]
+fn parts_of_a_directory_merge_as_junit() {
+    let kept = ["1", "2"].map(|part| Scratch::new(&format!("designs-{part}.xml")));
+    let designs = files("designs", &["d.toml"]);
+    for (index, file) in kept.iter().enumerate() {
+        let part = format!("slice:{}/2", index + 1);
+        let options = ["--partition", &part, "--format", "junit", "--output", file.path()];
+        let designs = designs.iter().map(String::as_str);
+        assert_eq!(status(&explore(&options.into_iter().chain(designs).collect::<Vec<_>>())), 0);
+    }
+    let wrong =
+        explore(&["--threads", "destroy vdev0 -> ok | tsm_bind vdev0", "--format", "junit"]);
+    let other = Scratch::new("wrong.xml");
+    fs::write(other.path(), wrong.stdout).unwrap();
+
+    let paths = kept.each_ref().map(Scratch::path);
+    let merged = explore(&[&["--merge"], &paths[..]].concat());
+    let said = text(&merged.stdout);
+    assert_eq!(status(&merged), 0, "{}", text(&merged.stderr));
+    let head = format!("tests=\"{}\" failures=\"0\" errors=\"0\"", designs.len());
+    assert!(said.contains(&head), "{said}");
+    assert_eq!(said.matches("<testcase ").count(), designs.len());
+
+    let merged = explore(&[&["--merge", other.path()], &paths[..]].concat());
+    assert_eq!(status(&merged), 1, "a merged result fails as its parts do");
+    assert!(text(&merged.stdout).contains("failures=\"1\""), "{}", text(&merged.stdout));
+}
+
+#[test]
+fn what_is_generated_can_be_written_and_read() {
+    let directory = Scratch::new("generated");
+    let part = ["--generate", "triples", "--partition", "slice:7/100"];
+    let output = explore(&[&part[..], &["--write", directory.path()]].concat());
+    assert_eq!(status(&output), 0, "{}", text(&output.stderr));
+    let written = explore(&[directory.path(), "--format", "json"]);
+    let rows: Vec<Value> = serde_json::from_slice(&written.stdout).expect("it prints JSON");
+    assert_eq!((rows.len(), status(&written)), (6, 0), "{}", text(&written.stderr));
+    fs::remove_dir_all(directory.path()).unwrap();
+}
+
+#[test]
+fn a_part_that_is_none_and_a_result_that_is_none_are_refused() {
+    for part in ["hash:3/2", "sum:1/2", "1/2", "slice:0/2"] {
+        let output = explore(&["--generate", "pairs", "--partition", part]);
+        let said = text(&output.stderr);
+        assert_eq!(status(&output), 2, "{said}");
+        assert!(said.contains("say slice:K/N or hash:K/N"), "{said}");
+    }
+    for no_result in ["designs/d.toml", "designs/there-is-none.json"] {
+        let output = explore(&["--merge", no_result]);
+        let said = text(&output.stderr);
+        assert_eq!(status(&output), 2, "{said}");
+        assert!(said.contains(no_result), "{said}");
+    }
+}
 
 #[test]
 fn what_calls_answer_is_told() {

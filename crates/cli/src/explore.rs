@@ -9,6 +9,8 @@ mod json;
 mod junit;
 mod kept;
 mod markup;
+mod merge;
+mod partition;
 mod tale;
 mod timeline;
 
@@ -23,6 +25,7 @@ use scenario::Scenario;
 use scenario::run::{self, Failure, Finding, Limits, Report};
 
 use self::human::Drawing;
+use self::partition::Partition;
 use crate::terminal::{Style, print};
 use crate::{exit, terminal};
 
@@ -35,7 +38,7 @@ use crate::{exit, terminal};
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
     /// Scenario files, and directories of them
-    #[arg(value_name = "FILE|DIR", required_unless_present_any = ["threads", "replay", "without"])]
+    #[arg(value_name = "FILE|DIR", required_unless_present_any = ["threads", "replay", "without", "generate", "merge"])]
     paths: Vec<PathBuf>,
     /// A scenario on one line: calls separated by `;`, threads by `|`, and `-> ok, EBUSY` after a call for what it may
     /// answer
@@ -47,6 +50,19 @@ pub(crate) struct Arguments {
     /// Explore the reference design without one of its rules, and show what the rule is for
     #[arg(long, value_name = "RULE", conflicts_with_all = ["design", "paths"])]
     without: Option<String>,
+    /// Explore every pair, or every triple, of calls of the TSM lifecycle, each call a thread; only what is not SAFE is
+    /// told at length
+    #[arg(long, value_name = "SET", value_enum, conflicts_with_all = ["paths", "threads", "without", "replay"])]
+    generate: Option<Generated>,
+    /// Write what --generate makes as files into DIR, and explore nothing
+    #[arg(long, value_name = "DIR", requires = "generate")]
+    write: Option<PathBuf>,
+    /// Explore a part only: slice:K/N or hash:K/N, for N machines
+    #[arg(long, value_name = "PART", conflicts_with_all = ["threads", "replay"])]
+    partition: Option<Partition>,
+    /// Put results of several parts together: JSON, or JUnit's XML
+    #[arg(long, value_name = "RESULT", num_args = 1.., conflicts_with_all = ["paths", "threads", "without", "replay", "generate"])]
+    merge: Vec<PathBuf>,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
@@ -78,7 +94,18 @@ Examples:
   gdb --args bindery explore --replay order.txt
   bindery explore designs/ --format html --output designs.html
   bindery explore designs/b-nested.toml --emit-c --output b-nested.c
-  bindery explore --without tombstone              what is this rule for?";
+  bindery explore --without tombstone              what is this rule for?
+  bindery explore --generate triples --partition hash:1/4 --format junit --output 1.xml
+  bindery explore --merge 1.xml 2.xml 3.xml 4.xml --output all.xml";
+
+/// Sets of scenarios that nobody wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Generated {
+    /// Two threads of a call each
+    Pairs,
+    /// Three
+    Triples,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -107,6 +134,9 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     if let Some(kept) = &arguments.replay {
         return kept::replay(kept, arguments);
     }
+    if !arguments.merge.is_empty() {
+        return merge::run(arguments);
+    }
     let scenarios = match inputs::read(arguments) {
         Ok(scenarios) => scenarios,
         Err(messages) => {
@@ -114,6 +144,9 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
             return ExitCode::from(exit::USAGE);
         }
     };
+    if let Some(directory) = &arguments.write {
+        return inputs::write(directory, &scenarios);
+    }
     let limits = Limits {
         time: Duration::from_secs(arguments.budget),
         workers: thread::available_parallelism().map_or(1, usize::from),
@@ -124,7 +157,8 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         let result = run::run(&scenario, &limits, &mut |progress| show(&source, progress));
         clear();
         let one = Explored { source, scenario, result };
-        if arguments.format == Format::Human {
+        let worth_telling = arguments.generate.is_none() || one.status() != 0;
+        if arguments.format == Format::Human && worth_telling {
             said += &human::one(&one, &drawing);
             // Whoever watches need not wait for the next one.
             if arguments.output.is_none() {

@@ -11,6 +11,7 @@ pub mod c_program;
 pub mod call_memory;
 pub mod exhaust;
 pub mod file;
+pub mod generate;
 mod mistake;
 mod models;
 pub mod run;

@@ -2,17 +2,41 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use scenario::run::Failure;
-use scenario::{Mistake, Scenario, file, script};
+use scenario::{Mistake, Scenario, file, generate, script};
 
-use super::Arguments;
+use super::{Arguments, Generated};
+use crate::exit;
 
 /// All scenarios, with where each stands.
 ///
 /// # Errors
 /// What is wrong, a text each; with mistakes in several files all of them are told.
 pub(super) fn read(arguments: &Arguments) -> Result<Vec<(String, Scenario)>, Vec<String>> {
+    let mut scenarios = read_all(arguments)?;
+    if let Some(part) = arguments.partition {
+        let mut index = 0;
+        scenarios.retain(|(source, scenario)| {
+            // Generated ones are told apart by their titles.
+            let name = if source == GENERATED { &scenario.title } else { source };
+            index += 1;
+            part.has(index - 1, name)
+        });
+    }
+    Ok(scenarios)
+}
+
+fn read_all(arguments: &Arguments) -> Result<Vec<(String, Scenario)>, Vec<String>> {
+    if let Some(set) = arguments.generate {
+        let width = match set {
+            Generated::Pairs => generate::Width::Pairs,
+            Generated::Triples => generate::Width::Triples,
+        };
+        let all = generate::scenarios(width).into_iter();
+        return Ok(all.map(|scenario| (GENERATED.to_owned(), scenario)).collect());
+    }
     if let Some(line) = &arguments.threads {
         let design = arguments.without.as_ref().map(|_| file::WITH_RULES.to_owned());
         let design = arguments.design.clone().or(design);
@@ -39,6 +63,26 @@ pub(super) fn read(arguments: &Arguments) -> Result<Vec<(String, Scenario)>, Vec
         }
     }
     if messages.is_empty() { Ok(scenarios) } else { Err(messages) }
+}
+
+/// Where generated scenarios stand.
+const GENERATED: &str = "--generate";
+
+/// Writes scenarios as files into a directory, which is made if need be.
+pub(super) fn write(directory: &Path, scenarios: &[(String, Scenario)]) -> ExitCode {
+    let written = fs::create_dir_all(directory).and_then(|()| {
+        scenarios.iter().try_for_each(|(_, scenario)| {
+            let name: String = scenario.title.replace(" | ", "-").replace([':', ' '], "_");
+            fs::write(directory.join(format!("{name}.toml")), scenario.to_string())
+        })
+    });
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bindery: cannot write into {}: {error}", directory.display());
+            ExitCode::from(exit::USAGE)
+        }
+    }
 }
 
 /// What mistakes on the command line are called after.
