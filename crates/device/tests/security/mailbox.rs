@@ -208,6 +208,32 @@ fn in_the_clear_there_is_no_tdisp() {
     assert_eq!(refused, Err(Error::Said { code, data: 0xfe }.into()));
 }
 
+/// Messages of CXL, whose vendor is another, and sessions by pre-shared keys: the session that there is
+/// goes on.
+#[test]
+fn other_vendors_and_keys_shared_before_are_refused() {
+    const CXL: u16 = 0x1e98;
+    const PSK_EXCHANGE: u8 = 0xe6;
+    let rig = equipped();
+    let (mut client, mut host) = (Client::new(&rig), host());
+    flow::establish(&mut host, &mut client, &Plan::default()).unwrap();
+    let foreign = |payload| {
+        let vendor = CXL.to_le_bytes().to_vec();
+        VendorDefined { vendor, ..VendorDefined::pci_sig(payload) }
+    };
+    for payload in [vec![0, 0, 0, 0], vec![1; 40], payload(&GetState).payload.to_vec()] {
+        let asked = flow::run(&mut host, &mut client, &Ask::VendorDefined(foreign(payload)));
+        let code = ErrorCode::UNSUPPORTED_REQUEST;
+        assert_eq!(asked, Err(Error::Said { code, data: 0xfe }.into()));
+    }
+    let request = [&[0x13, PSK_EXCHANGE, 0, 0][..], &[0; 60]].concat();
+    let Frame::Clear(answer) = client.exchange(&Frame::Clear(request)).unwrap() else {
+        panic!("a record");
+    };
+    assert_eq!(answer[1..4], [0x7f, ErrorCode::UNSUPPORTED_REQUEST.0, PSK_EXCHANGE]);
+    flow::run(&mut host, &mut client, &Ask::VendorDefined(payload(&GetState))).unwrap();
+}
+
 #[test]
 fn objects_of_odd_lengths_and_types_end_in_error() {
     let rig = equipped();

@@ -7,3 +7,4 @@ mod random;
 mod requests;
 mod rig;
 mod stress;
+mod strictness;
