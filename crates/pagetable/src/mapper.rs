@@ -477,8 +477,8 @@ struct Totals {
     tables: u32,
 }
 
-/// Tables that were unlinked and that walks may still be in, linked through their
-/// [`TableUse::next`].
+/// Tables that were unlinked and that walks may still be in, linked through the `next` of
+/// their uses.
 #[derive(Debug, Default)]
 pub struct Retired {
     /// Nothing but zeros is in them.

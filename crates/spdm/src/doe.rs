@@ -89,7 +89,7 @@ impl Frame {
     /// The frame as an object.
     ///
     /// # Errors
-    /// As [`write`].
+    /// As [`write()`].
     pub fn to_object(&self) -> Result<Vec<u8>, Refusal> {
         match self {
             Self::Clear(message) => write(Protocol::Spdm, message),

@@ -1,7 +1,7 @@
 //! Rules of SPDM, IDE_KM and TDISP turned on a device: each is broken on purpose, or asked for, and the
 //! device's answer judged.
 //!
-//! [`RULES`] is the table. [`run`] takes one after the other, each in a connection of its own, and gives
+//! [`rules`] are the table. [`run`] takes one after the other, each in a connection of its own, and gives
 //! a [`Finding`]: what was exercised and held is PASS; what the device does not offer is NOT APPLICABLE,
 //! never PASS; where public texts leave the answer open, what the device does is told as POLICY. Whatever
 //! a rule leaves behind (an interface that is locked, keys, a session) is taken down before the next.
