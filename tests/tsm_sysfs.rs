@@ -169,6 +169,9 @@ fn virtual_functions_go_at_once_and_come_back() {
         is 0 '' "put 2 $pf/sriov_numvfs"
         is 0 'bound dsm' "ls $vf/tsm | tr '\n' ' '"
         ledger $1/back
+        # What a driver of the physical function made is for those who know its token.
+        BINDERY_CDEV=/dev/vfio/devices/vfio1 $1/held_tdi 2>&1 < /dev/null | grep -q 'BIND: Permission denied' || exit 1
+        export BINDERY_PF_CDEV=/dev/vfio/devices/vfio0
         hold $1 second
         exec 7>&-
         wait $holder || { echo the second holder failed; exit 1; }

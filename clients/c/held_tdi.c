@@ -4,6 +4,7 @@
  * usage: held_tdi */
 #include <fcntl.h>
 #include <poll.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,14 @@ int main(void) {
     int device = open(getenv("BINDERY_CDEV"), O_RDWR | O_CLOEXEC), iommu = open("/dev/iommu", O_RDWR | O_CLOEXEC);
     must(device >= 0 && iommu >= 0, "open");
     struct vfio_device_bind_iommufd bind = {.argsz = sizeof bind, .iommufd = iommu};
+    static const char token[16] = "held_tdi's token";
+    const char *physical_path = getenv("BINDERY_PF_CDEV");
+    if (physical_path) {
+        bind.flags = VFIO_DEVICE_BIND_FLAG_TOKEN;
+        bind.token_uuid_ptr = (uintptr_t)token;
+        int physical = open(physical_path, O_RDWR | O_CLOEXEC);
+        must(physical >= 0 && !ioctl(physical, VFIO_DEVICE_BIND_IOMMUFD, &bind) && !close(physical), "BIND of the physical function");
+    }
     must(!ioctl(device, VFIO_DEVICE_BIND_IOMMUFD, &bind), "BIND");
 
     struct iommu_ioas_alloc ioas = {.size = sizeof ioas};

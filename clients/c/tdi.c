@@ -4,7 +4,8 @@
  * usage: tdi ORDER [realm] [inflight]
  *   realm      a vIOMMU of a confidential guest: IOMMU_VDEVICE_ALLOC binds
  *   inflight   the end begins while the bind is under way
- * TDI_CDEV and TDI_PF name the device file and the physical function; else BINDERY_CDEV and BINDERY_BDF do. */
+ * TDI_CDEV and TDI_PF name the device file and the physical function; else BINDERY_CDEV and BINDERY_BDF do. TDI_PF_CDEV names the physical
+ * function's device file where a virtual function may want its token. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -121,11 +122,28 @@ static int link_vm(void) {
 }
 
 static uint32_t dev_id;
-static int bind_device(void) {
+static int bind_file(int file, const char *token) {
     struct vfio_device_bind_iommufd bind = {.argsz = sizeof bind, .iommufd = iommu};
-    int result = ioctl(device, VFIO_DEVICE_BIND_IOMMUFD, &bind);
+    if (token) {
+        bind.flags = VFIO_DEVICE_BIND_FLAG_TOKEN;
+        bind.token_uuid_ptr = (uintptr_t)token;
+    }
+    int result = ioctl(file, VFIO_DEVICE_BIND_IOMMUFD, &bind);
     dev_id = bind.out_devid;
     return result;
+}
+
+/* A virtual function that was made anew is for those who share a token with the physical one's user, whom we play as well. */
+static int bind_device(void) {
+    static const char token[16] = "a token of tdi.c";
+    const char *physical_path = getenv("TDI_PF_CDEV");
+    int result = bind_file(device, 0);
+    if (result == 0 || errno != EACCES || !physical_path)
+        return result;
+    int physical = open(physical_path, O_RDWR | O_CLOEXEC);
+    if (physical < 0 || bind_file(physical, token) < 0 || close(physical) < 0)
+        return -1;
+    return bind_file(device, token);
 }
 
 static uint32_t ioas, hwpt;

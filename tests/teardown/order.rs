@@ -154,12 +154,14 @@ fn run(
         Moment::Slow | Moment::Silent => " inflight",
     };
     let arguments = shape.arguments();
-    let (lines, status) = session.tell(&format!(
-        "TDI_CDEV=/dev/vfio/devices/{} \"$TDI\" {order}{arguments}{in_flight}",
-        if order == "vf" { "vfio1" } else { "vfio0" }
-    ));
-    let in_flight = in_flight.is_empty() || session.counts().binds > counted.binds;
-    if status == MOMENT_PASSED || !in_flight {
+    let files = if order == "vf" {
+        "TDI_CDEV=/dev/vfio/devices/vfio1 TDI_PF_CDEV=/dev/vfio/devices/vfio0"
+    } else {
+        "TDI_CDEV=/dev/vfio/devices/vfio0"
+    };
+    let (lines, status) = session.tell(&format!("{files} \"$TDI\" {order}{arguments}{in_flight}"));
+    let did_bind = || session.counts().binds > counted.binds;
+    if status == MOMENT_PASSED || status == 0 && !in_flight.is_empty() && !did_bind() {
         session.restore();
         return None;
     }
