@@ -3,11 +3,12 @@
 
 mod programs;
 
-use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
+use std::{fs, hint};
 
 use programs::{BINDERY, Scratch, run, succeed};
 use rustix::process::{Pid, Signal, kill_process};
@@ -43,6 +44,31 @@ fn clients_output_is_its_own() {
     let output = run(&[]).args(["echo", "hello"]).output().unwrap();
     assert_eq!(output.stdout, b"hello\n");
     assert_eq!(output.stderr, b"");
+}
+
+#[test]
+fn an_instance_can_be_asked_from_the_programs_beginning() {
+    let scratch = Scratch::new();
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // On a busy machine the program is often faster than whoever serves it.
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    hint::spin_loop();
+                }
+            });
+        }
+        let is_there = |_: &i32| {
+            let mut command = run(&[]);
+            command.env("XDG_RUNTIME_DIR", scratch.path());
+            let script = "test -S $XDG_RUNTIME_DIR/bindery/$BINDERY";
+            command.args(["sh", "-c", script]).status().unwrap().success()
+        };
+        let missed = (0..20).filter(|round| !is_there(round)).count();
+        ended.store(true, Ordering::Relaxed);
+        assert_eq!(missed, 0, "of 20");
+    });
 }
 
 #[test]

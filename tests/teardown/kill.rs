@@ -21,7 +21,7 @@ pub(crate) fn at_each_call(shape: &Shape) {
                 shape.arguments()
             ));
             assert_eq!(status, 0, "{shape}: {when} {calls}: {said:?}");
-            let left = session.ledger();
+            let left = session.settled_ledger();
             assert!(crate::order::is_empty(&left), "{shape}: {when} call {calls}:\n{left:#}");
             session.restore();
             assert_eq!(before, session.ledger(), "{shape}: {when} call {calls}: before and after");

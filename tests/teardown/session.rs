@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -103,6 +104,20 @@ impl Session {
     pub(crate) fn ledger(&self) -> Value {
         let printed = self.ask(&["ls", "--ledger", "--json"]);
         self.own(&printed["instances"])["ledger"].clone()
+    }
+
+    /// What the instance holds once it serves no command: a write of `connect` outlives a writer who is
+    /// killed, as it does in the kernel, which lets him die only then.
+    pub(crate) fn settled_ledger(&self) -> Value {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let begun = Instant::now();
+        loop {
+            let ledger = self.ledger();
+            if ledger["serving"] == 0 {
+                return ledger;
+            }
+            assert!(begun.elapsed() < PATIENCE, "a command does not end:\n{ledger:#}");
+        }
     }
 
     /// What the TSM core counted.

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use iommufd::Context;
@@ -25,6 +25,8 @@ use crate::process::Identity;
 pub(crate) struct Files {
     table: RwLock<HashMap<Identity, Arc<File>>>,
     opened: AtomicU64,
+    /// Attributes being written. The file, and who wrote, may be gone by then.
+    writes: AtomicUsize,
     /// Every context, with the open that made it. Bound devices keep some alive that nobody has open.
     contexts: Mutex<Vec<(OpenFile, Weak<Context>)>>,
 }
@@ -83,6 +85,21 @@ impl Files {
     /// Number of the next open.
     pub(crate) fn next_serial(&self) -> u64 {
         self.opened.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Counts the write of an attribute, until what is returned is dropped.
+    pub(crate) fn begin_write(&self) -> Writing<'_> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        Writing(&self.writes)
+    }
+
+    /// How many commands run, on files that are open and on those that are not any more.
+    pub(crate) fn serving(&self) -> usize {
+        let is_written = |file: &File| matches!(file.object, Object::Attribute(_));
+        let all = self.all();
+        let commands = all.iter().filter(|(_, file)| !is_written(file));
+        let commands: usize = commands.map(|(_, file)| file.commands()).sum();
+        commands + self.writes.load(Ordering::Relaxed)
     }
 
     /// Enters a file.
@@ -198,6 +215,15 @@ impl File {
 struct Gate {
     running: Refcount,
     empty: WaitQueue,
+}
+
+/// An attribute is being written for as long as this lives.
+pub(crate) struct Writing<'f>(&'f AtomicUsize);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A command runs on a file for as long as this lives.

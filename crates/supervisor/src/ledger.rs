@@ -30,7 +30,7 @@ pub struct Ledger {
     pub tdis: Vec<TdiRow>,
     /// Every open file, in the order of opening.
     pub files: Vec<FileRow>,
-    /// Threads that serve a command on one of them now.
+    /// Commands that are served now: on one of them, and writes of attributes whose writer may be dead.
     pub serving: usize,
 }
 
@@ -117,6 +117,8 @@ impl Ledger {
         files: &Files,
         present: impl Fn(&Assignable) -> bool,
     ) -> Self {
+        // First: what has ended by now shows in all the rest.
+        let serving = files.serving();
         let connections = machine.tsm.ledger();
         let tee = machine.devices.iter().filter(|device| device.tee && present(device));
         let open: Vec<_> = files.all().into_iter().map(|(_, file)| FileRow::of(&file)).collect();
@@ -124,7 +126,7 @@ impl Ledger {
             contexts: contexts(files),
             managers: managers(machine, &connections),
             tdis: tee.map(|device| tdi(machine, &connections, device)).collect(),
-            serving: open.iter().map(|file| file.commands).sum(),
+            serving,
             files: open,
         }
     }

@@ -97,9 +97,10 @@ impl Supervisor {
             machine,
         });
         start_threads(&front, link).map_err(system("starting a thread"))?;
+        // Before the program, whose first question may be this one.
+        let control = listen_for_questions(&front, &program);
         crate::start::finish(&exec)
             .map_err(|cause| RunError::NotExecuted { program: program[0].clone(), cause })?;
-        let control = listen_for_questions(&front, &program);
         Ok(Self { link: Arc::clone(link), front, program: pid, _control: control })
     }
 

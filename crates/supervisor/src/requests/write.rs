@@ -16,6 +16,8 @@ pub(super) fn write(request: &Request<'_>, fd: i32, from: u64, count: u64) -> Re
     if !target.file.access.write {
         return Reply::Continue;
     }
+    // Before the memory is read: a writer that is dead by then writes nothing.
+    let _writing = request.front.files.begin_write();
     if host::memory::read(request.call.thread, from, bytes) != length {
         return Reply::Error(Errno::EFAULT);
     }
