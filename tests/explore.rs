@@ -82,7 +82,7 @@ fn each_design_has_its_counterexample() {
         assert_eq!(verdict.contains("deadlock"), row["expected"] == "deadlock", "{verdict}");
         assert!(row["seconds"].as_f64().unwrap() < 5.0, "{row:#}");
     }
-    assert_eq!(broken.count(), 14);
+    assert_eq!(broken.count(), 16);
 }
 
 #[test]
@@ -174,6 +174,34 @@ fn a_part_that_is_none_and_a_result_that_is_none_are_refused() {
         assert_eq!(status(&output), 2, "{said}");
         assert!(said.contains(no_result), "{said}");
     }
+}
+
+/// The commands of a page print what the page says, up to an ellipsis in a line.
+#[test]
+fn a_design_of_your_own_goes_as_its_page_says() {
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/port-your-design.md")).unwrap();
+    let blocks = page.split("```console\n$ bindery explore ").skip(1);
+    let mut explored = 0;
+    for block in blocks {
+        let (block, _) = block.split_once("```").expect("a block has an end");
+        let (line, expected) = block.split_once('\n').expect("a command is a line");
+        let arguments = line.split('\'').enumerate().flat_map(|(index, words)| {
+            let quoted = index % 2 == 1;
+            if quoted { vec![words] } else { words.split_whitespace().collect() }
+        });
+        let said = text(&explore(&arguments.collect::<Vec<_>>()).stdout);
+        let mut rest = said.as_str();
+        for line in expected.lines() {
+            let (begin, _) = line.split_once('…').unwrap_or((line, ""));
+            let at = rest.find(begin).unwrap_or_else(|| panic!("{line:?} is not in\n{said}"));
+            rest = &rest[at + begin.len()..];
+        }
+        explored += 1;
+    }
+    assert_eq!(explored, 3);
+    let listed = fs::read_to_string(Path::new(ROOT).join("crates/designs/src/lib.rs")).unwrap();
+    let entry = page.lines().find(|line| line.contains("mine::Template")).expect("what to add");
+    assert!(listed.contains(&entry.replace("mine", "template")), "{entry}");
 }
 
 #[test]

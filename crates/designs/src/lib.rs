@@ -14,6 +14,7 @@
 //! | `D`, and `D` without one rule | `upstream` | Linux 7.3: counted references, *destroying*, tombstones |
 //! | `E` | `upstream` | D, with a bind that holds its references while the device is slow |
 //! | `G` | `under_group` | bind inside VDEVICE_ALLOC, under the group's lock |
+//! | `template`, `template-held` | `template` | the device's end removes the vdevice: a file to copy for a design of your own |
 //!
 //! What must not happen is a panic here: [`sync::Life`] finds use after end, the TSM finds a bind too many or
 //! one left, and the kernel's own `WARN_ON`s are assertions. A deadlock is the explorer's to find.
@@ -28,6 +29,7 @@ mod link;
 mod object;
 mod reference_while_bound;
 mod rules;
+mod template;
 mod tsm;
 mod two_locks;
 mod under_group;
@@ -132,5 +134,15 @@ pub const ALL: &[Design] = &[
         name: "G",
         summary: "bind inside VDEVICE_ALLOC under the group's lock, with a device that does not answer",
         open: |_| World::open(Box::new(under_group::UnderGroup), Rules::ALL),
+    },
+    Design {
+        name: "template",
+        summary: "the device's end removes the vdevice, which does not hold it; to be copied",
+        open: |_| World::open(Box::new(template::Template { holds: false }), Rules::BEFORE),
+    },
+    Design {
+        name: "template-held",
+        summary: "the same, and the vdevice holds its device",
+        open: |_| World::open(Box::new(template::Template { holds: true }), Rules::BEFORE),
     },
 ];

@@ -79,6 +79,7 @@ impl Object {
     }
 
     /// The lock of a device's group, as somebody with a pointer to the device takes it.
+    #[track_caller]
     pub(crate) fn lock_group(&self) -> Guard<'_, GroupLock, Group> {
         let Body::Device(group) = &self.body else { unreachable!("only a device has a group") };
         self.life.check();
@@ -88,6 +89,7 @@ impl Object {
     }
 
     /// The lock of a vdevice.
+    #[track_caller]
     pub(crate) fn lock_vdevice(&self) -> Guard<'_, VdeviceLock, Vdevice> {
         let Body::Vdevice(vdevice) = &self.body else { unreachable!("only a vdevice has that") };
         self.life.check();

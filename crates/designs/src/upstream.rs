@@ -108,6 +108,7 @@ impl Link for SlowBind {
     }
 }
 
+#[track_caller]
 pub(crate) fn device_of(vdevice: &Object) -> Arc<Object> {
     let device = vdevice.lock_vdevice().device.clone();
     follow(&device.expect("the vdevice holds its device"))
