@@ -23,6 +23,10 @@ use crate::{Geometry, PAGE_SIZE, Pinned, Refusal};
 mod allowed;
 mod copy;
 mod cut;
+mod pins;
+
+use pins::Accesses;
+pub(crate) use pins::{AccessName, PinnedPart};
 
 /// The state of an address space.
 pub(crate) struct AddressSpace {
@@ -40,6 +44,7 @@ pub(crate) struct AddressSpace {
     mirrors: u64,
     /// Places of areas whose memory is being pinned before they are mapped. Not in the map.
     building: Vec<Span>,
+    accesses: Accesses,
     areas: u64,
     mapped_bytes: u128,
 }
@@ -101,6 +106,7 @@ impl AddressSpace {
             tables: BTreeMap::new(),
             mirrors: 0,
             building: Vec::new(),
+            accesses: Accesses::default(),
             areas: 0,
             mapped_bytes: 0,
         }
@@ -169,7 +175,12 @@ impl AddressSpace {
             }
             None => Some(asked),
         };
-        let removed = before_busy.map(|span| self.map.remove(span)).unwrap_or_default();
+        let mut removed = before_busy.map(|span| self.map.remove(span)).unwrap_or_default();
+        if let Some(gone) = before_busy.and_then(|span| up_to(span, removed.sticks_out)) {
+            removed.left.memory.extend(self.accesses.drop_pins_in(gone));
+        }
+        // An access copies inside a stay as DMA does, also where nothing is pinned.
+        removed.left.reachable |= self.accesses.any();
         self.areas -= removed.areas;
         self.mapped_bytes -= removed.bytes;
         let outcome = match (removed.sticks_out, busy) {
@@ -361,6 +372,7 @@ impl AddressSpace {
         let least = if self.large_pages { 1 } else { PAGE_SIZE };
         self.alignment =
             self.tables.values().map(|table| table.smallest_page).max().unwrap_or(1).max(least);
+        self.alignment = self.alignment.max(self.accesses.alignment());
     }
 
     fn entries(&self, from: u64) -> impl Iterator<Item = Entry> {
@@ -376,5 +388,13 @@ impl AddressSpace {
     fn meeting(&self, span: Span) -> Option<Span> {
         let building = self.building.iter().find(|building| building.intersects(span));
         building.copied().or_else(|| self.map.meeting(span))
+    }
+}
+
+/// What of `span` lies below the area that sticks out of it.
+fn up_to(span: Span, sticks_out: Option<Span>) -> Option<Span> {
+    match sticks_out {
+        None => Some(span),
+        Some(area) => Span::from_ends(span.start(), area.start().checked_sub(1)?),
     }
 }

@@ -41,9 +41,11 @@ impl Device {
                 Ok(pt_id)
             }
             Object::Ioas(ioas) => self.attach_to_ioas(ioas),
-            Object::Device(_) | Object::MockDevice(_) | Object::Vdevice(_) | Object::Viommu(_) => {
-                Err(Refusal::OtherType { id: pt_id })
-            }
+            Object::Access(_)
+            | Object::Device(_)
+            | Object::MockDevice(_)
+            | Object::Vdevice(_)
+            | Object::Viommu(_) => Err(Refusal::OtherType { id: pt_id }),
         }
     }
 

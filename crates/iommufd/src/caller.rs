@@ -8,8 +8,10 @@ use std::hash::Hasher;
 use std::sync::Arc;
 
 use sync::Contents;
+use uapi::Errno;
 
-use crate::Context;
+use crate::mock::AccessFile;
+use crate::{Context, PageSet};
 
 /// The thread that issued a command.
 pub trait Caller {
@@ -58,6 +60,35 @@ pub trait Caller {
         true
     }
 
+    /// Whether the caller has `CAP_IPC_LOCK`, with which what it pins is held against no limit.
+    fn may_lock_memory(&self) -> bool {
+        true
+    }
+
+    /// The number of the caller's process.
+    fn process(&self) -> u32 {
+        0
+    }
+
+    /// Gives the caller an open file that an access lives behind, and returns its descriptor. The file is released
+    /// ([`AccessFile::release`]) when nobody has it open any more; not where this fails.
+    ///
+    /// # Errors
+    /// The number of the reason: `EMFILE`, `ENOMEM`; `EOPNOTSUPP` where there are no such files.
+    fn install_access(&self, file: &Arc<AccessFile>) -> Result<i32, Errno> {
+        let _ = file;
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// The access behind an open file of the caller's.
+    ///
+    /// # Errors
+    /// [`FileFault::Closed`], [`FileFault::OtherKind`] (`EBADFD`).
+    fn access(&self, fd: i32) -> Result<Arc<AccessFile>, FileFault> {
+        let _ = fd;
+        Err(FileFault::OtherKind)
+    }
+
     /// The context behind an open `/dev/iommu` of the caller's, with a file reference taken
     /// (`Context::get_file`) that the receiver puts.
     ///
@@ -74,6 +105,11 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// [`PinFault`].
     fn pin(&self, at: u64, length: u64, access: PinAccess) -> Result<Arc<dyn Pinned>, PinFault>;
+
+    /// What one mapping command named, where that is remembered.
+    fn page_set(&self) -> Option<&PageSet> {
+        None
+    }
 
     /// Whether it is a file, which outlives the process that mapped it.
     fn is_file(&self) -> bool {

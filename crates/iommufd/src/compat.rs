@@ -166,7 +166,7 @@ fn map_dma(ctx: &Arc<Context>, caller: &dyn Caller, at: u64) -> Result<u32, Refu
         read: asked.flags & dma_map_flags::READ != 0,
         write: asked.flags & dma_map_flags::WRITE != 0,
     };
-    let area = Area::new(caller.memory(), asked.vaddr, asked.size, rights)?;
+    let area = Area::new(ctx.mapped_by(caller, caller.memory()), asked.vaddr, asked.size, rights)?;
     ioas.map(area, Placement::Fixed(asked.iova))?;
     Ok(0)
 }

@@ -23,7 +23,7 @@ use crate::mock::MockMachine;
 use crate::object::Object;
 use crate::paged_map::PagedMap;
 use crate::registry::{Headed, Registry};
-use crate::{Caller, Counts, dispatch};
+use crate::{Caller, Counts, PageSet, Source, dispatch};
 
 /// What a context is opened with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +177,18 @@ impl Context {
         self.mock.as_ref()
     }
 
+    /// Memory as one command of `caller` maps it.
+    pub(crate) fn mapped_by(
+        &self,
+        caller: &dyn Caller,
+        memory: Arc<dyn Source>,
+    ) -> Arc<dyn Source> {
+        match self.mock {
+            Some(_) => PageSet::new(memory, caller, self.charges_process()),
+            None => memory,
+        }
+    }
+
     /// What stands for the VM where none is linked.
     pub(crate) const fn tvm(&self) -> Tvm {
         self.settings.tvm
@@ -295,6 +307,8 @@ impl Context {
         };
         for object in self.registry.published() {
             match object {
+                // What it is attached to is counted.
+                Object::Access(_) => {}
                 Object::Device(_) => counts.devices += 1,
                 Object::Hwpt(_) => counts.hwpts += 1,
                 // Its device is counted.

@@ -232,14 +232,7 @@ impl Kind for Device {
     }
 
     fn pick(object: &Object) -> Option<Arc<Self>> {
-        match object {
-            Object::Device(device) => Some(Arc::clone(device)),
-            Object::Hwpt(_)
-            | Object::Ioas(_)
-            | Object::Vdevice(_)
-            | Object::Viommu(_)
-            | Object::MockDevice(_) => None,
-        }
+        if let Object::Device(device) = object { Some(Arc::clone(device)) } else { None }
     }
 
     /// Releases the group.

@@ -151,6 +151,14 @@ impl<'a> Exchange<'a> {
         Ok(())
     }
 
+    /// As [`respond`](Self::respond), also where nothing changed: after another answer was written.
+    ///
+    /// # Errors
+    /// [`Refusal::Unreachable`] (`EFAULT`).
+    pub(crate) fn rewrite<T: IntoBytes + Immutable>(&self, answer: &T) -> Result<(), Refusal> {
+        Ok(self.caller.write(self.address, &answer.as_bytes()[..self.shared])?)
+    }
+
     /// Writes element `index` of an array at `address`.
     ///
     /// # Errors

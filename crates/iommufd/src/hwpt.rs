@@ -81,7 +81,7 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
             viommu.check_same_iommu(&iommu)?;
             return Err(Refusal::Unsupported { feature: "page tables of vIOMMUs" });
         }
-        Object::Device(_) | Object::MockDevice(_) | Object::Vdevice(_) => {
+        Object::Access(_) | Object::Device(_) | Object::MockDevice(_) | Object::Vdevice(_) => {
             return Err(Refusal::OtherType { id: pt_id });
         }
     };
@@ -261,14 +261,7 @@ impl Kind for Hwpt {
     }
 
     fn pick(object: &Object) -> Option<Arc<Self>> {
-        match object {
-            Object::Hwpt(hwpt) => Some(Arc::clone(hwpt)),
-            Object::Device(_)
-            | Object::Ioas(_)
-            | Object::Vdevice(_)
-            | Object::Viommu(_)
-            | Object::MockDevice(_) => None,
-        }
+        if let Object::Hwpt(hwpt) = object { Some(Arc::clone(hwpt)) } else { None }
     }
 
     /// Leaves the IOAS. The last page table of an IOAS unpins its areas.

@@ -263,14 +263,7 @@ impl Kind for Ioas {
     }
 
     fn pick(object: &Object) -> Option<Arc<Self>> {
-        match object {
-            Object::Ioas(ioas) => Some(Arc::clone(ioas)),
-            Object::Device(_)
-            | Object::Hwpt(_)
-            | Object::Vdevice(_)
-            | Object::Viommu(_)
-            | Object::MockDevice(_) => None,
-        }
+        if let Object::Ioas(ioas) = object { Some(Arc::clone(ioas)) } else { None }
     }
 
     /// Unmaps all. No page table is left, so nothing is pinned.

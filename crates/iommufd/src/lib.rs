@@ -53,6 +53,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod address_space;
 mod area;
 mod attach;
@@ -80,6 +81,7 @@ mod mapping;
 pub mod mock;
 mod object;
 mod options;
+mod page_set;
 mod paged_map;
 mod placement;
 mod refusal;
@@ -91,6 +93,7 @@ mod vdevice;
 mod viommu;
 mod written_pages;
 
+pub use access::AccessRefusal;
 pub use caller::{
     Caller, FileFault, MemoryGone, PageIdentity, PinAccess, PinFault, Pinned, Signal, Source,
     Unreachable, Vm,
@@ -102,6 +105,7 @@ pub use endpoint::Endpoint;
 pub use geometry::{Geometry, Iommu, Reserved, ReservedKind};
 pub use group::Group;
 pub use host_space::{HostMapping, HostSpace};
+pub use page_set::PageSet;
 pub use refusal::Refusal;
 pub use tdi::ResetGuard;
 /// How a TDI stands, as callers of [`Device::tdi`] see it.

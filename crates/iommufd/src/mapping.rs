@@ -33,7 +33,7 @@ pub(crate) fn map(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Ref
     let rights = Rights::from_flags(argument.flags)?;
     let ioas = ctx.get::<Ioas>(argument.ioas_id)?;
     refuse_overflow(argument.user_va, argument.length)?;
-    let memory = exchange.caller().memory();
+    let memory = ctx.mapped_by(exchange.caller(), exchange.caller().memory());
     let area = Area::new(memory, argument.user_va, argument.length, rights)?;
     let span = ioas.map(area, placement(argument.flags, argument.iova))?;
     argument.iova = span.start();
@@ -61,6 +61,7 @@ pub(crate) fn map_file(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<()
     let file = exchange.caller().file_memory(fd).map_err(|fault| match fault {
         FileFault::Closed | FileFault::OtherKind => Refusal::BadFd { fd },
     })?;
+    let file = ctx.mapped_by(exchange.caller(), file);
     let area = Area::new(file, argument.start, argument.length, rights)?;
     let span = ioas.map(area, placement(argument.flags, argument.iova))?;
     argument.iova = span.start();

@@ -7,6 +7,7 @@ use std::hash::Hasher;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use crate::access::Access;
 use crate::device::Device;
 use crate::hwpt::Hwpt;
 use crate::ioas::Ioas;
@@ -19,6 +20,7 @@ use crate::{Context, Refusal};
 /// Any object.
 #[derive(Clone)]
 pub(crate) enum Object {
+    Access(Arc<Access>),
     Device(Arc<Device>),
     Hwpt(Arc<Hwpt>),
     Ioas(Arc<Ioas>),
@@ -30,6 +32,7 @@ pub(crate) enum Object {
 impl Headed for Object {
     fn header(&self) -> &Header {
         match self {
+            Self::Access(access) => access.header(),
             Self::Device(device) => device.header(),
             Self::Hwpt(hwpt) => hwpt.header(),
             Self::Ioas(ioas) => ioas.header(),
@@ -41,6 +44,7 @@ impl Headed for Object {
 
     fn facts(&self, into: &mut dyn Hasher) {
         match self {
+            Self::Access(access) => access.facts(into),
             Self::Device(device) => device.facts(into),
             Self::Hwpt(hwpt) => hwpt.facts(into),
             Self::Ioas(ioas) => ioas.facts(into),
@@ -55,6 +59,7 @@ impl Object {
     /// Ends an object that was taken out of the table. Called with no lock held.
     pub(crate) fn destroy(&self, ctx: &Context) {
         match self {
+            Self::Access(access) => access.destroy(ctx),
             Self::Device(device) => device.destroy(ctx),
             Self::Hwpt(hwpt) => hwpt.destroy(ctx),
             Self::Ioas(ioas) => ioas.destroy(ctx),

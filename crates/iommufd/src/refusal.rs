@@ -7,12 +7,16 @@ use span::Span;
 use thiserror::Error;
 use uapi::Errno;
 
+use crate::access::AccessRefusal;
 use crate::mock::TestFailure;
 use crate::{PinFault, Unreachable};
 
 /// A program asked for what cannot be had. Carries what was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
+    /// What a software user of an address space cannot have.
+    #[error(transparent)]
+    Access(#[from] AccessRefusal),
     /// The area is still being mapped (`EBUSY`).
     #[error("area {mapped} is still being mapped")]
     AreaBusy {
@@ -405,7 +409,8 @@ impl Refusal {
             }
             Self::BadFd { .. } => Errno::EBADF,
             Self::DirtyTail { .. } | Self::TooMuch { .. } => Errno::E2BIG,
-            Self::AttachedElsewhere { .. }
+            Self::Access(AccessRefusal::PinnedArea { .. })
+            | Self::AttachedElsewhere { .. }
             | Self::CacheIncoherent
             | Self::DataShape { .. }
             | Self::Empty
@@ -436,11 +441,13 @@ impl Refusal {
             Self::MisalignedArea { .. }
             | Self::ReservedAllowed { .. }
             | Self::ReservedMapped { .. } => Errno::EADDRINUSE,
-            Self::MsiNotIsolated
+            Self::Access(AccessRefusal::NotGranted { .. })
+            | Self::MsiNotIsolated
             | Self::OwnedElsewhere { .. }
             | Self::ReadOnly
             | Self::NotPrivileged => Errno::EPERM,
-            Self::NoObject { .. }
+            Self::Access(AccessRefusal::NotAttached | AccessRefusal::NoPin { .. })
+            | Self::NoObject { .. }
             | Self::NotBound { .. }
             | Self::NotCovered { .. }
             | Self::NothingMapped { .. }

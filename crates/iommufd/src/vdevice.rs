@@ -209,14 +209,7 @@ impl Kind for Vdevice {
     }
 
     fn pick(object: &Object) -> Option<Arc<Self>> {
-        match object {
-            Object::Vdevice(vdevice) => Some(Arc::clone(vdevice)),
-            Object::Device(_)
-            | Object::Hwpt(_)
-            | Object::Ioas(_)
-            | Object::Viommu(_)
-            | Object::MockDevice(_) => None,
-        }
+        if let Object::Vdevice(vdevice) = object { Some(Arc::clone(vdevice)) } else { None }
     }
 
     fn destroy(&self, _: &Context) {

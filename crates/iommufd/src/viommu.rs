@@ -198,14 +198,7 @@ impl Kind for Viommu {
     }
 
     fn pick(object: &Object) -> Option<Arc<Self>> {
-        match object {
-            Object::Viommu(viommu) => Some(Arc::clone(viommu)),
-            Object::Device(_)
-            | Object::Hwpt(_)
-            | Object::Ioas(_)
-            | Object::Vdevice(_)
-            | Object::MockDevice(_) => None,
-        }
+        if let Object::Viommu(viommu) = object { Some(Arc::clone(viommu)) } else { None }
     }
 
     /// Leaves the page table.

@@ -5,17 +5,19 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use iommufd::mock::AccessFile;
 use iommufd::{Caller, Context, FileFault, PageIdentity, Signal, Source, Unreachable};
 use rustix::fs::{FileType, OFlags, fstat};
 use rustix::io::Errno;
 use vfio::{BarPages, Container, DeviceFile, Group, Refusal};
 
+use crate::capabilities::{self, Capability};
 use crate::file_memory::FileMemory;
 use crate::files::{File, Object};
 use crate::front_end::FrontEnd;
 use crate::memory::ProcessMemory;
 use crate::process::Task;
-use crate::requests::granted;
+use crate::requests::{access_file, granted};
 
 /// Most bytes of one call that observers are shown.
 const SHOWN_BYTES_MOST: usize = 64 << 10;
@@ -132,6 +134,34 @@ impl Caller for Client<'_> {
         self.front.eventfds.import(self.task, fd)
     }
 
+    fn may_lock_memory(&self) -> bool {
+        capabilities::holds(self.thread, Capability::IpcLock)
+    }
+
+    fn may_raise_limits(&self) -> bool {
+        capabilities::holds(self.thread, Capability::SysResource)
+    }
+
+    fn process(&self) -> u32 {
+        self.task.process().pid().cast_unsigned()
+    }
+
+    fn install_access(&self, file: &Arc<AccessFile>) -> Result<i32, uapi::Errno> {
+        access_file::install(self, file)
+    }
+
+    fn access(&self, fd: i32) -> Result<Arc<AccessFile>, FileFault> {
+        let file = self.file(fd)?;
+        match &file.object {
+            Object::Access(access) => Ok(Arc::clone(access)),
+            Object::Iommufd(_)
+            | Object::Vfio { .. }
+            | Object::Group(_)
+            | Object::Container(_)
+            | Object::Attribute(_) => Err(FileFault::OtherKind),
+        }
+    }
+
     fn iommufd(&self, fd: i32) -> Result<Arc<Context>, FileFault> {
         let file = self.file(fd)?;
         match &file.object {
@@ -140,6 +170,7 @@ impl Caller for Client<'_> {
             Object::Vfio { .. }
             | Object::Group(_)
             | Object::Container(_)
+            | Object::Access(_)
             | Object::Attribute(_) => Err(FileFault::OtherKind),
         }
     }
@@ -153,6 +184,7 @@ impl vfio::Caller for Client<'_> {
             Object::Iommufd(_)
             | Object::Vfio { .. }
             | Object::Container(_)
+            | Object::Access(_)
             | Object::Attribute(_) => Err(FileFault::OtherKind),
         }
     }
@@ -161,9 +193,11 @@ impl vfio::Caller for Client<'_> {
         let file = self.file(fd)?;
         match &file.object {
             Object::Container(container) => Ok(Arc::clone(container)),
-            Object::Iommufd(_) | Object::Vfio { .. } | Object::Group(_) | Object::Attribute(_) => {
-                Err(FileFault::OtherKind)
-            }
+            Object::Iommufd(_)
+            | Object::Vfio { .. }
+            | Object::Group(_)
+            | Object::Access(_)
+            | Object::Attribute(_) => Err(FileFault::OtherKind),
         }
     }
 

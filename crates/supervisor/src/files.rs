@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use iommufd::Context;
+use iommufd::mock::AccessFile;
 use rustix::fs::OFlags;
 use sync::{Refcount, WaitQueue};
 use vfio::{Container, DeviceFile, GroupFile};
@@ -77,6 +78,8 @@ pub(crate) enum Object {
     Group(Arc<GroupFile>),
     /// `/dev/vfio/vfio`, where it is not an iommufd.
     Container(Arc<Container>),
+    /// An access of the kernel's test interface.
+    Access(Arc<AccessFile>),
     /// A sysfs attribute opened for writing.
     Attribute(Arc<dyn Attribute>),
 }
@@ -165,9 +168,11 @@ impl Files {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let granted = |object: &Object| match object {
             Object::Vfio { number, file } => *number == device && file.is_of_group(),
-            Object::Iommufd(_) | Object::Group(_) | Object::Container(_) | Object::Attribute(_) => {
-                false
-            }
+            Object::Iommufd(_)
+            | Object::Group(_)
+            | Object::Container(_)
+            | Object::Access(_)
+            | Object::Attribute(_) => false,
         };
         let found = table.iter().find(|(_, file)| granted(&file.object));
         found.map(|(&identity, file)| (identity, Arc::clone(file)))

@@ -103,6 +103,7 @@ impl Release for FrontEnd {
         match &file.object {
             Object::Vfio { number, file } => self.device_reach(*number, file, busy),
             Object::Group(group) => self.group_reach(group, busy),
+            Object::Access(access) => Reach::of_context(access.context(), busy),
             Object::Iommufd(_) | Object::Container(_) | Object::Attribute(_) => {
                 Reach::of_itself(busy)
             }
@@ -136,6 +137,11 @@ impl Release for FrontEnd {
             }
             Object::Container(_) => {
                 file.outwait_commands();
+                left(&Counts::default(), &file)
+            }
+            Object::Access(access) => {
+                file.outwait_commands();
+                access.release();
                 left(&Counts::default(), &file)
             }
             Object::Attribute(_) => return,

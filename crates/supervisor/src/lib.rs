@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod caller;
+mod capabilities;
 pub mod clock;
 mod closes;
 pub mod control;

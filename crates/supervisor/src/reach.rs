@@ -63,6 +63,11 @@ impl Reach {
         Self { device: Some(place), context: context.map(name), slow }
     }
 
+    /// Of a file that is part of a context which others have open.
+    pub(crate) fn of_context(context: &Arc<Context>, slow: bool) -> Self {
+        Self { context: Some(name(context)), slow, ..Self::default() }
+    }
+
     /// Of a file whose objects nobody can name any more.
     pub(crate) fn of_itself(slow: bool) -> Self {
         Self { slow, ..Self::default() }

@@ -4,7 +4,7 @@ use span::Span;
 
 use super::{AddressSpace, Piece};
 use crate::Refusal;
-use crate::area::Rights;
+use crate::area::{Area, Rights};
 
 impl AddressSpace {
     /// The parts of areas that `asked` covers, ascending, each with its memory if that is there, to be mapped
@@ -13,20 +13,43 @@ impl AddressSpace {
     /// # Errors
     /// [`Refusal::NotCovered`] (`ENOENT`): an address in it is not mapped, or is still being mapped.
     pub(crate) fn pieces(&self, asked: Span, rights: Rights) -> Result<Vec<Piece>, Refusal> {
+        let mut pieces = self.each_part(asked, |_, _| Ok(()))?;
+        for piece in &mut pieces {
+            piece.area.rights = rights;
+        }
+        Ok(pieces)
+    }
+
+    /// The parts of areas that `asked` covers, ascending, if `check` has nothing against any.
+    ///
+    /// # Errors
+    /// What `check` says of the first; [`Refusal::NotCovered`] (`ENOENT`) behind the last that there is.
+    pub(super) fn each_part(
+        &self,
+        asked: Span,
+        mut check: impl FnMut(Span, &Area) -> Result<(), Refusal>,
+    ) -> Result<Vec<Piece>, Refusal> {
         let mut pieces = Vec::new();
         let mut from = asked.start();
         loop {
             let covering = self.map.next(from).filter(|entry| entry.span.contains(from));
-            let entry = covering.ok_or(Refusal::NotCovered { asked, iova: from })?;
+            let uncovered = Refusal::NotCovered { asked, iova: from };
+            let entry = covering.ok_or(uncovered)?;
             let last = entry.span.last().min(asked.last());
-            let mut area = entry.area.part(from - entry.span.start(), last - from + 1);
-            area.rights = rights;
+            let part = Span::from_ends(from, last).ok_or(uncovered)?;
+            let area = entry.area.part(from - entry.span.start(), part.length());
+            check(part, &area)?;
             pieces.push(Piece { area, memory: entry.memory });
             match last {
                 last if last == asked.last() => return Ok(pieces),
                 last => from = last + 1,
             }
         }
+    }
+
+    /// The place of an area, counted from the lowest.
+    pub(crate) fn nth_area(&self, number: usize) -> Option<Span> {
+        self.entries(0).nth(number).map(|entry| entry.span)
     }
 
     /// Says whether all areas are of files.
@@ -42,6 +65,16 @@ impl AddressSpace {
             Some(entry) => Err(Refusal::NoFile { mapped: entry.span }),
             None => Ok(()),
         }
+    }
+
+    /// Makes a process answer for all areas, where that is remembered.
+    pub(crate) fn hand_over(&self, process: u32) {
+        let entries = self.entries(0);
+        entries.for_each(|entry| {
+            if let Some(set) = entry.area.source.page_set() {
+                set.hand_over(process);
+            }
+        });
     }
 
     /// The end of what is mapped from `span`'s first byte on without a hole, inside `span`.

@@ -5,6 +5,7 @@
 use span::Span;
 
 use super::AddressSpace;
+use crate::access::AccessRefusal;
 use crate::iova_map::Left;
 use crate::{PAGE_SIZE, Refusal};
 
@@ -43,6 +44,7 @@ impl AddressSpace {
     /// # Errors
     /// Nothing is cut then:
     /// - [`Refusal::AreaBusy`] (`EBUSY`): it is still being mapped.
+    /// - [`AccessRefusal::PinnedArea`] (`EINVAL`): an access has pinned part of it.
     /// - [`Refusal::Misaligned`] (`EINVAL`): the cut, or its place in memory.
     pub(crate) fn cut_after(&mut self, last: u64) -> Result<Left, Refusal> {
         let building = self.building.iter().find(|span| span.contains(last));
@@ -53,6 +55,9 @@ impl AddressSpace {
         let Some(entry) = covering.filter(|entry| entry.span.last() != last) else {
             return Ok(Left::default());
         };
+        if self.accesses.pin_in(entry.span) {
+            return Err(AccessRefusal::PinnedArea { mapped: entry.span }.into());
+        }
         let below = last - entry.span.start() + 1;
         self.check_aligned(last + 1)?;
         self.check_aligned(entry.area.page_offset().wrapping_add(below))?;

@@ -108,14 +108,7 @@ impl Kind for MockDevice {
     }
 
     fn pick(object: &Object) -> Option<Arc<Self>> {
-        match object {
-            Object::MockDevice(mock) => Some(Arc::clone(mock)),
-            Object::Device(_)
-            | Object::Hwpt(_)
-            | Object::Ioas(_)
-            | Object::Vdevice(_)
-            | Object::Viommu(_) => None,
-        }
+        if let Object::MockDevice(mock) = object { Some(Arc::clone(mock)) } else { None }
     }
 
     /// Detaches and unbinds the device.

@@ -1,6 +1,5 @@
 //! Looks at what the engine did: where addresses lead, how often pages are pinned, which were written.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pci::DmaAccess;
@@ -9,11 +8,9 @@ use uapi::Errno;
 
 use super::machine::PAGE_BYTES;
 use super::{MockMachine, TestCommand, failure};
-use crate::caller::PageIdentity;
 use crate::dispatch::Exchange;
 use crate::hwpt::Hwpt;
 use crate::in_flight::Visitors;
-use crate::object::Object;
 use crate::{Context, PAGE_SIZE, Refusal};
 
 /// Says whether addresses of a page table lead to the caller's pages.
@@ -49,8 +46,8 @@ pub(super) fn check_map(
     Ok(())
 }
 
-/// Says whether each of the caller's pages is pinned so often: by areas of whatever context. What was copied from one
-/// address space to another is pinned once.
+/// Says whether each of the caller's pages is pinned so often: by areas and accesses of whatever context. What was copied
+/// from one address space to another is pinned once.
 ///
 /// # Errors
 /// `EINVAL` where it is not whole pages, `EIO` where a page is pinned more or less often, [`Refusal::Unreachable`]
@@ -64,7 +61,7 @@ pub(super) fn check_pins(
     if (length | at) & (PAGE_SIZE - 1) != 0 || at.checked_add(length).is_none() {
         return Err(failure("not whole pages", Errno::EINVAL));
     }
-    let pins = pins(machine);
+    let pins = machine.pins();
     for offset in (0..length).step_by(usize::try_from(PAGE_SIZE).unwrap_or(usize::MAX)) {
         let page = exchange.caller().page(at + offset).ok_or(Refusal::Unreachable)?;
         if pins.get(&page).copied().unwrap_or(0) != expected {
@@ -72,38 +69,6 @@ pub(super) fn check_pins(
         }
     }
     Ok(())
-}
-
-/// How often each page is pinned.
-fn pins(machine: &MockMachine) -> BTreeMap<PageIdentity, u32> {
-    let mut counted: Vec<(Arc<dyn crate::Source>, u64, u64)> = Vec::new();
-    let mut pins = BTreeMap::new();
-    let contexts = machine.contexts();
-    let objects = contexts.iter().flat_map(|ctx| ctx.registry().published());
-    for object in objects {
-        let Object::Ioas(ioas) = object else { continue };
-        let mut from = Some(0);
-        while let Some(entry) = from.and_then(|from| ioas.map.next(from)) {
-            from = entry.span.last().checked_add(1);
-            let Some(memory) = entry.memory else { continue };
-            let (first, bytes) = (entry.area.at(), entry.area.length());
-            let is_known = |(source, at, length): &(Arc<dyn crate::Source>, u64, u64)| {
-                Arc::ptr_eq(source, &entry.area.source) && (*at, *length) == (first, bytes)
-            };
-            if counted.iter().any(is_known) {
-                continue;
-            }
-            let (mut at, end) = (first & !(PAGE_SIZE - 1), first.saturating_add(bytes));
-            while at < end {
-                if let Some(page) = memory.page(at) {
-                    *pins.entry(page).or_insert(0) += 1;
-                }
-                at += PAGE_SIZE;
-            }
-            counted.push((entry.area.source, first, bytes));
-        }
-    }
-    pins
 }
 
 /// Marks pages of a page table as written: one for each bit that is set in the caller's bitmap. Answers how many.

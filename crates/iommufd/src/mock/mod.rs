@@ -2,15 +2,17 @@
 //!
 //! Served by contexts of a platform whose IOMMU is the mock ([`Context::open_mock`]) and by no other. What it
 //! answers comes from the engine: where an address leads is asked of the map that DMA uses, how often a page is
-//! pinned is counted over the areas that hold memory. Pages are told apart by what backs them, as a process sees
+//! pinned is counted over the areas and accesses that hold memory. Pages are told apart by what backs them, as a process sees
 //! it, not by a frame of RAM.
 //!
 //! Takes no lock that its parts do not name. Source: v7.3 `iommufd_test.h`, `selftest.c`.
 
+mod access;
 mod device;
 mod look;
 mod machine;
 mod page_table;
+mod pins;
 
 use std::sync::Arc;
 
@@ -22,9 +24,11 @@ use crate::dispatch::Exchange;
 use crate::ioas::Ioas;
 use crate::{Context, Refusal};
 
+pub use access::AccessFile;
 pub(crate) use device::MockDevice;
 pub use machine::MockMachine;
 pub(crate) use page_table::{describe_hardware, shape_of};
+pub use pins::Charged;
 
 /// The request: number 0xa0 without direction or size.
 pub(crate) const REQUEST: u32 = 0x3ba0;
@@ -61,8 +65,13 @@ mod op {
     pub(super) const MOCK_DOMAIN: u32 = 2;
     pub(super) const MD_CHECK_MAP: u32 = 3;
     pub(super) const MD_CHECK_REFS: u32 = 4;
+    pub(super) const CREATE_ACCESS: u32 = 5;
+    pub(super) const DESTROY_ACCESS_PAGES: u32 = 6;
+    pub(super) const ACCESS_PAGES: u32 = 7;
+    pub(super) const ACCESS_RW: u32 = 8;
     pub(super) const SET_TEMP_MEMORY_LIMIT: u32 = 9;
     pub(super) const MOCK_DOMAIN_REPLACE: u32 = 10;
+    pub(super) const ACCESS_REPLACE_IOAS: u32 = 11;
     pub(super) const MOCK_DOMAIN_FLAGS: u32 = 12;
     pub(super) const DIRTY: u32 = 13;
     pub(super) const TRIGGER_IOPF: u32 = 15;
@@ -104,6 +113,11 @@ pub(crate) fn run(
         op::MOCK_DOMAIN_REPLACE => device::replace(ctx, exchange, argument),
         op::MD_CHECK_MAP => look::check_map(ctx, exchange, &argument),
         op::MD_CHECK_REFS => look::check_pins(machine, exchange, &argument),
+        op::CREATE_ACCESS => access::create(ctx, exchange, argument),
+        op::DESTROY_ACCESS_PAGES => access::unpin(exchange, &argument),
+        op::ACCESS_PAGES => access::pin(exchange, argument),
+        op::ACCESS_RW => access::copy(exchange, &argument),
+        op::ACCESS_REPLACE_IOAS => access::replace(exchange, &argument),
         op::SET_TEMP_MEMORY_LIMIT => set_batch_bytes(&argument),
         op::DIRTY => look::mark_written(ctx, exchange, argument),
         op::TRIGGER_IOPF => device::exists(ctx, argument.fields[0]),

@@ -78,7 +78,7 @@ fn transfer(
     let number = match target.file.object {
         Object::Attribute(_) => return Reply::Continue,
         _ if !allowed => return Reply::Error(Errno::EBADF),
-        Object::Iommufd(_) | Object::Group(_) | Object::Container(_) => {
+        Object::Iommufd(_) | Object::Group(_) | Object::Container(_) | Object::Access(_) => {
             return Reply::Error(Errno::EINVAL);
         }
         Object::Vfio { number, .. } => number,

@@ -32,7 +32,9 @@ pub(super) fn mmap(
     let (number, device) = match &target.file.object {
         Object::Vfio { number, file } => (*number, file),
         Object::Iommufd(_) => return Reply::Error(Errno::ENXIO),
-        Object::Group(_) | Object::Container(_) => return Reply::Error(Errno::ENODEV),
+        Object::Group(_) | Object::Container(_) | Object::Access(_) => {
+            return Reply::Error(Errno::ENODEV);
+        }
         Object::Attribute(_) => return Reply::Continue,
     };
     // What the kernel refuses by itself, it refuses first.

@@ -11,7 +11,7 @@ use vfio::{BarPages, Container, DeviceFile, GroupFile, REGION_BASE, REGION_SHIFT
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::path::{goes_down, overlay_path};
-use super::{Reply, Request};
+use super::{Reply, Request, proc_file};
 use crate::closes::Release;
 use crate::files::{Access, Object};
 use crate::front_end::{FrontEnd, errno};
@@ -28,9 +28,11 @@ pub(super) const DEVICE_FILE_BYTES: u64 = REGION_BASE + (REGIONS_MOST << REGION_
 
 /// `open`, `creat` and `openat`.
 pub(super) fn open(request: &Request<'_>, directory: i32, address: u64, flags: u64) -> Reply {
-    let Some(path) = overlay_path(request, directory, address) else { return Reply::Continue };
     let bits = i32::try_from(flags & 0x7fff_ffff).unwrap_or(0).cast_unsigned();
     let flags = OFlags::from_bits_retain(bits);
+    let Some(path) = overlay_path(request, directory, address) else {
+        return proc_file::open(request, address, flags).unwrap_or(Reply::Continue);
+    };
     match request.front.overlay.open(&path, u64::from(bits)) {
         Opened::NotOurs => Reply::Continue,
         Opened::Refused(errno) => Reply::Error(errno),

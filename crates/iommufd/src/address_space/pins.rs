@@ -1,0 +1,192 @@
+//! Software users of an address space, and what they have pinned.
+//!
+//! An access is attached to the address space, perhaps with the wish that all be whole pages, and pins ranges of what is
+//! mapped, each under a number of its own. A pin keeps the memory of its areas, whether page tables want that too or
+//! not. Unmapping an area takes every pin that touches it away first: that is how an access hears of it.
+//!
+//! As with mappings, pinning itself happens with no lock held: *begin* notes the pin, *finish* brings the memory,
+//! unless the areas were unmapped in between.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use span::Span;
+
+use super::{AddressSpace, Piece};
+use crate::access::AccessRefusal;
+use crate::area::Area;
+use crate::iova_map::Left;
+use crate::{PAGE_SIZE, Pinned, Refusal, Source};
+
+/// Who is attached, and what they pinned.
+#[derive(Default)]
+pub(super) struct Accesses {
+    /// Whether each wants whole pages.
+    attached: BTreeMap<AccessName, bool>,
+    /// Accesses that ever were.
+    names: u64,
+    pins: BTreeMap<(AccessName, u32), Pin>,
+}
+
+/// Tells the accesses of an address space apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct AccessName(u64);
+
+/// A range that an access pinned, or is about to.
+struct Pin {
+    span: Span,
+    /// Of each area; none yet while it is being pinned.
+    memory: Vec<PinnedPart>,
+}
+
+/// A part of an area that an access pinned.
+#[derive(Clone)]
+pub(crate) struct PinnedPart {
+    pub(crate) source: Arc<dyn Source>,
+    /// Virtual address or file offset of its first byte.
+    pub(crate) at: u64,
+    pub(crate) length: u64,
+    pub(crate) memory: Arc<dyn Pinned>,
+}
+
+impl Accesses {
+    /// Bytes that addresses must be multiples of for the sake of those attached.
+    pub(super) fn alignment(&self) -> u64 {
+        let whole_pages = self.attached.values().any(|whole_pages| *whole_pages);
+        if whole_pages { PAGE_SIZE } else { 1 }
+    }
+
+    /// Whether there are any.
+    pub(super) fn any(&self) -> bool {
+        !self.attached.is_empty()
+    }
+
+    /// Whether something in `span` is pinned.
+    pub(super) fn pin_in(&self, span: Span) -> bool {
+        self.pins.values().any(|pin| pin.span.intersects(span))
+    }
+
+    /// Takes away the pins that touch `span`, and gives what they held.
+    pub(super) fn drop_pins_in(&mut self, span: Span) -> Vec<Arc<dyn Pinned>> {
+        let touched = self.pins.extract_if(.., |_, pin| pin.span.intersects(span));
+        touched.flat_map(|(_, pin)| pin.memory).map(|part| part.memory).collect()
+    }
+}
+
+impl AddressSpace {
+    /// Attaches an access that wants whole pages, or does not, and returns its name.
+    ///
+    /// # Errors
+    /// [`Refusal::MisalignedArea`] (`EADDRINUSE`): an area is no whole number of pages.
+    pub(crate) fn attach_access(&mut self, whole_pages: bool) -> Result<AccessName, Refusal> {
+        if whole_pages {
+            self.check_areas_aligned(PAGE_SIZE.max(self.alignment))?;
+        }
+        let name = AccessName(self.accesses.names);
+        self.accesses.names += 1;
+        self.accesses.attached.insert(name, whole_pages);
+        self.realign();
+        Ok(name)
+    }
+
+    /// Undoes [`attach_access`](Self::attach_access). Returns what the access had pinned.
+    pub(crate) fn detach_access(&mut self, name: AccessName) -> Left {
+        self.accesses.attached.remove(&name);
+        let pins = self.accesses.pins.extract_if(.., |(owner, _), _| *owner == name);
+        let memory = pins.flat_map(|(_, pin)| pin.memory).map(|part| part.memory).collect();
+        self.realign();
+        Left { memory, ..Left::default() }
+    }
+
+    /// The parts of areas that an access reaches at `asked`, ascending.
+    ///
+    /// # Errors
+    /// - [`AccessRefusal::NotAttached`] (`ENOENT`)
+    /// - for each area [`AccessRefusal::NotGranted`] (`EPERM`): it may not be written, or not be read.
+    /// - [`Refusal::NotCovered`] (`ENOENT`): an address is not mapped.
+    pub(crate) fn reach(
+        &self,
+        name: AccessName,
+        asked: Span,
+        write: bool,
+    ) -> Result<Vec<Piece>, Refusal> {
+        if !self.accesses.attached.contains_key(&name) {
+            return Err(AccessRefusal::NotAttached.into());
+        }
+        self.each_part(asked, |part, area| check_granted(part, area, write))
+    }
+
+    /// Notes that an access pins `asked` under `number`, which it does not use. Returns the parts of areas there, to be
+    /// pinned and passed to [`finish_pin`](Self::finish_pin).
+    ///
+    /// # Errors
+    /// As [`reach`](Self::reach), and before the rights of an area [`Refusal::Misaligned`] (`EINVAL`): the memory of the
+    /// first does not begin with a page, or areas meet inside one.
+    pub(crate) fn begin_pin(
+        &mut self,
+        name: AccessName,
+        number: u32,
+        asked: Span,
+        write: bool,
+    ) -> Result<Vec<Piece>, Refusal> {
+        if !self.accesses.attached.contains_key(&name) {
+            return Err(AccessRefusal::NotAttached.into());
+        }
+        let pieces = self.each_part(asked, |part, area| {
+            check_page_boundary(area.at())?;
+            if part.last() != asked.last() {
+                check_page_boundary(area.at().wrapping_add(area.length()))?;
+            }
+            check_granted(part, area, write)
+        })?;
+        self.accesses.pins.insert((name, number), Pin { span: asked, memory: Vec::new() });
+        Ok(pieces)
+    }
+
+    /// Ends a pin with its memory. Gives it back where what was to be pinned was unmapped meanwhile, to be let go of with
+    /// no lock held.
+    pub(crate) fn finish_pin(
+        &mut self,
+        name: AccessName,
+        number: u32,
+        memory: Vec<PinnedPart>,
+    ) -> Result<(), Vec<PinnedPart>> {
+        match self.accesses.pins.get_mut(&(name, number)) {
+            Some(pin) => {
+                pin.memory = memory;
+                Ok(())
+            }
+            None => Err(memory),
+        }
+    }
+
+    /// Ends a pin, finished or not. Returns what it held.
+    ///
+    /// # Errors
+    /// [`AccessRefusal::NoPin`] (`ENOENT`): there is none of this number, or what it pinned was unmapped.
+    pub(crate) fn unpin(&mut self, name: AccessName, number: u32) -> Result<Left, Refusal> {
+        let pin = self.accesses.pins.remove(&(name, number));
+        let pin = pin.ok_or(AccessRefusal::NoPin { number })?;
+        let memory = pin.memory.into_iter().map(|part| part.memory).collect();
+        Ok(Left { memory, ..Left::default() })
+    }
+
+    /// All that accesses have pinned.
+    pub(crate) fn pinned_by_accesses(&self) -> impl Iterator<Item = &PinnedPart> {
+        self.accesses.pins.values().flat_map(|pin| &pin.memory)
+    }
+}
+
+fn check_granted(part: Span, area: &Area, write: bool) -> Result<(), Refusal> {
+    let rights = area.rights();
+    let granted = if write { rights.write } else { rights.read };
+    if granted { Ok(()) } else { Err(AccessRefusal::NotGranted { iova: part.start() }.into()) }
+}
+
+const fn check_page_boundary(value: u64) -> Result<(), Refusal> {
+    if value.is_multiple_of(PAGE_SIZE) {
+        Ok(())
+    } else {
+        Err(Refusal::Misaligned { value, alignment: PAGE_SIZE })
+    }
+}

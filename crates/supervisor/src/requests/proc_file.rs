@@ -1,0 +1,64 @@
+//! Files of `/proc` that tell what our ledger knows: on the mock platform, `status` with the memory that is pinned for a
+//! process. Source: proc_pid_status(5).
+
+use std::fs;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+
+use iommufd::mock::{Charged, MockMachine};
+use rustix::fs::{MemfdFlags, OFlags, memfd_create};
+use uapi::Errno;
+
+use super::open::{described_again, kernels};
+use super::{Reply, Request};
+use crate::front_end::errno;
+
+/// Longest path that is ours, in bytes.
+const PATH_BYTES_MOST: usize = 64;
+
+/// Opens what is at `address`, if that is one of these files; `None` where it is not.
+pub(super) fn open(request: &Request<'_>, address: u64, flags: OFlags) -> Option<Reply> {
+    let machine = request.front.machine.mock.as_ref()?;
+    let mut bytes = [0; PATH_BYTES_MOST];
+    let count = host::memory::read(request.call.thread, address, &mut bytes);
+    let path = bytes[..count].split(|&byte| byte == 0).next()?;
+    let path = std::str::from_utf8(path).ok()?.strip_prefix("/proc/")?;
+    let (process, "status") = path.split_once('/')? else { return None };
+    if flags & OFlags::RWMODE != OFlags::RDONLY {
+        return None;
+    }
+    let process = match process {
+        "self" => request.front.tasks.task(request.call.thread).ok()?.process().pid(),
+        number => number.parse().ok()?,
+    };
+    let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let told = with_charges(&text, machine, process.cast_unsigned());
+    Some(install(request, &told, flags).into())
+}
+
+/// The text of a `status` in which what the ledger has is added to what the kernel has.
+fn with_charges(text: &str, machine: &MockMachine, process: u32) -> String {
+    let Charged { pinned_bytes, locked_bytes } = machine.charged(process);
+    let lines = text.lines().map(|line| match line.split_once(':') {
+        Some(("VmPin", kernels)) => format!("VmPin:\t{:>8} kB\n", sum_kib(kernels, pinned_bytes)),
+        Some(("VmLck", kernels)) => format!("VmLck:\t{:>8} kB\n", sum_kib(kernels, locked_bytes)),
+        _ => format!("{line}\n"),
+    });
+    lines.collect()
+}
+
+/// KiB of a line's value and `bytes` together.
+fn sum_kib(value: &str, bytes: u64) -> u64 {
+    let kernels = value.split_ascii_whitespace().next().and_then(|number| number.parse().ok());
+    kernels.unwrap_or(0_u64).saturating_add(bytes >> 10)
+}
+
+fn install(request: &Request<'_>, text: &str, flags: OFlags) -> Result<u64, Errno> {
+    let content = memfd_create("status", MemfdFlags::CLOEXEC).map_err(kernels)?;
+    let mut content = fs::File::from(content);
+    content.write_all(text.as_bytes()).map_err(|error| errno(&error))?;
+    let theirs = described_again(&OwnedFd::from(content), flags)?;
+    let cloexec = flags.contains(OFlags::CLOEXEC);
+    let installed = request.front.listener.install(request.call.id, theirs.as_fd(), cloexec);
+    installed.map(|fd| u64::from(fd.cast_unsigned())).map_err(|error| errno(&error))
+}
