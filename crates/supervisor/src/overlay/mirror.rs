@@ -290,8 +290,12 @@ fn private_directory(path: &Path) -> io::Result<()> {
 fn lock(directory: &Path) -> Option<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(directory, flags, Mode::empty()).ok()?);
-    let own = rustix::process::geteuid().as_raw() == file.metadata().ok()?.uid();
-    (own && file.try_lock().is_ok() && directory.exists()).then_some(file)
+    let opened = file.metadata().ok()?;
+    let own = rustix::process::geteuid().as_raw() == opened.uid();
+    // Its owner may have removed it meanwhile, and made another.
+    let is_opened = |there: Metadata| (there.dev(), there.ino()) == (opened.dev(), opened.ino());
+    let is_there = || fs::symlink_metadata(directory).is_ok_and(is_opened);
+    (own && file.try_lock().is_ok() && is_there()).then_some(file)
 }
 
 fn empty_file(path: &Path, mode: u32) -> io::Result<()> {
