@@ -32,6 +32,7 @@ mod filter;
 mod findings;
 mod front_end;
 mod guard;
+mod kept_memory;
 pub mod ledger;
 mod link;
 mod listener;

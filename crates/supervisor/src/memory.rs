@@ -3,13 +3,14 @@
 //! An [`AddressSpace`] is an open `/proc/PID/mem` and `/proc/PID/maps`. Both belong to the address space
 //! and not to the process or its number: after an exec or exit they answer nothing, and DMA faults. A
 //! pin checks that every page is mapped and may be used so; it then follows addresses, where the
-//! kernel would hold pages. No copy can raise a signal, and none takes a lock of ours.
+//! kernel would hold pages, but for shared memory whose process has ended ([`crate::kept_memory`]). No copy can raise a
+//! signal, and none takes a lock of ours.
 //!
 //! Source: proc_pid_mem(5).
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use host::mappings::{Lookup, Mapping, Mappings};
 use iommufd::{MemoryGone, PageIdentity, PinAccess, PinFault, Pinned, Source};
 
 use crate::files::Files;
+use crate::kept_memory::Kept;
 use crate::process::{Identity, Process};
 
 /// The memory of one process, between two execs.
@@ -24,6 +26,7 @@ use crate::process::{Identity, Process};
 pub(crate) struct AddressSpace {
     bytes: File,
     mappings: Mappings,
+    kept: Kept,
 }
 
 impl AddressSpace {
@@ -33,11 +36,21 @@ impl AddressSpace {
     /// `EACCES` – it may not be traced; `ENOENT` – it is gone.
     pub(crate) fn open(pid: i32) -> io::Result<Self> {
         let bytes = OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
-        Ok(Self { bytes, mappings: Mappings::open(pid)? })
+        Ok(Self { bytes, mappings: Mappings::open(pid)?, kept: Kept::default() })
     }
 }
 
 impl AddressSpace {
+    /// Reads at an address. [`ErrorKind::UnexpectedEof`]: the address space has ended.
+    pub(crate) fn read_bytes(&self, at: u64, into: &mut [u8]) -> Result<(), ErrorKind> {
+        self.bytes.read_exact_at(into, at).map_err(|error| error.kind())
+    }
+
+    /// Writes at an address. [`ErrorKind::WriteZero`]: the address space has ended.
+    pub(crate) fn write_bytes(&self, at: u64, from: &[u8]) -> Result<(), ErrorKind> {
+        self.bytes.write_all_at(from, at).map_err(|error| error.kind())
+    }
+
     /// The page at an address: of the file that is mapped there, where processes share it, else of this address space.
     pub(crate) fn page_at(&self, at: u64) -> Option<PageIdentity> {
         let Ok(Lookup::Mapped(mapping)) = self.mappings.at(at) else { return None };
@@ -69,16 +82,20 @@ impl Source for ProcessMemory {
     fn pin(&self, at: u64, length: u64, access: PinAccess) -> Result<Arc<dyn Pinned>, PinFault> {
         let unmapped = |_| PinFault::Unmapped;
         let space = self.process.address_space().map_err(unmapped)?;
-        let space = match self.check(&space, at, length, access) {
-            Ok(()) => space,
+        let (space, around) = match self.check(&space, at, length, access) {
+            Ok(around) => (space, around),
             Err(Flaw::Fault(fault)) => return Err(fault),
             Err(Flaw::SpaceGone) => {
                 let space = self.process.address_space_after(&space).map_err(unmapped)?;
-                self.check(&space, at, length, access).map_err(Flaw::fault)?;
-                space
+                let around = self.check(&space, at, length, access).map_err(Flaw::fault)?;
+                (space, around)
             }
         };
-        Ok(space)
+        let kept = around.and_then(|mapping| {
+            let kept = space.kept.memory(&space, self.process.pid(), mapping)?;
+            Some(kept as Arc<dyn Pinned>)
+        });
+        Ok(kept.unwrap_or(space))
     }
 }
 
@@ -98,17 +115,17 @@ impl Flaw {
 }
 
 impl ProcessMemory {
-    /// Checks that all of `length` bytes at `at` are mapped and allow the access.
+    /// Checks that all of `length` bytes at `at` are mapped and allow the access. Gives the mapping, if it is one.
     fn check(
         &self,
         space: &AddressSpace,
         at: u64,
         length: u64,
         access: PinAccess,
-    ) -> Result<(), Flaw> {
+    ) -> Result<Option<Mapping>, Flaw> {
         let unmapped = Flaw::Fault(PinFault::Unmapped);
         let Some(end) = at.checked_add(length) else { return Err(unmapped) };
-        let mut next = at;
+        let (mut next, mut around) = (at, None);
         while next < end {
             let mapping = match space.mappings.at(next) {
                 Ok(Lookup::Mapped(mapping)) => mapping,
@@ -125,9 +142,10 @@ impl ProcessMemory {
             if self.is_device_memory(&mapping) {
                 return Err(Flaw::Fault(PinFault::DeviceMemory));
             }
+            around = (next == at).then_some(mapping);
             next = mapping.end;
         }
-        Ok(())
+        Ok(around)
     }
 
     fn is_device_memory(&self, mapping: &Mapping) -> bool {
@@ -141,11 +159,11 @@ impl ProcessMemory {
 /// All of it: where a pin ends, the area that leads here does too.
 impl Pinned for AddressSpace {
     fn read(&self, at: u64, into: &mut [u8]) -> Result<(), MemoryGone> {
-        self.bytes.read_exact_at(into, at).map_err(|_| MemoryGone)
+        self.read_bytes(at, into).map_err(|_| MemoryGone)
     }
 
     fn write(&self, at: u64, from: &[u8]) -> Result<(), MemoryGone> {
-        self.bytes.write_all_at(from, at).map_err(|_| MemoryGone)
+        self.write_bytes(at, from).map_err(|_| MemoryGone)
     }
 
     fn page(&self, at: u64) -> Option<PageIdentity> {
