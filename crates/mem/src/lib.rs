@@ -7,6 +7,7 @@
 //! - [`futex`]: sleeping on a word that may lie in shared memory.
 //! - [`SparseWords`]: a long array of atomic words of which little is used.
 //! - [`coroutine`]: code on a stack of its own, switched within one OS thread.
+//! - [`store_series`]: many atomic words written at once.
 //! - [`TableSlab`]: 512-entry tables of atomic words, named by index.
 //!
 //! One of the two crates that hold `unsafe` code; each module opts in and says what for. Callers see
@@ -20,12 +21,14 @@ pub mod futex;
 mod mapping;
 mod membarrier;
 mod pages;
+mod series;
 mod slab;
 mod sparse;
 mod window;
 
 pub use membarrier::membarrier;
 pub use pages::{Pages, SealError};
+pub use series::store_series;
 pub use slab::{TABLE_ENTRIES, TableSlab};
 pub use sparse::SparseWords;
 pub use window::{Vanished, Window};

@@ -135,9 +135,15 @@ impl DirtyLog {
     #[inline]
     fn mark_pages(&self, span: Span) {
         let (first, last) = (span.start() >> PAGE_LG2, span.last() >> PAGE_LG2);
-        for word in first >> WORD_LG2..=last >> WORD_LG2 {
-            self.mark_word(word, bits_of(word, first, last));
+        let (first_word, last_word) = (first >> WORD_LG2, last >> WORD_LG2);
+        let low = u64::MAX << (first % WORD_BITS);
+        let high = u64::MAX >> (WORD_BITS - 1 - last % WORD_BITS);
+        if first_word == last_word {
+            return self.mark_word(first_word, low & high);
         }
+        self.mark_word(first_word, low);
+        (first_word + 1..last_word).for_each(|word| self.mark_word(word, u64::MAX));
+        self.mark_word(last_word, high);
     }
 
     #[inline]
@@ -146,9 +152,15 @@ impl DirtyLog {
         let Some(sides) = self.sides.get(group) else { return };
         let side = usize::from(sides.load(Ordering::Acquire) & line_bit != 0);
         let Some(pages) = self.pages[side].get(word) else { return };
-        if pages.load(Ordering::Relaxed) & bits == bits {
-            return;
+        if pages.load(Ordering::Relaxed) & bits != bits {
+            self.mark_first(word, bits, pages);
         }
+    }
+
+    /// Marks pages of a word that are not all marked.
+    #[cold]
+    fn mark_first(&self, word: u64, bits: u64, pages: &AtomicU64) {
+        let (group, line_bit) = line_of(word);
         set(self.lines.get(group), line_bit);
         set(self.groups.get(group >> WORD_LG2), 1 << (group % WORD_BITS));
         pages.fetch_or(bits, Ordering::AcqRel);

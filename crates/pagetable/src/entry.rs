@@ -149,6 +149,11 @@ impl Entry {
         Self(self.0 | LAST)
     }
 
+    /// This leaf, neither the first nor the last of its area.
+    pub(crate) const fn inside_area(self) -> Self {
+        Self(self.0 & !(FIRST | LAST))
+    }
+
     pub(crate) const fn tagged(self, tag: u16) -> Self {
         Self(self.0 & (OUTPUT_END - 1) | (tag as u64) << TAG_SHIFT)
     }

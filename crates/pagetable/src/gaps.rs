@@ -12,9 +12,9 @@
 use span::Span;
 
 use crate::PAGE_LG2;
-use crate::mapper::TableUses;
 use crate::memory::{AtomicU64, Ordering, SparseWords};
 use crate::run_summary::{ALIGNMENTS, RunSummary, TableRuns};
+use crate::table_use::TableUses;
 use crate::tree::{LEVEL1_LG2, LEVEL2_LG2, LEVEL3_LG2, Tree, load};
 
 /// What a span must be like to take a mapping.
@@ -139,7 +139,7 @@ impl Gaps {
     }
 
     /// Marks child `index` of its parent at `height`, and that of its own, until one is marked.
-    #[inline]
+    #[inline(never)]
     fn mark(&self, height: u32, mut index: u64) {
         for height in height..=self.top {
             let bit = 1 << (index & (FANOUT - 1));
@@ -205,15 +205,22 @@ impl Gaps {
             if found_prefix == child_pages {
                 continue;
             }
-            all.note(run, start + found_prefix);
-            prefix.get_or_insert(start + found_prefix);
-            for (alignment, longest) in all.longest.iter_mut().enumerate() {
-                *longest = found.longest(alignment).max(*longest);
+            let run_end = start + found_prefix;
+            if run < run_end {
+                all.note(run, run_end);
+            }
+            prefix.get_or_insert(run_end);
+            if found.longest(0) > 0 {
+                for (alignment, longest) in all.longest.iter_mut().enumerate() {
+                    *longest = found.longest(alignment).max(*longest);
+                }
             }
             run = start + child_pages - found.suffix();
         }
         let end = FANOUT * child_pages;
-        all.note(run, end);
+        if run < end {
+            all.note(run, end);
+        }
         all.suffix = end - run;
         all.prefix = prefix.unwrap_or(end);
         all

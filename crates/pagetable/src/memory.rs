@@ -4,7 +4,7 @@
 //! that every order of their loads and stores can be tried.
 
 #[cfg(not(loom))]
-pub(crate) use mem::{SparseWords, TableSlab};
+pub(crate) use mem::{SparseWords, TableSlab, store_series};
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(not(loom))]
@@ -15,7 +15,7 @@ pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(loom)]
 pub(crate) use loom::sync::{Mutex, MutexGuard};
 #[cfg(loom)]
-pub(crate) use small::{SparseWords, TableSlab};
+pub(crate) use small::{SparseWords, TableSlab, store_series};
 
 /// How the two sides of a handshake order their stores and loads: the frequent side pays nothing
 /// where the rare one can issue a barrier on all threads.
@@ -87,6 +87,12 @@ mod small {
 
         pub(crate) fn discard(&self, range: Range<usize>) {
             self.0[range].iter().for_each(|word| word.store(0, Ordering::SeqCst));
+        }
+    }
+
+    pub(crate) fn store_series(words: &[AtomicU64], first: u64, step: u64) {
+        for (value, word) in (0..).map(|index| first + index * step).zip(words) {
+            word.store(value, Ordering::Release);
         }
     }
 

@@ -5,6 +5,9 @@
 //! lie where their address says, in one long array for each level, so that a look-up begins at level 1
 //! and a small page is found with two loads, one after the other, not four. Unused stretches of the arrays take no memory.
 //!
+//! A leaf of any size leads to any page: where memory is not as aligned as a hardware's large leaf would need, one
+//! leaf serves here, and is cut where the table is written out in a format.
+//!
 //! Takes no lock. All loads that lead on are acquiring, all stores that make something visible
 //! releasing; nobody reads and modifies a word in one step.
 
@@ -51,7 +54,7 @@ impl Found {
 
     /// Where the byte at `iova` is.
     pub(crate) const fn output(self, iova: u64) -> u64 {
-        self.leaf.output() | iova & self.offset_mask()
+        self.leaf.output() + (iova & self.offset_mask())
     }
 
     const fn offset_mask(self) -> u64 {

@@ -377,7 +377,8 @@ fn a_wide_table_reaches_its_last_page() {
 
 #[test]
 fn an_insertion_without_tables_leaves_nothing() {
-    let mut pair = Pair::new(Shape { tables_max: 2, ..Shape::default() });
+    let mut pair =
+        Pair::new(Shape { tables_max: 2, largest_leaf: LeafSize::Small, ..Shape::default() });
     let target = Target { output: 0, permission: Permission::READ, tag: 0 };
     let span = Span::new(PAGE, 5 << 21).unwrap();
     assert_eq!(pair.mapper.insert(span, target), Err(InsertError::NoTables));

@@ -26,6 +26,8 @@ const MUTANTS: &[(&str, Test)] = &[
     ("gap_not_marked", Test::Model),
     ("tag_lost_with_its_table", Test::Model),
     ("mixed_tags_taken_for_one", Test::Model),
+    ("start_noted_nowhere", Test::Model),
+    ("empty_table_left_under_leaf", Test::Model),
 ];
 
 #[derive(Clone, Copy, Debug)]

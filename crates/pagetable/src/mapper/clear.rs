@@ -2,15 +2,70 @@
 
 use std::ops::Range;
 
-use super::{Mapper, PageRun, Removed, Retired, TableUses, count_below, next_boundary};
+use span::Span;
+
+use super::{Mapper, PageRun, Removed, count_below, next_boundary};
 use crate::entry::Entry;
-use crate::memory::{AtomicU64, SparseWords};
-use crate::table_use::{PagesInTable, TableUse};
+use crate::memory::{AtomicU64, SparseWords, store_series};
+use crate::table_use::{PagesInTable, TableUses};
 use crate::tag_use::TagUses;
 use crate::tree::{LEVEL1_LG2, LEVEL2_LG2, LEVEL3_LG2, load, store};
-use crate::{PAGE_LG2, TABLE_LG2};
+use crate::{PAGE_LG2, TABLE_ENTRIES, TABLE_LG2};
+
+/// Tables that were unlinked and that walks may still be in, linked through the `next` of
+/// their uses.
+#[derive(Debug, Default)]
+pub struct Retired {
+    /// Nothing but zeros is in them.
+    zeroed: Option<u32>,
+    /// Dropped unread.
+    unread: Option<u32>,
+    /// How many were dropped unread.
+    unread_count: u32,
+    /// How many there are.
+    count: u32,
+}
 
 impl Mapper {
+    /// Removes whole areas that lie in one level-0 table and do not fill it. `None` where that is not so.
+    #[inline]
+    pub(super) fn remove_from_table(&mut self, span: Span) -> Option<Removed> {
+        let run = PageRun::covering(span);
+        let whole =
+            run.first << PAGE_LG2 == span.start() && (run.end << PAGE_LG2) - 1 == span.last();
+        let table = self.table_of(run).filter(|_| whole)?;
+        let part = run.in_table_of(run.first);
+        let usage = self.uses.get_mut(table);
+        if part == PagesInTable::ALL || usage.continues_at(part.first) {
+            return None;
+        }
+        let entries = self.table.tree.tables.table(table);
+        // The next table is not looked at.
+        let cut_at_end = if part.last == TABLE_ENTRIES - 1 {
+            let last = load(&entries[part.last]);
+            last.is_leaf() && !last.is_last()
+        } else {
+            usage.continues_at(part.last + 1)
+        };
+        if cut_at_end {
+            return None;
+        }
+        let given = usage.give_back(part);
+        let entries = &entries[part.first..=part.last];
+        if usage.mixed {
+            tally_each(entries, &mut self.tags);
+        } else {
+            self.tags.remove(usage.tag, given.areas.into(), given.pages.into());
+        }
+        store_series(entries, Entry::NOTHING.raw(), 0);
+        if usage.pages == 0 {
+            self.note_empty(span.start(), table);
+        }
+        self.gaps.touch(span.start());
+        let (areas, pages) = (u64::from(given.areas), u64::from(given.pages));
+        Some(Removed { areas, bytes: pages << PAGE_LG2 })
+    }
+
     /// Takes out whatever is in `run`, which cuts no area.
     pub(super) fn clear(&mut self, run: PageRun) -> Removed {
         let mut cleared = Cleared::default();
@@ -19,8 +74,6 @@ impl Mapper {
             let skip_lg2 = self.clear_one(page, run, &mut cleared);
             page = next_boundary(page, skip_lg2);
         }
-        self.totals.areas -= cleared.areas;
-        self.totals.pages -= cleared.pages;
         Removed { areas: cleared.areas, bytes: cleared.pages << PAGE_LG2 }
     }
 
@@ -58,43 +111,43 @@ impl Mapper {
     fn clear_small(&mut self, table: u32, page: u64, run: PageRun, cleared: &mut Cleared) {
         let part = run.in_table_of(page);
         let usage = self.uses.get_mut(table);
-        if part == PagesInTable::ALL {
-            cleared.pages += u64::from(usage.pages);
-            cleared.areas += u64::from(usage.areas);
-            if usage.mixed {
-                tally_each(self.table.tree.tables.table(table), &mut self.tags);
-            } else {
-                self.tags.remove(usage.tag, usage.areas.into(), usage.pages.into());
-            }
-            usage.give_back(part);
-            usage.areas = 0;
-            return self.drop_table(page << PAGE_LG2, table, false);
-        }
-        let pages = usage.give_back(part);
+        let whole = part == PagesInTable::ALL;
+        let zeroed = !whole || usage.pages == 0;
+        let given = if whole { usage.give_back_all() } else { usage.give_back(part) };
+        let (areas, pages) = (u64::from(given.areas), u64::from(given.pages));
+        cleared.areas += areas;
+        cleared.pages += pages;
         let entries = &self.table.tree.tables.table(table)[part.first..=part.last];
-        let areas = clear_entries(entries, usage, pages, &mut self.tags);
-        usage.areas -= areas;
-        cleared.pages += u64::from(pages);
-        cleared.areas += u64::from(areas);
+        if usage.mixed {
+            tally_each(entries, &mut self.tags);
+        } else {
+            self.tags.remove(usage.tag, areas, pages);
+        }
+        if whole {
+            return self.drop_table(page << PAGE_LG2, table, zeroed);
+        }
+        store_series(entries, Entry::NOTHING.raw(), 0);
         if usage.pages == 0 {
-            self.drop_table(page << PAGE_LG2, table, true);
+            self.note_empty(page << PAGE_LG2, table);
         }
     }
 
     /// Unlinks a table and keeps it until walks that may be in it have ended.
-    fn drop_table(&mut self, iova: u64, table: u32, zeroed: bool) {
+    pub(super) fn drop_table(&mut self, iova: u64, table: u32, zeroed: bool) {
         self.unlink(iova);
-        self.totals.tables -= 1;
+        self.tables_linked -= 1;
         self.limbo.count += 1;
         self.limbo.unread_count += u32::from(!zeroed);
         let list = if zeroed { &mut self.limbo.zeroed } else { &mut self.limbo.unread };
-        self.uses.get_mut(table).next = list.replace(table);
+        let usage = self.uses.get_mut(table);
+        usage.idle = false;
+        usage.next = list.replace(table);
     }
 
     /// Frees tables that no walk is in any more.
     pub(super) fn free(&mut self, mut retired: Retired) {
         let tables = &self.table.tree.tables;
-        let is_all = self.totals.tables == 0 && tables.in_use() == retired.count;
+        let is_all = self.tables_linked == 0 && tables.in_use() == retired.count;
         if is_all && retired.unread_count >= RESET_TABLES {
             // None is in use. For many it is cheaper to have the system zero them.
             self.uses = TableUses::default();
@@ -163,29 +216,8 @@ impl Cleared {
     }
 }
 
-/// Empties entries of a table, `pages` of them in use; returns how many areas start in them.
-#[inline]
-pub(super) fn clear_entries(
-    entries: &[AtomicU64],
-    usage: &TableUse,
-    pages: u16,
-    tags: &mut TagUses,
-) -> u16 {
-    if usage.mixed {
-        tally_each(entries, tags);
-    }
-    let mut areas = 0;
-    for word in entries {
-        areas += u16::from(load(word).is_first());
-        store(word, Entry::NOTHING);
-    }
-    if !usage.mixed {
-        tags.remove(usage.tag, areas.into(), pages.into());
-    }
-    areas
-}
-
 /// Takes entries about to be emptied off what is counted of their tags.
+#[cold]
 fn tally_each(entries: &[AtomicU64], tags: &mut TagUses) {
     for leaf in entries.iter().map(load).filter(|leaf| leaf.is_leaf()) {
         tags.remove(leaf.tag(), leaf.is_first().into(), 1);

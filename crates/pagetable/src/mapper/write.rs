@@ -2,11 +2,29 @@
 
 use super::{Mapper, PageRun, table_start};
 use crate::entry::{Entry, Target};
-use crate::memory::{AtomicU64, SparseWords};
+use crate::memory::{AtomicU64, SparseWords, store_series};
 use crate::tree::{LEVEL1_LG2, LEVEL2_LG2, LEVEL3_LG2, load, store};
 use crate::{LeafSize, PAGE_LG2};
 
 impl Mapper {
+    /// Inserts an area that lies in a level-0 table which is there already. Returns whether it did.
+    #[inline]
+    pub(super) fn insert_into_table(&mut self, run: PageRun, target: Target) -> bool {
+        let Some(table) = self.table_of(run) else { return false };
+        let part = run.in_table_of(run.first);
+        let usage = self.uses.get_mut(table);
+        if usage.first_used(part).is_some() {
+            return false;
+        }
+        usage.note_tag(target.tag);
+        usage.take(part, true);
+        let entries = &self.table.tree.tables.table(table)[part.first..=part.last];
+        fill(entries, Entry::leaf(target), true, true);
+        self.gaps.touch(run.first << PAGE_LG2);
+        self.tags.add(target.tag, 1, run.count());
+        true
+    }
+
     /// Writes the leaves for `run`, which is free. Returns how many pages were written: fewer than
     /// all only where tables ran out.
     pub(super) fn write_area(&mut self, run: PageRun, target: Target) -> u64 {
@@ -14,7 +32,7 @@ impl Mapper {
         let mut page = run.first;
         while page < run.end {
             let leaf = first.further(page - run.first);
-            page = match self.leaf_size(page, run, leaf) {
+            page = match self.leaf_size(page, run) {
                 LeafSize::Huge => self.write_huge(page, run, leaf),
                 LeafSize::Large => self.write_large(page, run, leaf),
                 LeafSize::Small => match self.write_small(page, run, leaf) {
@@ -26,9 +44,9 @@ impl Mapper {
         page - run.first
     }
 
-    /// The largest leaf that can start at `page`.
-    fn leaf_size(&self, page: u64, run: PageRun, leaf: Entry) -> LeafSize {
-        let alignment_lg2 = (page << PAGE_LG2 | leaf.output()).trailing_zeros();
+    /// The largest leaf that can start at `page`, wherever it leads.
+    fn leaf_size(&self, page: u64, run: PageRun) -> LeafSize {
+        let alignment_lg2 = (page << PAGE_LG2).trailing_zeros();
         let left = (run.end - page) << PAGE_LG2;
         let fits = |size_lg2: u32| alignment_lg2 >= size_lg2 && left >> size_lg2 != 0;
         let largest = self.table.shape.largest_leaf;
@@ -44,6 +62,8 @@ impl Mapper {
     fn write_huge(&mut self, page: u64, run: PageRun, leaf: Entry) -> u64 {
         let iova = page << PAGE_LG2;
         let end = page + (1 << (LEVEL2_LG2 - PAGE_LG2));
+        let below = self.table.tree.level2_word(iova).map(load);
+        self.clear_idle(below, page, end);
         if let Some(word) = self.table.tree.level2_word(iova) {
             store(word, bounded(leaf, page, end, run));
             add_below(&self.table.tree.level3, iova, LEVEL3_LG2);
@@ -55,12 +75,23 @@ impl Mapper {
     fn write_large(&mut self, page: u64, run: PageRun, leaf: Entry) -> u64 {
         let iova = page << PAGE_LG2;
         let end = page + (1 << (LEVEL1_LG2 - PAGE_LG2));
+        let linked = self.table.tree.level1_word(iova).map(load);
+        self.clear_idle(linked, page, end);
         if let Some(word) = self.table.tree.level1_word(iova) {
             store(word, bounded(leaf, page, end, run));
             self.count_level1(iova);
         }
         self.gaps.touch(iova);
         end
+    }
+
+    /// Unlinks what `word`, to be a leaf for the free pages from `page` on, leads to: tables without pages.
+    fn clear_idle(&mut self, word: Option<Entry>, page: u64, end: u64) {
+        if word.is_some_and(Entry::is_table)
+            && let Some(run) = PageRun::new(page, end)
+        {
+            self.clear(run);
+        }
     }
 
     /// Writes small pages up to the end of the run or of the table. `None` where there is no table
@@ -72,15 +103,12 @@ impl Mapper {
         let table = if linked.is_table() { linked.index() } else { self.take_table()? };
         let part = run.in_table_of(page);
         let entries = &self.table.tree.tables.table(table)[part.first..=part.last];
-        fill(entries, leaf);
         let end = table_start(page) + part.last as u64 + 1;
-        let ends_here = end == run.end;
         let starts_here = page == run.first;
-        mark_ends(entries, starts_here, ends_here);
+        fill(entries, leaf, starts_here, end == run.end);
         let usage = self.uses.get_mut(table);
         usage.note_tag(leaf.tag());
-        usage.take(part);
-        usage.areas += u16::from(starts_here);
+        usage.take(part, starts_here);
         if !linked.is_table() {
             self.link(iova, table);
         }
@@ -96,7 +124,7 @@ impl Mapper {
     }
 
     fn link(&mut self, iova: u64, table: u32) {
-        self.totals.tables += 1;
+        self.tables_linked += 1;
         if let Some(word) = self.table.tree.level1_word(iova) {
             store(word, Entry::table(table));
             self.count_level1(iova);
@@ -111,31 +139,23 @@ impl Mapper {
     }
 }
 
-/// Writes a whole area.
+/// Writes leaves that follow one another, the first of which is `first` but for the bounds of its area.
 #[inline]
-pub(super) fn fill_area(entries: &[AtomicU64], target: Target) {
-    let first = Entry::leaf(target);
-    if let [only] = entries {
-        return store(only, first.starting_area().ending_area());
-    }
-    fill(entries, first);
-    mark_ends(entries, true, true);
-}
-
-#[inline]
-fn fill(entries: &[AtomicU64], first: Entry) {
-    for (index, word) in entries.iter().enumerate() {
-        store(word, first.further(index as u64));
+fn fill(entries: &[AtomicU64], first: Entry, starts_here: bool, ends_here: bool) {
+    let first = if starts_here { first.starting_area() } else { first };
+    match entries {
+        [only] => store(only, if ends_here { first.ending_area() } else { first }),
+        _ => fill_several(entries, first, ends_here),
     }
 }
 
-#[inline]
-fn mark_ends(entries: &[AtomicU64], first: bool, last: bool) {
-    if first && let Some(word) = entries.first() {
-        store(word, load(word).starting_area());
-    }
-    if last && let Some(word) = entries.last() {
-        store(word, load(word).ending_area());
+#[inline(never)]
+fn fill_several(entries: &[AtomicU64], first: Entry, ends_here: bool) {
+    if let [start, middle @ .., end] = entries {
+        let last = first.inside_area().further(middle.len() as u64 + 1);
+        store(start, first);
+        store_series(middle, first.inside_area().further(1).raw(), PAGE_BYTES);
+        store(end, if ends_here { last.ending_area() } else { last });
     }
 }
 
@@ -152,3 +172,6 @@ fn add_below(words: &SparseWords, iova: u64, size_lg2: u32) -> u64 {
     store(word, Entry::in_use_below(count));
     count
 }
+
+/// How much further the next page's leaf leads.
+const PAGE_BYTES: u64 = 1 << PAGE_LG2;
