@@ -69,13 +69,24 @@ pub enum Now<'a> {
 /// # Panics
 /// If this thread has a hook already.
 pub fn install(hook: Rc<dyn Hook>) -> Installed {
+    let installed = install_before_sleep(hook);
+    NEXT_OBJECT.set(1);
+    INSTALLED.set(true);
+    installed
+}
+
+/// As [`install`], for a hook that is asked [before](Hook::before) each [`Sleep`](Kind::Sleep) and is told nothing
+/// else, so that all else costs what it costs without one. Objects keep their numbers.
+///
+/// # Panics
+/// If this thread has a hook already.
+pub fn install_before_sleep(hook: Rc<dyn Hook>) -> Installed {
     HOOK.with(|slot| {
         let mut slot = slot.borrow_mut();
         assert!(slot.is_none(), "this thread has a hook already");
         *slot = Some(hook);
     });
-    NEXT_OBJECT.set(1);
-    INSTALLED.set(true);
+    BEFORE_SLEEP.set(true);
     Installed { _on_one_thread: std::marker::PhantomData }
 }
 
@@ -96,6 +107,7 @@ pub struct Installed {
 impl Drop for Installed {
     fn drop(&mut self) {
         INSTALLED.set(false);
+        BEFORE_SLEEP.set(false);
         HOOK.with(|slot| slot.borrow_mut().take());
     }
 }
@@ -221,7 +233,8 @@ impl Drop for Object {
 #[inline]
 #[track_caller]
 pub(crate) fn before(kind: Kind, object: ObjectId, name: &'static str) {
-    if INSTALLED.get() {
+    let wanted = if matches!(kind, Kind::Sleep) { BEFORE_SLEEP.get() } else { INSTALLED.get() };
+    if wanted {
         ask(Operation { kind, object, name, at: Location::caller() });
     }
 }
@@ -267,6 +280,7 @@ fn ask(operation: Operation) {
 thread_local! {
     // Beside HOOK, not in it: a bool without a destructor is one load.
     static INSTALLED: Cell<bool> = const { Cell::new(false) };
+    static BEFORE_SLEEP: Cell<bool> = const { Cell::new(false) };
     static HOOK: RefCell<Option<Rc<dyn Hook>>> = const { RefCell::new(None) };
     static NEXT_OBJECT: Cell<u64> = const { Cell::new(1) };
 }

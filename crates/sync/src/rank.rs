@@ -164,14 +164,14 @@ pub(crate) fn assert_outside_epochs() {
     }
 }
 
-/// Empties this thread's list and returns it.
-pub(crate) fn put_aside() -> Held {
-    HELD.replace(NONE)
+/// Empties this thread's list and returns it, where there is one.
+pub(crate) fn put_aside() -> Option<Held> {
+    cfg!(debug_assertions).then(|| HELD.replace(NONE))
 }
 
 /// Restores what [`put_aside`] returned.
-pub(crate) fn take_up(held: Held) {
-    HELD.set(held);
+pub(crate) fn take_up(held: Option<Held>) {
+    held.into_iter().for_each(|held| HELD.set(held));
 }
 
 /// Ranks ascend strictly, so there are never more entries than ranks; some room for those that

@@ -62,6 +62,24 @@ fn epochs_and_deadlines_are_told() {
 }
 
 #[test]
+fn who_asked_for_sleeps_is_asked_before_those_alone() {
+    struct Waker(Told, Arc<(Mutex<DeviceSet, bool>, WaitQueue)>);
+    impl Hook for Waker {
+        fn before(&self, operation: Operation) {
+            self.0.before(operation);
+            *self.1.0.lock() = true;
+            self.1.1.wake_all();
+        }
+    }
+    let (told, shared) = (Told::default(), Arc::new((Mutex::new(false), WaitQueue::new())));
+    let installed = hook::install_before_sleep(Rc::new(Waker(told.clone(), Arc::clone(&shared))));
+    drop(shared.1.wait_while(shared.0.lock(), |done| !*done));
+    drop(installed);
+    let kinds: Vec<Kind> = told.take().into_iter().map(|(kind, _, _)| kind).collect();
+    assert_eq!(kinds, [Kind::Sleep]);
+}
+
+#[test]
 fn equal_runs_number_equally() {
     let run = || {
         let told = Told::default();
