@@ -135,15 +135,23 @@ pub struct DmaEngine {
 }
 
 impl DmaEngine {
-    /// An engine after power-on, not connected to a host, with no memory under its BARs.
+    /// An engine after power-on, not connected to a host. BARs that may be mapped have no memory yet; one that may
+    /// not has its own, or none where the system has none left: then it reads as zero.
     pub fn new(config: &Config) -> Arc<Self> {
         let bars = identity::bars(config);
         let space = identity::config_space(config, &bars);
+        let mut state = State::new(space, config.tee, config.bar4_bytes.unwrap_or(0));
+        if config.bar0_mapping == Bar0Mapping::None
+            && let Ok(pages) = Pages::anonymous(BAR0_BYTES)
+        {
+            // Nobody lends pages for what nobody may map.
+            state.memory.back(Arc::new(pages));
+        }
         Arc::new(Self {
             address: config.address,
             bars,
             is_virtual: config.vf,
-            state: Mutex::new(State::new(space, config.tee, config.bar4_bytes.unwrap_or(0))),
+            state: Mutex::new(state),
             step_ended: WaitQueue::new(),
         })
     }
@@ -417,6 +425,9 @@ fn tell(refused: Option<Refused>) {
         dma.refused(&fault);
     }
 }
+
+#[expect(clippy::cast_possible_truncation, reason = "a few pages")]
+const BAR0_BYTES: usize = bar0::SIZE as usize;
 
 /// What a descriptor that moves nothing costs of a step's budget, in bytes.
 const DESCRIPTOR_COST: usize = DESCRIPTOR_SIZE;

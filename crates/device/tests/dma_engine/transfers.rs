@@ -2,14 +2,18 @@
 
 use bindery_device as device;
 
+use std::sync::Arc;
+
 use device::dma_engine::regs::{
-    self, access, bar0, control, operation, reason, register, state, status_state,
+    self, access, bar0, control, descriptor, operation, reason, register, state, status,
+    status_state,
 };
-use pci::regs::command;
-use pci::{Function, Progress};
+use device::dma_engine::{Bar0Mapping, Config, DmaEngine};
+use pci::regs::{command, header};
+use pci::{Function, HostSide, Progress, Reset};
 use proptest::prelude::*;
 
-use crate::client::{Bench, RAM, RAM_LENGTH, READ_ONLY, Request, Status};
+use crate::client::{ADDRESS, Bench, Ears, RAM, RAM_LENGTH, READ_ONLY, Ram, Request, Status};
 
 const END: u64 = RAM + RAM_LENGTH as u64;
 
@@ -46,6 +50,35 @@ fn copies() {
     assert_eq!(bench.ram.get(RAM + 0x4_0001, bytes.len()), bytes);
     assert_eq!(bench.read(register::COMPLETED), 1);
     assert_eq!(bench.read(register::STATE), 0);
+}
+
+#[test]
+fn a_bar_that_nobody_may_map_has_memory_all_the_same() {
+    let mut config = Config::new(ADDRESS.parse().unwrap());
+    config.bar0_mapping = Bar0Mapping::None;
+    let ram = Ram::new();
+    let engine = DmaEngine::new(&config);
+    engine.connect(HostSide { dma: ram.clone(), interrupts: Arc::new(Ears::default()) });
+    let bus_master = command::MEMORY | command::BUS_MASTER;
+    engine.config_write(header::COMMAND, &bus_master.to_le_bytes());
+    let write = |offset: u64, bytes: &[u8]| engine.bar_write(bar0::INDEX, offset, bytes);
+    write(register::CONTROL, &control::ENABLE.to_le_bytes());
+    let at = bar0::DESCRIPTORS;
+    write(at + descriptor::OPERATION, &operation::COPY.to_le_bytes());
+    write(at + descriptor::LENGTH, &5_u32.to_le_bytes());
+    write(at + descriptor::SOURCE, &RAM.to_le_bytes());
+    write(at + descriptor::DESTINATION, &(RAM + 64).to_le_bytes());
+    ram.put(RAM, b"moved");
+    write(register::DOORBELL, &0_u32.to_le_bytes());
+    while engine.step(1 << 20) == Progress::More {}
+    let mut state = [0; 4];
+    engine.bar_read(bar0::INDEX, bar0::STATUS_BLOCKS + status::STATE, &mut state);
+    assert_eq!(u32::from_le_bytes(state), status_state::DONE);
+    assert_eq!(ram.get(RAM + 64, 5), b"moved");
+    engine.reset(Reset::Function);
+    let mut operation = [7; 4];
+    engine.bar_read(bar0::INDEX, at + descriptor::OPERATION, &mut operation);
+    assert_eq!(operation, [0; 4]);
 }
 
 #[test]
@@ -249,9 +282,7 @@ fn disabled_it_waits() {
 
 #[test]
 fn without_memory_under_the_bar_it_reads_zeros() {
-    let engine = device::dma_engine::DmaEngine::new(&device::dma_engine::Config::new(
-        crate::client::ADDRESS.parse().unwrap(),
-    ));
+    let engine = DmaEngine::new(&Config::new(ADDRESS.parse().unwrap()));
     engine.bar_write(bar0::INDEX, bar0::WINDOW, &[1; 8]);
     let mut bytes = [9; 8];
     engine.bar_read(bar0::INDEX, bar0::WINDOW, &mut bytes);
