@@ -395,6 +395,25 @@ fn an_insertion_without_tables_leaves_nothing() {
 }
 
 #[test]
+fn a_leaf_takes_the_place_of_tables_that_became_empty() {
+    let mut pair = Pair::new(Shape::default());
+    let target = Target { output: 3 * PAGE, permission: Permission::READ, tag: 0 };
+    let page = (5 << 30) + (3 << 20);
+    for leaf in [Span::new(5 << 30, 1 << 30), Span::new((5 << 30) + (2 << 20), 2 << 20)] {
+        let leaf = leaf.unwrap();
+        pair.insert(Span::new(page, PAGE).unwrap(), target);
+        pair.remove(Span::new(page, PAGE).unwrap());
+        pair.insert(leaf, target);
+        pair.translate(page, Permission::READ);
+        pair.remove(leaf);
+        pair.next_area(0);
+        pair.insert(Span::new(page, 5 * PAGE).unwrap(), target);
+        pair.translate(page, Permission::READ);
+        pair.remove_all();
+    }
+}
+
+#[test]
 fn what_is_not_whole_pages_is_refused() {
     let mut pair = Pair::new(Shape::default());
     let good = Target { output: PAGE, permission: Permission::READ, tag: 0 };
