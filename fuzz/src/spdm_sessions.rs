@@ -232,7 +232,7 @@ impl Device for Mirror {
         _: Option<SessionId>,
         message: &VendorDefined,
     ) -> Option<VendorDefined> {
-        let payload = message.payload.iter().rev().copied().collect();
+        let payload = message.payload.iter().rev().copied().collect::<Vec<_>>().into();
         Some(VendorDefined { payload, ..message.clone() })
     }
 

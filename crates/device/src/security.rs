@@ -22,9 +22,10 @@
 //! | `clear-payloads` | TDISP and IDE_KM are answered in a session only, in the clear by ERROR |
 //! | `doe-claimed` | a mailbox that the TSM has is Busy and takes nothing, Abort neither |
 //! | `session-keys` | the end of a session is a breach of what was locked in it and keeps the keys |
+//! | `session-silence` | a session ends that has received nothing for twice its heartbeat period, at most half a period later |
 //!
 //! # Locks
-//! Two locks of rank [`sync::rank::DeviceSecurity`], never both at once, each held for the length of a look.
+//! Three locks of rank [`sync::rank::DeviceSecurity`], never two at once, each held for the length of a look.
 //! Requests take turns;
 //! who has the turn holds no lock while it waits for a function, so a slow STOP delays other requests
 //! and nobody else. A breach never waits for the turn: who has it records what happened before
@@ -32,12 +33,14 @@
 //! by one thread at a time.
 //!
 //! # Deliberately absent
-//! Keys and certificates: whoever builds the device makes its [`Equipment`]. Clocks, and so the end of
-//! sessions whose heartbeat does not come; sources of random bytes.
+//! Keys and certificates: whoever builds the device makes its [`Equipment`]. Clocks: whoever has one gives
+//! it by [`Manager::keep_time`], and the thread that ends silent sessions, [`Manager::tend`]. Sources of
+//! random bytes.
 
 mod desk;
 mod hardware;
 mod interface;
+mod silence;
 mod turn;
 
 use std::fmt;
@@ -52,6 +55,7 @@ use self::desk::Desk;
 pub use self::desk::{Equip, Equipment};
 use self::hardware::{Hardware, OnePort};
 pub use self::interface::{Alarm, Event, Interface, Part, Raised, Terms};
+use self::silence::Silence;
 use self::turn::{Core, Record};
 
 /// Interfaces that a device has at most: a physical function and 63 virtual ones.
@@ -101,6 +105,7 @@ pub struct Manager {
     /// Woken when the turn is given back.
     turn_free: WaitQueue,
     desk: Desk,
+    silence: Silence,
 }
 
 /// The device's mailboxes are somebody's; dropping it gives them back.
@@ -162,6 +167,7 @@ impl Manager {
             record: Mutex::new(Record::new(dsm)),
             turn_free: WaitQueue::new(),
             desk: Desk::new(),
+            silence: Silence::new(),
         });
         for seat in &manager.seats {
             let alarm: Arc<dyn Alarm> = manager.clone();

@@ -7,6 +7,8 @@
 
 use alloc::vec::Vec;
 
+use zeroize::Zeroizing;
+
 use crate::fault::PeerFault;
 use crate::message::ChunkSend;
 
@@ -20,12 +22,12 @@ pub(crate) struct Outgoing {
     handle: u8,
     sequence: u16,
     sent: usize,
-    message: Vec<u8>,
+    message: Zeroizing<Vec<u8>>,
 }
 
 impl Outgoing {
-    pub(crate) fn new(handle: u8, message: Vec<u8>) -> Self {
-        Self { handle, sequence: 0, sent: 0, message }
+    pub(crate) fn new(handle: u8, message: impl Into<Zeroizing<Vec<u8>>>) -> Self {
+        Self { handle, sequence: 0, sent: 0, message: message.into() }
     }
 
     /// The next piece, so that its message has at most `max` bytes. `None` where all was sent, or
@@ -51,7 +53,7 @@ impl Outgoing {
     }
 
     /// Whether a piece of the peer's asks for what comes next.
-    pub(crate) const fn is_next(&self, handle: u8, sequence: u16) -> bool {
+    pub(crate) fn is_next(&self, handle: u8, sequence: u16) -> bool {
         self.handle == handle && self.sequence == sequence && self.sent < self.message.len()
     }
 
@@ -73,13 +75,13 @@ pub(crate) struct Incoming {
     sequence: u16,
     /// Bytes that it is to have; told by the first piece.
     total: usize,
-    bytes: Vec<u8>,
+    bytes: Zeroizing<Vec<u8>>,
 }
 
 impl Incoming {
     /// A message of which no piece has come.
-    pub(crate) const fn new(name: &'static str, handle: u8) -> Self {
-        Self { name, handle, sequence: 0, total: 0, bytes: Vec::new() }
+    pub(crate) fn new(name: &'static str, handle: u8) -> Self {
+        Self { name, handle, sequence: 0, total: 0, bytes: Zeroizing::default() }
     }
 
     /// The handle that all pieces must have, and the number of the next.
@@ -94,7 +96,7 @@ impl Incoming {
         piece: &ChunkSend,
         min: usize,
         max: usize,
-    ) -> Result<Option<Vec<u8>>, PeerFault> {
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, PeerFault> {
         if (piece.handle, piece.sequence) != self.expected() {
             return Err(PeerFault::Contradiction { message: self.name, field: "ChunkSeqNo" });
         }
@@ -140,7 +142,7 @@ mod tests {
                 }
                 assert!(outgoing.is_next(7, piece.sequence + 1));
             };
-            assert_eq!((whole, outgoing.is_done()), (message, true));
+            assert_eq!((whole, outgoing.is_done()), (message.into(), true));
             assert_eq!(outgoing.next(max), None);
         }
         assert_eq!(Outgoing::new(0, vec![1]).next(16), None);

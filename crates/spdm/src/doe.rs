@@ -51,7 +51,7 @@ pub fn write(protocol: Protocol, payload: &[u8]) -> Result<Vec<u8>, Refusal> {
         let max = (DWORD_BYTES << LENGTH_BITS) - HEADER_BYTES;
         return Err(Refusal::TooLong { length: payload.len(), max });
     }
-    let mut w = Writer::default();
+    let mut w = Writer::with_capacity(length);
     w.u16(VENDOR_PCI_SIG);
     w.u8(protocol as u8);
     w.reserved(1);

@@ -12,7 +12,6 @@ use zeroize::Zeroizing;
 
 use crate::algorithm::{Aead, Selected};
 use crate::crypto::{Crypto, Secret};
-use crate::wire::Writer;
 
 /// Which side a key or an HMAC belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,16 +70,24 @@ impl Handshake {
 
     /// The secrets after FINISH, whose transcript hash is TH2.
     pub fn application(&self, th2: &[u8]) -> Application {
+        let master = self.master();
+        Application {
+            requester: self.schedule.traffic(&master, b"req app data", th2),
+            responder: self.schedule.traffic(&master, b"rsp app data", th2),
+        }
+    }
+
+    /// The secret for keys that are none of SPDM's, after FINISH, whose transcript hash is TH2.
+    pub fn export_master(&self, th2: &[u8]) -> Secret {
+        self.schedule.expand_hash(&self.master(), b"exp master", th2)
+    }
+
+    fn master(&self) -> Secret {
         let Schedule { crypto, selected } = self.schedule;
         let salt = self.schedule.expand_hash(&self.secret, b"derived", &[]);
         let zeros = [0; HASH_BYTES_MAX];
         let zeros = &zeros[..selected.suite.hash_bytes()];
-        let master = crypto.hmac(selected.suite, salt.expose(), &[zeros]);
-        Application {
-            requester: self.schedule.traffic(&master, b"req app data", th2),
-            responder: self.schedule.traffic(&master, b"rsp app data", th2),
-            export_master: self.schedule.expand_hash(&master, b"exp master", th2),
-        }
+        crypto.hmac(selected.suite, salt.expose(), &[zeros])
     }
 }
 
@@ -97,8 +104,6 @@ pub struct Application {
     pub requester: TrafficSecret,
     /// What protects the responder's records.
     pub responder: TrafficSecret,
-    /// For keys that are none of SPDM's.
-    pub export_master: Secret,
 }
 
 /// One direction's secret.
@@ -165,12 +170,10 @@ impl Schedule {
     fn expand(self, secret: &Secret, label: &[u8], context: &[u8], length: usize) -> Secret {
         let suite = self.selected.suite;
         assert!(length <= suite.hash_bytes(), "one block of HKDF-Expand");
-        let mut prefix = Writer::default();
-        prefix.count_u16(length);
-        prefix.bytes(self.selected.version.key_label());
-        let prefix = prefix.finish().expect("a hash is shorter than 64 KiB");
-        let block = self.crypto.hmac(suite, secret.expose(), &[&prefix, label, context, &[1]]);
-        Secret::new(block.expose()[..length].to_vec())
+        let count = u16::try_from(length).expect("a hash is shorter than 64 KiB").to_le_bytes();
+        let version = self.selected.version.key_label();
+        let parts: [&[u8]; 5] = [&count, version, label, context, &[1]];
+        self.crypto.hmac(suite, secret.expose(), &parts).cut(length)
     }
 }
 

@@ -76,12 +76,13 @@ impl Sealer {
             return Err(Refusal::TooLong { length: message.len(), max: MAX }.into());
         }
         let nonce = self.0.next_nonce().ok_or(Refusal::SpentKeys)?;
-        let mut header = Writer::default();
+        let mut header = Writer::with_capacity(OVERHEAD_BYTES + message.len());
         header.u16(self.0.id.requester);
         header.u16(self.0.id.responder);
         header.count_u16(LENGTH_BYTES + message.len() + Aead::TAG_BYTES);
         let mut record = header.finish()?;
-        let mut inner = Writer::default();
+        // With room for the tag: a message that is moved leaves a copy behind.
+        let mut inner = Writer::with_capacity(LENGTH_BYTES + message.len() + Aead::TAG_BYTES);
         inner.count_u16(message.len());
         inner.bytes(message);
         let mut text = inner.finish()?;

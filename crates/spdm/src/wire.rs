@@ -151,13 +151,25 @@ impl<'a> Reader<'a> {
 }
 
 /// Puts fields at the end of a message. What a count cannot say is refused at the end.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Writer {
     into: Vec<u8>,
     refused: Option<Refusal>,
 }
 
+impl Default for Writer {
+    /// Most messages fit without growing.
+    fn default() -> Self {
+        Self::with_capacity(128)
+    }
+}
+
 impl Writer {
+    /// A writer of so many bytes, which need not be moved while they are written.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { into: Vec::with_capacity(bytes), refused: None }
+    }
+
     /// The message.
     ///
     /// # Errors

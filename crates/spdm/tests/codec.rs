@@ -188,7 +188,7 @@ proptest! {
         }
         comes_back(&EndSession { attributes: byte }, &shape);
         comes_back(&EndSessionAck, &shape);
-        let vendor = VendorDefined { standard: word, vendor: vec![byte; 2], payload: bytes };
+        let vendor = VendorDefined { standard: word, vendor: vec![byte; 2], payload: bytes.into() };
         comes_back(&vendor, &shape);
         comes_back(&VendorResponse(vendor), &shape);
     }

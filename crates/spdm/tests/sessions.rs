@@ -397,7 +397,7 @@ fn in_session(bench: &mut Bench) {
     bench.run(Ask::Digests).unwrap();
     bench.run(Ask::Certificate { slot: 0 }).unwrap();
     measure(bench);
-    let foreign = VendorDefined { standard: 9, vendor: Vec::new(), payload: vec![1] };
+    let foreign = VendorDefined { standard: 9, vendor: Vec::new(), payload: vec![1].into() };
     let code = ErrorCode::UNSUPPORTED_REQUEST;
     let refused = bench.run(Ask::VendorDefined(foreign));
     assert_eq!(refused, Err(Error::Said { code, data: 0xfe }));

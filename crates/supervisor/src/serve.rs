@@ -133,6 +133,12 @@ fn start_threads(front: &Arc<FrontEnd>, link: &Arc<Link>) -> io::Result<()> {
     for device in &front.machine.devices {
         workers::start(Arc::clone(&device.function))?;
     }
+    for device in front.machine.devices.iter().filter(|device| device.address.function() == 0) {
+        let Some(manager) = device.security.clone() else { continue };
+        thread::Builder::new()
+            .name("sessions".to_owned())
+            .spawn(move || while manager.tend() {})?;
+    }
     let tsm = Arc::clone(&front.machine.tsm);
     thread::Builder::new().name("tsm".to_owned()).spawn(move || while tsm.tend() {})?;
     let closes = Arc::clone(front);

@@ -217,7 +217,7 @@ proptest! {
             _ => None,
         } {
             let length = request.encode(&mut message).unwrap();
-            prop_assert_eq!(ide_km::Request::decode(&message[..length]), Ok(request));
+            prop_assert_eq!(ide_km::Request::decode(&message[..length]), Ok(request.clone()));
             let sweep = |m: &[u8]| ide_km::Request::decode(m).map(|read| format!("{read:?}"));
             check_prefixes(&message[..length], sweep);
             prop_assert!(ide_km::Response::decode(&message[..length]).is_err());

@@ -2,10 +2,12 @@
 
 use std::convert::Infallible;
 use std::fs;
+use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ::spdm::Frame;
@@ -68,6 +70,7 @@ fn serve(arguments: &Arguments) -> Result<(), String> {
     let machine = Machine::build(&platform, Arc::new(Unheard));
     let (address, manager) = device(&machine, arguments.device)?;
     enable(&machine, &manager);
+    keep_time(&machine, &manager).map_err(|error| format!("cannot start a thread: {error}"))?;
     if let Some(path) = &arguments.write_root {
         write_root(path, &manager)?;
     }
@@ -111,6 +114,14 @@ fn enable(machine: &Machine, manager: &Arc<Manager>) {
         let on = u16::from_le_bytes(bytes) | command::MEMORY | command::BUS_MASTER;
         function.config_write(header::COMMAND, &on.to_le_bytes());
     }
+}
+
+/// From now on the device ends sessions whose heartbeat does not come.
+fn keep_time(machine: &Machine, manager: &Arc<Manager>) -> io::Result<()> {
+    machine.clock.start()?;
+    let manager = Arc::clone(manager);
+    thread::Builder::new().name("sessions".to_owned()).spawn(move || while manager.tend() {})?;
+    Ok(())
 }
 
 fn write_root(path: &Path, manager: &Arc<Manager>) -> Result<(), String> {

@@ -3,7 +3,7 @@
 //! One exchange at a time; whoever has the responder holds no lock while it computes, so that a slow
 //! signature delays other exchanges and nobody else. PCI-SIG's messages in a session go to the
 //! [`Manager`]; in the clear there is no TDISP and no IDE_KM. The lock is of rank
-//! [`sync::rank::DeviceSecurity`], never together with the manager's other one.
+//! [`sync::rank::DeviceSecurity`], never together with another of the manager's.
 
 use spdm::doe::{self, Protocol};
 use spdm::message::{Block, STANDARD_PCI_SIG, VENDOR_PCI_SIG, VendorDefined};
@@ -123,22 +123,56 @@ impl Manager {
             return doe::discover(payload).ok().map(|answer| answer.to_vec());
         }
         let frame = Frame::from_object(object).ok()?;
+        let used = match &frame {
+            Frame::Clear(_) => None,
+            Frame::Secured(record) => secured::SessionId::of_record(record).ok(),
+        };
+        let answer = self.with_responder(|responder, face| {
+            let answer = responder.handle(face, &frame);
+            self.silence.note(used, responder);
+            answer
+        });
+        answer?.to_object().ok()
+    }
+
+    /// Ends sessions for a reason of the device's own. Waits for an exchange that runs.
+    pub(super) fn end_sessions(&self, is_over: impl Fn(secured::SessionId) -> bool) {
+        self.with_responder(|responder, face| {
+            end_those(responder, face, is_over);
+            self.silence.note(None, responder);
+        });
+    }
+
+    /// Waits until the responder is free; lets nobody else have it while `speak` runs. `None` where there
+    /// is none.
+    fn with_responder<T>(
+        &self,
+        speak: impl FnOnce(&mut Responder, &mut Face<'_>) -> T,
+    ) -> Option<T> {
         let (mut equipment, reset) = self.desk.take()?;
         let Equipment { responder, measurements } = &mut *equipment;
         let face = &mut Face { manager: self, measurements };
         if reset {
-            let sessions: Vec<_> = responder.sessions().collect();
-            sessions.into_iter().for_each(|session| responder.end_session(face, session));
+            end_those(responder, face, |_| true);
         }
-        let answer = responder.handle(face, &frame);
+        let spoken = speak(responder, face);
         self.desk.give_back(State::Idle(equipment));
-        answer.to_object().ok()
+        Some(spoken)
     }
 
     /// SPDM sessions that are established. Waits for an exchange that runs.
     pub fn sessions(&self) -> usize {
         self.desk.sessions()
     }
+}
+
+fn end_those(
+    responder: &mut Responder,
+    face: &mut Face<'_>,
+    is_over: impl Fn(secured::SessionId) -> bool,
+) {
+    let over: Vec<_> = responder.sessions().filter(|session| is_over(*session)).collect();
+    over.into_iter().for_each(|session| responder.end_session(face, session));
 }
 
 /// The device as its responder sees it.

@@ -21,13 +21,13 @@ use tdisp::{InterfaceId, State};
 use crate::rig::{IDS, Ram, Rig, STREAM};
 use bindery_device::security::Settings;
 
-struct Client<'a> {
+pub(crate) struct Client<'a> {
     rig: &'a Rig,
     at: u16,
 }
 
 impl<'a> Client<'a> {
-    fn new(rig: &'a Rig) -> Self {
+    pub(crate) fn new(rig: &'a Rig) -> Self {
         Self { rig, at: rig.extended(ext_id::DOE) }
     }
 
@@ -80,8 +80,13 @@ const SUITE: Suite = Suite::P256Sha256;
 
 /// A rig whose device has a certificate, and keys from nobody.
 fn equipped() -> Rig {
+    with_heartbeat(0)
+}
+
+/// Likewise; the device wants to hear of its requester each so many seconds.
+pub(crate) fn with_heartbeat(heartbeat_s: u8) -> Rig {
     let rig = Rig::bare(Settings::default(), Ram::new(None));
-    rig.manager.equip(Box::new(|| {
+    rig.manager.equip(Box::new(move || {
         let key = PrivateKey::generate(SUITE).ok()?;
         let contents = Contents {
             issuer: "root",
@@ -104,7 +109,7 @@ fn equipped() -> Rig {
             groups: Group::ALL.to_vec(),
             aeads: Aead::ALL.to_vec(),
             sessions_max: 1,
-            heartbeat_s: 0,
+            heartbeat_s,
         };
         let entropy = Box::new(SystemEntropy);
         let responder = Responder::new(&AwsLc, entropy, config, vec![identity]).ok()?;
@@ -119,11 +124,12 @@ fn limits() -> Limits {
         | CapabilityFlags::MEASUREMENTS_SIGNED
         | CapabilityFlags::ENCRYPT
         | CapabilityFlags::MAC
-        | CapabilityFlags::KEY_EXCHANGE;
+        | CapabilityFlags::KEY_EXCHANGE
+        | CapabilityFlags::HEARTBEAT;
     Limits { timeout_exponent: 0, flags, transfer_bytes_max: 1024, message_bytes_max: 1024 }
 }
 
-fn host() -> Requester {
+pub(crate) fn host() -> Requester {
     let config = requester::Config {
         versions: Version::ALL.to_vec(),
         limits: limits(),
@@ -152,7 +158,7 @@ impl Link for Client<'_> {
 }
 
 /// A request of TDISP as a payload.
-fn payload<'a, B: tdisp::RequestBody<'a>>(body: &B) -> VendorDefined {
+pub(crate) fn payload<'a, B: tdisp::RequestBody<'a>>(body: &B) -> VendorDefined {
     let mut bytes = vec![0; 128];
     let interface = InterfaceId::new(IDS[0]);
     let length =

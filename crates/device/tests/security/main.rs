@@ -6,5 +6,11 @@ mod mailbox;
 mod random;
 mod requests;
 mod rig;
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests play the host, which has threads and a clock"
+)]
+mod silence;
 mod stress;
 mod strictness;

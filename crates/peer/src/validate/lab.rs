@@ -187,7 +187,7 @@ impl<'a> Lab<'a> {
     /// Asks in a vendor-defined message of PCI-SIG's. `None` where the answer is ERROR of SPDM.
     pub(super) fn vendor(&mut self, payload: Vec<u8>) -> Result<Option<Vec<u8>>, Stop> {
         match self.try_ask(&Ask::VendorDefined(VendorDefined::pci_sig(payload)))? {
-            Ok(Outcome::VendorDefined(answer)) => Ok(Some(answer.payload)),
+            Ok(Outcome::VendorDefined(answer)) => Ok(Some(answer.payload.to_vec())),
             Ok(other) => fail(format!("{other:?} instead of a vendor-defined answer")),
             Err(Error::Said { .. }) => Ok(None),
             Err(error) => fail(error.to_string()),

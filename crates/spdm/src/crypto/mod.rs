@@ -17,7 +17,7 @@ use core::fmt;
 use rustls_pki_types::SignatureVerificationAlgorithm;
 use subtle::ConstantTimeEq;
 use thiserror::Error;
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::algorithm::{Aead, Group, Suite};
 
@@ -161,11 +161,20 @@ impl Secret {
         &self.0
     }
 
+    /// The first bytes of it; the others are wiped with them.
+    #[must_use]
+    pub(crate) fn cut(mut self, length: usize) -> Self {
+        self.0.truncate(length);
+        self
+    }
+
     /// Whether `other` has the same bytes; takes the same time for each `other` of one length.
     pub fn matches(&self, other: &[u8]) -> bool {
         self.0.ct_eq(other).into()
     }
 }
+
+impl ZeroizeOnDrop for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

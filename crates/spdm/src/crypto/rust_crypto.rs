@@ -14,6 +14,7 @@ use rustls_pki_types::{
 };
 use sha2::digest::Digest;
 use sha2::{Sha256, Sha384};
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::{AeadKey, Crypto, CryptoFault, Hasher, KeyShare, NotAuthentic, Secret, Signer};
 use crate::algorithm::{Aead, Group, Suite};
@@ -83,6 +84,17 @@ impl Crypto for RustCrypto {
         &[&CertificateSuite(Suite::P256Sha256), &CertificateSuite(Suite::P384Sha384)]
     }
 }
+
+/// What holds private keys and shared secrets wipes itself.
+const _: () = {
+    const fn wiped<T: ZeroizeOnDrop>() {}
+    wiped::<p256::SecretKey>();
+    wiped::<p384::SecretKey>();
+    wiped::<p256::ecdsa::SigningKey>();
+    wiped::<p384::ecdsa::SigningKey>();
+    wiped::<p256::ecdh::SharedSecret>();
+    wiped::<p384::ecdh::SharedSecret>();
+};
 
 /// A private key in memory.
 pub enum PrivateKey {
@@ -161,14 +173,17 @@ impl<D: Digest + Clone + Send + 'static> Hasher for Running<D> {
 fn mac<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Secret {
     let mut mac = <M as KeyInit>::new_from_slice(key).expect("HMAC takes keys of every length");
     parts.iter().for_each(|part| mac.update(part));
-    Secret::new(mac.finalize().into_bytes().to_vec())
+    let mut code = mac.finalize().into_bytes();
+    let secret = Secret::new(code.to_vec());
+    code.as_mut_slice().zeroize();
+    secret
 }
 
 struct Cipher<C>(C);
 
 fn cipher<C>(key: &[u8]) -> Result<Box<dyn AeadKey>, CryptoFault>
 where
-    C: KeyInit + AeadInOut + Send + 'static,
+    C: KeyInit + AeadInOut + ZeroizeOnDrop + Send + 'static,
 {
     let cipher = C::new_from_slice(key).map_err(|_| CryptoFault::UnusableKey)?;
     Ok(Box::new(Cipher(cipher)))

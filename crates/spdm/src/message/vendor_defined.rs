@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use zeroize::Zeroizing;
+
 use super::{Code, Header, Message, Shape};
 use crate::fault::PeerFault;
 use crate::wire::{Reader, Writer};
@@ -18,15 +20,15 @@ pub struct VendorDefined {
     pub standard: u16,
     /// The vendor in it.
     pub vendor: Vec<u8>,
-    /// The message.
-    pub payload: Vec<u8>,
+    /// The message, which may hold keys.
+    pub payload: Zeroizing<Vec<u8>>,
 }
 
 impl VendorDefined {
     /// A message of one of the PCI-SIG's protocols.
     pub fn pci_sig(payload: Vec<u8>) -> Self {
         let vendor = VENDOR_PCI_SIG.to_le_bytes().to_vec();
-        Self { standard: STANDARD_PCI_SIG, vendor, payload }
+        Self { standard: STANDARD_PCI_SIG, vendor, payload: payload.into() }
     }
 }
 
@@ -73,6 +75,6 @@ fn read(r: &mut Reader<'_>) -> Result<VendorDefined, PeerFault> {
     let vendor_bytes = r.u8()?;
     let vendor = r.bytes(vendor_bytes.into())?.to_vec();
     let payload_bytes = r.u16()?;
-    let payload = r.bytes(payload_bytes.into())?.to_vec();
+    let payload = r.bytes(payload_bytes.into())?.to_vec().into();
     Ok(VendorDefined { standard, vendor, payload })
 }

@@ -3,6 +3,8 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use zeroize::{Zeroize, Zeroizing};
+
 use super::evidence::contradiction;
 use super::{Pending, Requester, Step};
 use crate::chunks::{Incoming, Outgoing};
@@ -21,7 +23,11 @@ impl Requester {
     }
 
     /// Sends the first piece of a long request.
-    pub(super) fn cut(&mut self, request: Vec<u8>, pending: Pending) -> Result<Frame, Error> {
+    pub(super) fn cut(
+        &mut self,
+        request: Zeroizing<Vec<u8>>,
+        pending: Pending,
+    ) -> Result<Frame, Error> {
         let max = self.connection.as_ref().map_or(0, |one| one.peer.message_bytes_max);
         let max = usize::try_from(max).unwrap_or(usize::MAX);
         let max = if self.may_chunk() { max } else { self.room() };
@@ -35,8 +41,10 @@ impl Requester {
 
     fn send_chunk(&mut self, mut out: Outgoing, pending: Pending) -> Result<Frame, Error> {
         let max = self.room();
-        let piece = out.next(max).ok_or(Refusal::TooLong { length: max + 1, max })?;
-        let message = encode(&piece, &self.chunk_shape()?)?;
+        let mut piece = out.next(max).ok_or(Refusal::TooLong { length: max + 1, max })?;
+        let message = encode(&piece, &self.chunk_shape()?).map(Zeroizing::new);
+        piece.chunk.zeroize();
+        let message = message?;
         self.put(&message, Pending::SendChunk { out, then: Box::new(pending) })
     }
 

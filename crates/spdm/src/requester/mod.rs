@@ -15,6 +15,8 @@ mod session;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use zeroize::Zeroizing;
+
 use crate::algorithm::{Aead, Group, Selected, Suite, Version};
 use crate::certificate::Trust;
 use crate::chunks::{Incoming, Outgoing};
@@ -244,7 +246,12 @@ impl Requester {
     }
 
     /// Sends a request, in pieces where it must be; remembers what its answer is for.
-    fn send(&mut self, request: Vec<u8>, pending: Pending) -> Result<Frame, Error> {
+    fn send(
+        &mut self,
+        request: impl Into<Zeroizing<Vec<u8>>>,
+        pending: Pending,
+    ) -> Result<Frame, Error> {
+        let request = request.into();
         if request.len() > self.room() {
             self.cut(request, pending)
         } else {
@@ -368,10 +375,10 @@ impl Requester {
 }
 
 /// Opens an answer. What belongs into a session and comes in the clear may only refuse.
-fn open(keys: Option<&mut Keys>, frame: &Frame) -> Result<Vec<u8>, Error> {
+fn open(keys: Option<&mut Keys>, frame: &Frame) -> Result<Zeroizing<Vec<u8>>, Error> {
     match (keys, frame) {
-        (None, Frame::Clear(message)) => Ok(message.clone()),
-        (Some(keys), Frame::Secured(record)) => Ok(keys.opener.open(record)?.to_vec()),
+        (None, Frame::Clear(message)) => Ok(message.clone().into()),
+        (Some(keys), Frame::Secured(record)) => Ok(keys.opener.open(record)?),
         (Some(_), Frame::Clear(message)) => {
             let code = Header::of(message)?.code;
             if code != Code::ERROR {

@@ -147,6 +147,13 @@ impl Responder {
         self.sessions.iter().filter(|session| session.is_established()).map(Session::id)
     }
 
+    /// How long the requester of a session may be silent, in seconds: as KEY_EXCHANGE_RSP told it, zero
+    /// where no heartbeat was agreed on, or without such a session.
+    pub fn heartbeat_s(&self, session: SessionId) -> u8 {
+        let mut sessions = self.sessions.iter();
+        sessions.find(|one| one.id() == session).map_or(0, Session::heartbeat_s)
+    }
+
     fn answer(&mut self, device: &mut dyn Device, message: &[u8]) -> Vec<u8> {
         self.try_answer(device, message).unwrap_or_else(|denied| self.error(&denied))
     }

@@ -25,6 +25,8 @@ use crate::signing::Purpose;
 /// A session, from KEY_EXCHANGE_RSP on.
 pub(super) struct Session {
     id: SessionId,
+    /// As KEY_EXCHANGE_RSP told it.
+    heartbeat_s: u8,
     keys: Keys,
     stage: Stage,
 }
@@ -54,6 +56,10 @@ impl Session {
         self.id
     }
 
+    pub(super) const fn heartbeat_s(&self) -> u8 {
+        self.heartbeat_s
+    }
+
     pub(super) const fn is_established(&self) -> bool {
         matches!(self.stage, Stage::Established(_))
     }
@@ -78,7 +84,7 @@ impl Responder {
             return Err(Denied::new(ErrorCode::SESSION_LIMIT_EXCEEDED));
         }
         let responder = self.unused_session_number();
-        let heartbeat_s = self.config.heartbeat_s;
+        let heartbeat_s = self.heartbeat_for_both();
         let mut parts = self.parts()?;
         let shape = parts.connection.shape();
         let selected = parts.connection.selected;
@@ -119,7 +125,7 @@ impl Responder {
         if !self.chunk_terms(0).takes(&response) {
             return Err(Denied::new(ErrorCode::RESPONSE_TOO_LARGE));
         }
-        self.sessions.push(Session { id, keys, stage });
+        self.sessions.push(Session { id, heartbeat_s, keys, stage });
         Ok(response)
     }
 
@@ -167,7 +173,7 @@ impl Responder {
         let session = match reply.then {
             Then::GoesOn => Some(session),
             Then::Ends => None,
-            Then::Becomes(keys, stage) => Some(Session { id: session.id, keys: *keys, stage }),
+            Then::Becomes(keys, stage) => Some(Session { keys: *keys, stage, ..session }),
         };
         Ok((session, Frame::Secured(record)))
     }
@@ -184,7 +190,7 @@ impl Responder {
         };
         connection.check_version(header)?;
         let shape = connection.shape();
-        let Session { id, keys, stage } = session;
+        let Session { id, keys, stage, .. } = session;
         match stage {
             Stage::Handshake(expect) => finish(*id, expect, header, message, &shape),
             Stage::Established(established) => {
@@ -252,6 +258,12 @@ impl Responder {
 
     fn refuse_in_the_clear(&self, code: ErrorCode) -> Frame {
         Frame::Clear(self.error(&Denied::new(code)))
+    }
+
+    /// Zero where one side can do no heartbeats.
+    fn heartbeat_for_both(&self) -> u8 {
+        let both = self.check_capable(Code::HEARTBEAT).is_ok();
+        if both { self.config.heartbeat_s } else { 0 }
     }
 
     /// A number that no session has, from the highest down.

@@ -37,7 +37,7 @@ impl Device for Mirror {
         _: Option<SessionId>,
         message: &VendorDefined,
     ) -> Option<VendorDefined> {
-        let payload = message.payload.iter().rev().copied().collect();
+        let payload = message.payload.iter().rev().copied().collect::<Vec<_>>().into();
         (message.standard == 3).then(|| VendorDefined { payload, ..message.clone() })
     }
 

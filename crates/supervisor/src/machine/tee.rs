@@ -74,6 +74,7 @@ pub(super) fn registry(
         let Some(first) = of_slot.first() else { continue };
         let product = Product::of(first.engine.as_ref());
         manager.equip(vendor.equip(product.clone()));
+        manager.keep_time(clock.timers().clone());
         products.insert(*slot, product);
         let stream = stream(&of_slot, bridges, &streams);
         wires.insert(*slot, Wire { manager: Arc::clone(manager), stream });

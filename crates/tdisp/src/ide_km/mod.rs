@@ -8,6 +8,8 @@ mod keys;
 
 use core::fmt;
 
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
 use crate::{EncodeFault, PeerFault, Reader, Writer};
 
 pub use keys::{KeyAnswer, KeyTable, NoAnswer, Port, PortLocation};
@@ -28,7 +30,7 @@ mod object {
 }
 
 /// What a TSM asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// QUERY: where is the port of this index, and what are its registers?
     Query {
@@ -154,8 +156,9 @@ impl SubStream {
     pub const ALL: [Self; 3] = [Self::Posted, Self::NonPosted, Self::Completion];
 }
 
-/// A key and the part of the IV that counts, in the order of the wire. Not printed.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// A key and the part of the IV that counts, in the order of the wire. Not printed, compared in constant
+/// time, and wiped when it is dropped.
+#[derive(Clone, Eq)]
 pub struct KeyMaterial {
     /// Eight dwords, the most significant first, each little-endian.
     pub key: [u8; KEY_BYTES],
@@ -174,9 +177,9 @@ impl KeyMaterial {
     }
 
     /// The key in the order of AES-GCM.
-    pub fn key(&self) -> [u8; KEY_BYTES] {
-        let mut key = self.key;
-        reverse_dwords(&mut key);
+    pub fn key(&self) -> Zeroizing<[u8; KEY_BYTES]> {
+        let mut key = Zeroizing::new(self.key);
+        reverse_dwords(&mut *key);
         key
     }
 
@@ -191,6 +194,23 @@ impl KeyMaterial {
 fn reverse_dwords(bytes: &mut [u8]) {
     bytes.chunks_exact_mut(4).for_each(<[u8]>::reverse);
 }
+
+impl PartialEq for KeyMaterial {
+    fn eq(&self, other: &Self) -> bool {
+        let pairs = self.key.iter().chain(&self.iv).zip(other.key.iter().chain(&other.iv));
+        let differing = pairs.fold(0, |bits, (a, b)| bits | (a ^ b));
+        core::hint::black_box(differing) == 0
+    }
+}
+
+impl Drop for KeyMaterial {
+    fn drop(&mut self) {
+        self.key.zeroize();
+        self.iv.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for KeyMaterial {}
 
 impl fmt::Debug for KeyMaterial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -334,7 +354,7 @@ mod tests {
         let material = KeyMaterial::new(key, 1);
         assert_eq!(material.key[..8], [3, 2, 1, 0, 7, 6, 5, 4]);
         assert_eq!(material.iv, [0, 0, 0, 0, 1, 0, 0, 0]);
-        assert_eq!((material.key(), material.iv()), (key, 1));
+        assert_eq!((*material.key(), material.iv()), (key, 1));
     }
 
     #[test]

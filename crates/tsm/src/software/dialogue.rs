@@ -6,6 +6,7 @@
 use tdisp::ide_km;
 use tdisp::payload::{self, ProtocolId};
 use tdisp::{EncodeFault, ErrorCode, PeerFault, Refused, RequestBody, Requester};
+use zeroize::Zeroizing;
 
 use crate::fault::Operation;
 use crate::{Exchange, Failure, Refusal, Way};
@@ -84,8 +85,8 @@ pub(super) const fn peer(fault: PeerFault) -> Failure {
 fn compose(
     protocol: ProtocolId,
     write: impl FnOnce(&mut [u8]) -> Result<usize, EncodeFault>,
-) -> Result<Vec<u8>, Failure> {
-    let mut payload = vec![0; REQUEST_BYTES_MAX];
+) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let mut payload = Zeroizing::new(vec![0; REQUEST_BYTES_MAX]);
     let length = payload::join(protocol, &mut payload, write);
     let too_long = Refusal::NoRoom { needed: REQUEST_BYTES_MAX, room: 0 };
     payload.truncate(length.map_err(|_| Failure::refused(too_long))?);

@@ -10,6 +10,7 @@ use tdisp::PeerFault;
 use tdisp::ide_km::{
     Direction, KEY_BYTES, KeyId, KeyKind, KeyMaterial, KeyStatus, Request, Response, SubStream,
 };
+use zeroize::Zeroizing;
 
 use super::dialogue::{Dialogue, peer};
 use crate::fault::Operation;
@@ -105,10 +106,10 @@ impl Keys {
         entropy: &dyn Entropy,
         dialogue: &mut Dialogue<'_, '_>,
     ) -> Result<(), Failure> {
-        let mut bytes = [0; KEY_BYTES];
-        entropy.fill(&mut bytes);
-        let material = KeyMaterial::new(bytes, IV_FIRST);
-        let request = Request::KeyProg { key, material };
+        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+        entropy.fill(&mut *bytes);
+        let material = KeyMaterial::new(*bytes, IV_FIRST);
+        let request = Request::KeyProg { key, material: material.clone() };
         // Counted before the answer: what may be there is taken back.
         self.programmed.push(key);
         let status =

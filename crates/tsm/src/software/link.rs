@@ -247,7 +247,7 @@ impl Secure {
         let Outcome::VendorDefined(answer) = self.run(&ask, exchange)? else {
             return Err(UNASKED);
         };
-        Ok(answer.payload)
+        Ok(answer.payload.to_vec())
     }
 
     /// A session, with keys that are not worn out.
