@@ -170,6 +170,8 @@ pub(crate) fn in_designs(call: Call) -> Option<designs::Call> {
         | Verb::TsmRun
         | Verb::DestroyViommu
         | Verb::CloseVm
+        | Verb::Fork
+        | Verb::ExitChild
         | Verb::TsmConnect
         | Verb::Remove
         | Verb::Reset
@@ -198,6 +200,6 @@ pub(crate) const fn objects(kind: Object) -> usize {
         Object::Vdevice | Object::Viommu | Object::Device | Object::Vfio => {
             crate::stand::DEVICES_MAX
         }
-        Object::Ioas | Object::Iommu | Object::Vm => 1,
+        Object::Ioas | Object::Iommu | Object::Vm | Object::Program | Object::Child => 1,
     }
 }

@@ -44,10 +44,10 @@ use vfio::{DeviceFile, DeviceSet};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use self::card::{Card, Engine};
-use self::open_file::OpenFile;
+use self::open_file::{Child, ChildLock, OpenFile, Process};
 use self::page::{Mapped, Memory, Page};
 pub use self::settings::StandSettings;
-use self::vm::{Descriptor, Vm};
+use self::vm::{Descriptors, Vm};
 use self::witness::Witness;
 use crate::call_memory::{CallMemory, IOMMUFD};
 use crate::script::Outcome;
@@ -65,7 +65,9 @@ pub struct Stand {
     context: Arc<Context>,
     ioas: u32,
     devices: Vec<Device>,
-    vm: Descriptor,
+    vm: Descriptors,
+    /// One child at a time.
+    child: Mutex<ChildLock, Child>,
     mapped: Mapped,
 }
 
@@ -100,11 +102,12 @@ impl Stand {
             settings: settings.clone(),
             registry,
             card,
-            iommu: OpenFile::new(),
+            iommu: OpenFile::new(settings.forks),
             context,
             ioas,
             devices: Vec::new(),
-            vm: Mutex::new(vm),
+            vm: vm::descriptors(vm),
+            child: Mutex::new(Child::None),
             mapped: Mapped::new(),
         };
         for number in 0..devices.clamp(1, DEVICES_MAX) {
@@ -144,9 +147,11 @@ impl Stand {
             Verb::DestroyViommu => self.destroy(device.viommu),
             Verb::VdeviceAlloc => self.vdevice_alloc(number, device).map(|_| ()),
             Verb::IoasAlloc => self.ioas_alloc().map(|_| ()),
-            Verb::CloseVfio => self.close_vfio(number, device),
-            Verb::CloseIommu => self.close_iommu(),
-            Verb::CloseVm => self.close_vm(),
+            Verb::CloseVfio => self.close_vfio(Process::Program, number, device),
+            Verb::CloseIommu => self.close_iommu(Process::Program),
+            Verb::CloseVm => self.close_vm(Process::Program),
+            Verb::Fork => self.fork(),
+            Verb::ExitChild => self.exit_child(),
             Verb::TsmConnect => {
                 self.registry.connect(function, TSM).map_err(|refusal| refusal.errno())
             }
@@ -239,24 +244,61 @@ impl Stand {
         Ok(made.out_ioas_id)
     }
 
-    fn close_vfio(&self, number: usize, device: &Device) -> Answer {
-        device.opened.close(|| ())?;
-        device.file.release();
-        device.engine.close_returned();
-        let host = self.registry.binding(card::address(number));
-        assert!(!host.is_bound(), "I1: vfio{number} is closed and the host says {host}");
+    fn close_vfio(&self, by: Process, number: usize, device: &Device) -> Answer {
+        if device.opened.close(by, || ())? {
+            device.file.release();
+            device.engine.close_returned();
+            let host = self.registry.binding(card::address(number));
+            assert!(!host.is_bound(), "I1: vfio{number} is closed and the host says {host}");
+        }
         Ok(())
     }
 
-    fn close_iommu(&self) -> Answer {
-        self.iommu.close(|| self.context.cancel_commands())?;
-        self.context.put_file();
+    fn close_iommu(&self, by: Process) -> Answer {
+        if self.iommu.close(by, || self.context.cancel_commands())? {
+            self.context.put_file();
+        }
         Ok(())
     }
 
-    fn close_vm(&self) -> Answer {
-        let vm = self.vm.lock().take();
-        vm.map(drop).ok_or(Errno::EBADF)
+    fn close_vm(&self, by: Process) -> Answer {
+        let mut descriptors = self.vm.lock();
+        let found = descriptors.iter().position(|(process, _)| *process == by);
+        let closed = found.map(|index| descriptors.remove(index));
+        drop(descriptors);
+        closed.map(drop).ok_or(Errno::EBADF)
+    }
+
+    /// A child gets all that is open, one file after the other.
+    fn fork(&self) -> Answer {
+        self.child_from(Child::None, Child::Runs).ok_or(Errno::EAGAIN)?;
+        self.iommu.fork();
+        let mut descriptors = self.vm.lock();
+        let of_child = descriptors.first().map(|(_, vm)| (Process::Child, Arc::clone(vm)));
+        descriptors.extend(of_child);
+        drop(descriptors);
+        for device in &self.devices {
+            device.opened.fork();
+        }
+        Ok(())
+    }
+
+    /// Closes what the child has, in the order in which it was opened.
+    fn exit_child(&self) -> Answer {
+        self.child_from(Child::Runs, Child::Exits).ok_or(Errno::ECHILD)?;
+        // Closed, or not there to be got, is as good.
+        let _ = self.close_iommu(Process::Child);
+        let _ = self.close_vm(Process::Child);
+        for (number, device) in self.devices.iter().enumerate() {
+            let _ = self.close_vfio(Process::Child, number, device);
+        }
+        let gone = self.child_from(Child::Exits, Child::None);
+        gone.ok_or(Errno::ECHILD)
+    }
+
+    fn child_from(&self, from: Child, to: Child) -> Option<()> {
+        let mut child = self.child.lock();
+        (*child == from).then(|| *child = to)
     }
 
     fn map(&self) -> Answer {
@@ -311,7 +353,7 @@ impl Stand {
         let set = DeviceSet::new(false);
         let vfio = vfio::Device::new(function, endpoint, set, self.settings.vfio());
         let file = DeviceFile::open(&vfio, Default::default()).expect("nobody removes the device");
-        let vm = self.vm.lock().clone();
+        let vm = self.vm.lock().first().map(|(_, vm)| Arc::clone(vm));
         file.link_vm(vm.map(|vm| vm as Arc<dyn iommufd::Vm>));
         let id = bind_iommufd(&file, &self.context);
         let parent = HwptAlloc {
@@ -328,7 +370,7 @@ impl Stand {
             ..Default::default()
         };
         let viommu = made(&self.context, CommandId::ViommuAlloc, viommu).out_viommu_id;
-        let opened = OpenFile::new();
+        let opened = OpenFile::new(self.settings.forks);
         let vdevice_kept = Refcount::new(1);
         let mut device =
             Device { engine, vfio, opened, file, id, viommu, vdevice: 0, vdevice_kept };
@@ -343,7 +385,7 @@ impl Stand {
 impl Device {
     /// Runs a command of the device file.
     fn run<T: FromBytes + IntoBytes + Immutable>(&self, id: CommandId, mut argument: T) -> Answer {
-        if !self.opened.is_open() {
+        if !self.opened.is_the_programs() {
             return Err(Errno::EBADF);
         }
         let memory = CallMemory::default();
@@ -353,7 +395,7 @@ impl Device {
 
     /// Sets and clears bits of the command register.
     fn change_command(&self, set: u16, clear: u16) -> Answer {
-        if !self.opened.is_open() {
+        if !self.opened.is_the_programs() {
             return Err(Errno::EBADF);
         }
         let position = vfio::REGION_BASE

@@ -63,6 +63,8 @@ verbs! {
     CloseVfio "close" Vfio, "Closes the device's file.";
     CloseIommu "close" Iommu, "Closes /dev/iommu.";
     CloseVm "close" Vm, "Closes the VM's file.";
+    Fork "fork" Program, "Forks: a child has all that is open, and is one at a time.";
+    ExitChild "exit" Child, "The child ends, and closes what it has.";
     TsmConnect "tsm_connect" Device, "Writes tsm0 to the device's tsm/connect.";
     TsmDisconnect "tsm_disconnect" Device, "Writes tsm0 to the device's tsm/disconnect.";
     Remove "remove" Device, "Takes the function away, as disabling VFs does.";
@@ -92,6 +94,10 @@ pub enum Object {
     Iommu,
     /// `vm`
     Vm,
+    /// `program`
+    Program,
+    /// `child`
+    Child,
 }
 
 impl Object {
@@ -104,6 +110,8 @@ impl Object {
             Self::Ioas => "ioas",
             Self::Iommu => "iommu",
             Self::Vm => "vm",
+            Self::Program => "program",
+            Self::Child => "child",
         }
     }
 
@@ -114,7 +122,7 @@ impl Object {
 
     /// Whether a call may leave it out where there is one.
     const fn may_be_left_out(self) -> bool {
-        matches!(self, Self::Ioas | Self::Device)
+        matches!(self, Self::Ioas | Self::Device | Self::Program)
     }
 }
 

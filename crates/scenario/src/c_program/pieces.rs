@@ -101,6 +101,11 @@ pub(super) const fn call(verb: Verb, by_vfio: bool) -> Result<Piece, &'static st
         Verb::Detach => needs("detach", &[], &[Id::DeviceDetachIommufdPt], &[]),
         Verb::Map => needs("map", &[Page], &[Id::IoasMap], MAP_FLAGS),
         Verb::Unmap => needs("unmap", &[Page], &[Id::IoasUnmap], &[]),
+        Verb::Fork | Verb::ExitChild => {
+            return Err(
+                "a process that forks with its threads at work has one thread in the child",
+            );
+        }
         Verb::Remove => return Err("who takes a function away is the host, not a program"),
         Verb::Dma => return Err("how DMA is started differs from device to device"),
     })

@@ -19,6 +19,8 @@ impl Stand {
         for (number, device) in self.devices.iter().enumerate() {
             self.check_binding(number, device, client_breaks);
         }
+        // There may be none.
+        let _ = self.exit_child();
         if self.iommu.is_open() {
             self.check_ids();
             self.check_links();

@@ -23,6 +23,8 @@ pub struct StandSettings {
     pub(super) flr_while_locked: FunctionReset,
     pub(super) faults: Vec<Fault>,
     /// The device files are linked with a VM.
+    /// Whether another process may have the program's files.
+    pub(super) forks: bool,
     pub(super) with_vm: bool,
     /// A function that is in use may be without a page table: it is never attached, or a call detaches it.
     pub(super) may_be_unattached: bool,
@@ -70,6 +72,7 @@ impl StandSettings {
                     Some(Fault { on, kind, times: None })
                 })
                 .collect(),
+            forks: is_made(Verb::Fork),
             with_vm: is_made(Verb::CloseVm) || tvm == Tvm::Kvm,
             may_be_unattached: !before.contains(&Verb::Attach) || is_made(Verb::Detach),
         }

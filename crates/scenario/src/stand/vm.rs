@@ -7,6 +7,8 @@ use std::sync::Arc;
 use sync::{Mutex, Rank};
 use tsm::VmId;
 
+use super::open_file::Process;
+
 /// The VM. Whoever has it keeps it, so there is no use of it after its end to look for.
 pub(super) struct Vm;
 
@@ -22,8 +24,13 @@ impl iommufd::Vm for Vm {
     }
 }
 
-/// The program's descriptor.
-pub(super) type Descriptor = Mutex<DescriptorLock, Option<Arc<Vm>>>;
+/// The descriptors of it: the program's and its child's.
+pub(super) type Descriptors = Mutex<DescriptorLock, Vec<(Process, Arc<Vm>)>>;
+
+/// What the program begins with.
+pub(super) fn descriptors(vm: Option<Arc<Vm>>) -> Descriptors {
+    Mutex::new(vm.map(|vm| (Process::Program, vm)).into_iter().collect())
+}
 
 pub(super) enum DescriptorLock {}
 
