@@ -158,7 +158,8 @@ mod tests {
     fn every_piece_has_its_text() {
         let calls = Verb::ALL.iter().flat_map(|verb| [call(*verb, false), call(*verb, true)]);
         let calls: Vec<_> = calls.flatten().collect();
-        assert_eq!(calls.len(), 2 * (Verb::ALL.len() - 2));
+        // Four have no form in C.
+        assert_eq!(calls.len(), 2 * (Verb::ALL.len() - 4));
         for piece in calls.into_iter().chain(Part::ALL.map(Part::piece)) {
             assert!(piece.text().contains("static "), "{}", piece.name);
             assert!(!piece.text().contains("//@"), "{}", piece.name);
