@@ -219,14 +219,17 @@ impl Ioas {
             match area.pin() {
                 Ok(memory) => {
                     let unwanted = self.space.lock().fill(span, &area, memory);
-                    drop(unwanted);
+                    // What changed meanwhile is looked at again: it may have been cut in two.
+                    from = match unwanted {
+                        None => span.last().checked_add(1),
+                        Some(_) => Some(span.start()),
+                    };
                 }
                 Err(fault) => {
                     self.remove_table(ctx, mirror);
                     return Err(fault.into());
                 }
             }
-            from = span.last().checked_add(1);
         }
         Ok(mirror)
     }

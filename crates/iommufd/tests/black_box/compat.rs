@@ -154,6 +154,25 @@ fn version_one_unmaps_any_part_and_dma_reaches_the_rest() {
 }
 
 #[test]
+fn what_is_cut_while_a_device_is_attached_is_pinned_all_the_same() {
+    let client = with_group();
+    assert_eq!(value(&client, CommandId::SetIommu, extension::TYPE1_IOMMU), Ok(0));
+    map(&client, READ_WRITE, 0x10_0000, VA, 8 * PAGE).unwrap();
+    let device = Platform::new().bind(&client);
+    let other = client.thread(1);
+    client.memory.during_next_pin(move || {
+        assert_eq!(unmap(&other, 0, 0x10_2000, 3 * PAGE), Ok(3 * PAGE));
+    });
+    device.attach(client.ctx.compat_ioas_id().unwrap()).unwrap();
+    for page in [0, 1, 5, 6, 7] {
+        assert_eq!(device.read(0x10_0000 + page * PAGE, &mut [0; 8]), Ok(()), "page {page}");
+    }
+    assert_eq!(client.ctx.counts().pinned_bytes, 5 * PAGE);
+    assert_eq!(client.memory.pinned(), [(VA, 2 * PAGE), (VA + 5 * PAGE, 3 * PAGE)]);
+    device.end();
+}
+
+#[test]
 fn version_one_is_chosen_before_anything_is_mapped() {
     let client = with_group();
     let device = Platform::new().bind(&client);
