@@ -1,8 +1,8 @@
 //! What it costs to map 64 GiB of a guest and to take them away, by ioctls of a program under `bindery run`: time as
 //! the program sees it, and memory that the supervisor takes.
 //!
-//! Three shapes: 50 sections as a VMM has them; the same, a page off from where large leaves could be, which is the
-//! worst case of 16.7 million entries; and 32768 calls of 2 MiB each. The C program beside this file is the client.
+//! Three shapes: 50 sections as a VMM has them; the same, a page off from where a hardware's large leaves could be; and
+//! 32768 calls of 2 MiB each. The C program beside this file is the client.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../benches/guest_m
 
 const SHAPES: [(&str, &str); 3] = [
     ("sections", "50 sections"),
-    ("shifted", "50 sections, a page off: 4 KiB entries"),
+    ("shifted", "50 sections, a page off"),
     ("pieces", "32768 maps of 2 MiB"),
 ];
 

@@ -301,15 +301,17 @@ impl TableUses {
     /// Makes room for the table at `index`.
     pub(crate) fn reserve(&mut self, index: u32) {
         if self.0.len() <= index as usize {
-            // So many at once that the rest is not touched, and the first of them are not left behind when there are more.
-            self.0.reserve(if self.0.is_empty() { RESERVED } else { 1 });
+            if self.0.is_empty() {
+                // Room enough that it never moves: what is not used yet takes no memory, what was left behind would.
+                self.0.reserve(RESERVED);
+            }
             self.0.resize(index as usize + 1, TableUse::default());
         }
     }
 }
 
-/// Tables that there is room for from the first on.
-const RESERVED: usize = 1024;
+/// Tables that there is room for from the first on: of 512 GiB in small pages.
+const RESERVED: usize = 1 << 18;
 
 /// As [`u64::count_ones`], for which the oldest processors have no instruction: quicker where it is none, one or all.
 #[inline]
