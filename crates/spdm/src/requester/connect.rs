@@ -68,6 +68,7 @@ impl Requester {
         let selected = self.selected(version, &response)?;
         let vca = [vca.as_slice(), &message[..length]].concat();
         let challenged = transcript(self.crypto, selected.suite, &[&vca]);
+        self.has_begun_session = false;
         self.connection = Some(Connection {
             selected,
             peer,

@@ -154,6 +154,8 @@ pub struct Requester {
     connection: Option<Connection>,
     pending: Option<Pending>,
     session_number: u16,
+    /// A session was asked for, and neither was it ended nor did the peer begin anew.
+    has_begun_session: bool,
     /// Of the last long request.
     handle: u8,
 }
@@ -161,8 +163,16 @@ pub struct Requester {
 impl Requester {
     /// A requester that has not spoken to anyone.
     pub fn new(crypto: &'static dyn Crypto, entropy: Box<dyn Entropy>, config: Config) -> Self {
-        let session_number = u16::MAX;
-        Self { crypto, entropy, config, connection: None, pending: None, session_number, handle: 0 }
+        Self {
+            crypto,
+            entropy,
+            config,
+            connection: None,
+            pending: None,
+            session_number: u16::MAX,
+            has_begun_session: false,
+            handle: 0,
+        }
     }
 
     /// Begins an exchange. Gives the frame to send.
@@ -205,6 +215,12 @@ impl Requester {
     /// The session, once it is established.
     pub fn session(&self) -> Option<SessionId> {
         Some(self.connection.as_ref()?.session.as_ref()?.id)
+    }
+
+    /// Whether the peer may have a session with us, even where we have none: it was asked for one, and has neither
+    /// ended it nor begun anew, which an answer to [`Ask::Connect`] says.
+    pub const fn has_begun_session(&self) -> bool {
+        self.has_begun_session
     }
 
     /// GET_VERSION to ALGORITHMS, as they were sent: what begins each transcript.

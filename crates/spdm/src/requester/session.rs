@@ -77,6 +77,7 @@ impl Requester {
         };
         let request = encode(&request, &shape)?;
         self.session_number = session.checked_sub(1).unwrap_or(u16::MAX);
+        self.has_begun_session = true;
         let expect = ExpectKeyExchange {
             slot,
             summary: summary != 0,
@@ -214,6 +215,7 @@ impl Requester {
         let connection = self.connection()?;
         let (EndSessionAck, _) = decode(message, &connection.shape())?;
         connection.session = None;
+        self.has_begun_session = false;
         Ok(Step::Done(Outcome::Ended))
     }
 

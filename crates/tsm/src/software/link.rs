@@ -177,6 +177,8 @@ pub(super) struct Secure {
     renewals: u32,
     key_updates: u32,
     renewed: bool,
+    /// A requester before this one may have left the device a session.
+    left: bool,
 }
 
 impl Secure {
@@ -196,6 +198,7 @@ impl Secure {
             renewals: 0,
             key_updates: 0,
             renewed: false,
+            left: false,
         }
     }
 
@@ -217,6 +220,8 @@ impl Secure {
             nonce: nonce.map(|nonce| nonce.0),
         };
         let established = flow::establish(&mut self.requester, &mut Objects(exchange), &plan);
+        // Its answer to the first questions says that it has begun anew.
+        self.left &= self.requester.vca().is_none();
         let established = established.map_err(|broken| Failure::refused(refusal(&broken)))?;
         (self.records, self.heartbeats) = (0, 0);
         self.heartbeat_s = established.heartbeat_s;
@@ -234,7 +239,7 @@ impl Secure {
     /// A session where there is none: policy `session-renewed`.
     fn renew(&mut self, exchange: &mut Exchange<'_>) -> Result<(), Failure> {
         self.policy = self.security.authority.policy(&self.dsm);
-        self.requester = requester(&self.security, &self.policy, &self.entropy);
+        self.replace_requester();
         self.renewed = true;
         self.establish(None, exchange)?;
         self.renewals += 1;
@@ -303,12 +308,22 @@ impl Secure {
     }
 
     fn end(&mut self, exchange: &mut Exchange<'_>) {
+        // Nothing hangs on the answers: the keys are gone from this side either way.
         if self.requester.session().is_some() {
-            // Nothing hangs on the answer: the keys are gone from this side either way.
             let _ = self.run(&Ask::EndSession, exchange);
-            self.requester = requester(&self.security, &self.policy, &self.entropy);
+        }
+        self.replace_requester();
+        if std::mem::take(&mut self.left) {
+            // Nobody here has its keys any more, so the device is asked to begin anew.
+            let _ = self.run(&Ask::Connect, exchange);
+            self.replace_requester();
         }
         self.objects.clear();
+    }
+
+    fn replace_requester(&mut self) {
+        self.left |= self.requester.has_begun_session();
+        self.requester = requester(&self.security, &self.policy, &self.entropy);
     }
 
     fn run(&mut self, ask: &Ask, exchange: &mut Exchange<'_>) -> Result<Outcome, Failure> {

@@ -273,6 +273,31 @@ fn a_connect_is_given_up_at_once() {
     machine.registry.connect(PF, b"tsm0").unwrap();
 }
 
+/// Whichever answer is lost, of connect or of the disconnect that follows.
+#[test]
+fn no_session_is_left_where_an_answer_was_lost() {
+    let messages = {
+        let (machine, shown) = secure(&Clock::leaping(), 0);
+        machine.registry.connect(PF, b"tsm0").unwrap();
+        machine.registry.disconnect(PF, b"tsm0").unwrap();
+        let (clear, secured) = shown.take_objects();
+        clear + secured
+    };
+    assert!(messages > 20, "{messages}");
+    for how in [Spoil::Lost, Spoil::Unheard] {
+        for after in 0..messages {
+            let (machine, shown) = secure(&Clock::leaping(), 0);
+            shown.spoil_once(after, how);
+            let connected = machine.registry.connect(PF, b"tsm0");
+            if connected.is_ok() {
+                machine.registry.disconnect(PF, b"tsm0").unwrap();
+            }
+            assert_eq!(shown.sessions(), 0, "{how:?} {after} {connected:?}");
+            machine.assert_clean();
+        }
+    }
+}
+
 #[test]
 fn a_session_that_nobody_uses_is_kept_alive_and_gets_new_keys() {
     const HALF_PERIOD_MS: u64 = 120_000;

@@ -47,7 +47,8 @@ pub(crate) struct Shown {
     device: Arc<Device>,
     responder: Mutex<Responder>,
     alone: sync::Mutex<Outermost, ()>,
-    spoil: Mutex<(usize, Spoil)>,
+    /// After how many answers, how, and whether all that follow.
+    spoil: Mutex<(usize, Spoil, bool)>,
     last: Mutex<Vec<u8>>,
     /// Objects by type, of the requester.
     objects: Mutex<Vec<u8>>,
@@ -56,9 +57,14 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
-    /// Spoils the answer after so many.
+    /// Spoils what is answered after so many.
     pub(crate) fn spoil(&self, after: usize, how: Spoil) {
-        *self.spoil.lock().unwrap() = (after, how);
+        *self.spoil.lock().unwrap() = (after, how, true);
+    }
+
+    /// Spoils the one answer after so many.
+    pub(crate) fn spoil_once(&self, after: usize, how: Spoil) {
+        *self.spoil.lock().unwrap() = (after, how, false);
     }
 
     /// What was done to the stream since the last time.
@@ -212,13 +218,14 @@ impl Transport for Shown {
         self.objects.lock().unwrap().push(object[2]);
         let how = {
             let mut spoil = self.spoil.lock().unwrap();
-            let (after, how) = *spoil;
+            let (after, how, all) = *spoil;
             match after.checked_sub(1) {
                 Some(fewer) => {
                     spoil.0 = fewer;
                     Spoil::Nothing
                 }
-                None => how,
+                None if all => how,
+                None => std::mem::take(&mut spoil.1),
             }
         };
         if how == Spoil::Lost {
