@@ -18,7 +18,7 @@ use crate::in_flight::Visitors;
 use crate::ioas::Ioas;
 use crate::object::{Kind, Object, Pending};
 use crate::registry::{Afterwards, Headed, Header};
-use crate::{Context, Pinned, Refusal};
+use crate::{Context, Pinned, Quota, Refusal};
 
 /// A software user of an address space.
 pub(crate) struct Access {
@@ -142,7 +142,8 @@ impl Access {
         let number = self.next_number();
         let begun = ioas.space.lock().begin_pin(name, number, asked, write);
         let pieces = begun.inspect_err(|_| self.take_back(number))?;
-        let pinned: Result<Vec<_>, _> = pieces.into_iter().map(pin_part).collect();
+        let pinned: Result<Vec<_>, _> =
+            pieces.into_iter().map(|piece| pin_part(piece, ioas.quota())).collect();
         let parts = match pinned {
             Ok(parts) => parts,
             Err(refusal) => {
@@ -196,7 +197,7 @@ impl Access {
         let pieces = ioas.space.lock().reach(name, asked, transfer.is_write())?;
         let mut done = 0;
         for piece in pieces {
-            let part = pin_part(piece)?;
+            let part = pin_part(piece, ioas.quota())?;
             let length = usize::try_from(part.length).unwrap_or(usize::MAX);
             transfer.copy(&*part.memory, part.at, done, length)?;
             done += length;
@@ -278,11 +279,11 @@ impl Transfer<'_> {
 }
 
 /// The memory of a part of an area: what is there, or pinned now. Called with no lock held.
-fn pin_part(piece: Piece) -> Result<PinnedPart, Refusal> {
+fn pin_part(piece: Piece, quota: &dyn Quota) -> Result<PinnedPart, Refusal> {
     let Piece { area, memory } = piece;
     let memory = match memory {
         Some(memory) => memory,
-        None => area.pin()?,
+        None => area.pin(quota)?,
     };
     let (at, length) = (area.at(), area.length());
     Ok(PinnedPart { source: area.source, at, length, memory })

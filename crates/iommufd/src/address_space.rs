@@ -18,7 +18,7 @@ use crate::iova_map::{Entry, IovaMap, Left};
 use crate::placement::{AUTOMATIC, Fit, Placement};
 use crate::reservations::{Owner, Reservations, without};
 use crate::written_pages::WrittenPages;
-use crate::{Geometry, PAGE_SIZE, Pinned, Refusal};
+use crate::{Geometry, PAGE_SIZE, Pinned, Quota, Refusal, Resource};
 
 mod allowed;
 mod copy;
@@ -31,6 +31,7 @@ pub(crate) use pins::{AccessName, PinnedPart};
 /// The state of an address space.
 pub(crate) struct AddressSpace {
     map: Arc<dyn IovaMap>,
+    quota: Arc<dyn Quota>,
     reserved: Reservations,
     /// Where addresses are chosen, ascending and apart; anywhere if there is none.
     allowed: Vec<Span>,
@@ -96,9 +97,10 @@ pub(crate) struct Unmapped {
 }
 
 impl AddressSpace {
-    pub(crate) fn new(map: Arc<dyn IovaMap>) -> Self {
+    pub(crate) fn new(map: Arc<dyn IovaMap>, quota: Arc<dyn Quota>) -> Self {
         Self {
             map,
+            quota,
             reserved: Reservations::default(),
             allowed: Vec::new(),
             alignment: 1,
@@ -128,6 +130,7 @@ impl AddressSpace {
         placement: Placement,
     ) -> Result<Begun, Refusal> {
         let length = pieces.iter().map(|piece| piece.area.length()).sum();
+        self.quota.admit(Resource::Area, self.areas + pieces.len() as u64)?;
         let at = pieces.first().map_or(0, |piece| piece.area.at());
         self.check_aligned(length)?;
         let span = match placement {
@@ -212,6 +215,7 @@ impl AddressSpace {
             return Err(Refusal::PageSize { smallest });
         }
         self.check_areas_aligned(smallest.max(self.alignment))?;
+        self.quota.admit(Resource::Mirror, self.tables.len() as u64 + 1)?;
         let mirror = Mirror(self.mirrors);
         self.reserve(Owner::PageTable(mirror), geometry.outside_aperture())?;
         self.mirrors += 1;
@@ -258,6 +262,10 @@ impl AddressSpace {
         spans: impl Iterator<Item = Span> + Clone,
     ) -> Result<(), Refusal> {
         self.check_reservable(spans.clone())?;
+        let more = (1..).zip(spans.clone());
+        let held = self.reserved.count() as u64;
+        more.map(|(more, _)| held + more)
+            .try_for_each(|held| self.quota.admit(Resource::ReservedRange, held))?;
         for span in spans {
             self.reserved.add(owner, span);
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use pci::DmaAccess;
 use uapi::iommufd::map_flags;
 
-use crate::{PAGE_SIZE, PinAccess, PinFault, Pinned, Refusal, Source};
+use crate::{PAGE_SIZE, PinAccess, Pinned, Quota, Refusal, Resource, Source};
 
 /// Memory that is mapped, or about to be.
 #[derive(Clone)]
@@ -79,10 +79,11 @@ impl Area {
     /// Pins all of it. Called with no lock held: it may take as long as the client's memory does.
     ///
     /// # Errors
-    /// [`PinFault`].
-    pub(crate) fn pin(&self) -> Result<Arc<dyn Pinned>, PinFault> {
+    /// [`Refusal::Exhausted`] (`ENOMEM`), [`Refusal::Pin`] (`EFAULT`, `EINVAL`, `ENOMEM`).
+    pub(crate) fn pin(&self, quota: &dyn Quota) -> Result<Arc<dyn Pinned>, Refusal> {
+        quota.admit(Resource::Pages, 1)?;
         let access = if self.writable { PinAccess::Write } else { PinAccess::Read };
-        self.source.pin(self.at, self.length, access)
+        Ok(self.source.pin(self.at, self.length, access)?)
     }
 }
 

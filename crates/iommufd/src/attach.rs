@@ -13,7 +13,7 @@ use crate::hwpt::{Hwpt, Purpose};
 use crate::ioas::Ioas;
 use crate::object::{Object, Pending};
 use crate::registry::{Headed, Held};
-use crate::{Device, Refusal};
+use crate::{Device, Refusal, Resource};
 
 impl Device {
     /// Attaches the device to page table or IOAS `pt_id`, or, if it is attached, moves all attached devices of
@@ -23,6 +23,7 @@ impl Device {
     /// # Errors
     /// All is as before then. In this order:
     /// - [`Refusal::NoObject`] (`ENOENT`): no such id.
+    /// - [`Refusal::Exhausted`] (`ENOMEM`)
     /// - [`Refusal::OtherType`] (`EINVAL`): neither page table nor IOAS.
     /// - [`Refusal::NoObject`] (`ENOENT`): the device is ending.
     /// - [`Refusal::AttachedElsewhere`] (`EINVAL`): another device of the group uses another page table.
@@ -35,6 +36,7 @@ impl Device {
     /// Takes IOAS, GROUP, IOPT_IOVA; holds none while it pins memory or waits for DMA. [uapi/vfio.h]
     pub fn attach(self: &Arc<Self>, pt_id: u32) -> Result<u32, Refusal> {
         let target = self.context().get_any(pt_id)?;
+        self.context().quota().admit(Resource::Attachment, 1)?;
         match &*target {
             Object::Hwpt(hwpt) => {
                 self.attach_to_table(hwpt, || ())?;

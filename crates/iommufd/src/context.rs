@@ -23,7 +23,7 @@ use crate::mock::MockMachine;
 use crate::object::Object;
 use crate::paged_map::PagedMap;
 use crate::registry::{Headed, Registry};
-use crate::{Caller, Counts, PageSet, Source, dispatch};
+use crate::{Caller, Counts, Limits, PageSet, Quota, Source, dispatch};
 
 /// What a context is opened with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,7 @@ pub enum Tvm {
 /// One open `/dev/iommu`.
 pub struct Context {
     settings: ContextSettings,
+    quota: Arc<dyn Quota>,
     files: Refcount,
     registry: Registry<Object>,
     /// Entered by each DMA access for as long as it uses a translation.
@@ -76,13 +77,19 @@ impl Context {
 
     /// Opens `/dev/iommu`. The caller holds one file reference.
     pub fn open_with(settings: ContextSettings) -> Arc<Self> {
-        Self::open_counting(settings, InFlight::Announced(Readers::new()), None)
+        Self::open_under(settings, Arc::new(Limits::default()))
+    }
+
+    /// As [`open_with`](Self::open_with), with room for as much as `quota` says.
+    pub fn open_under(settings: ContextSettings, quota: Arc<dyn Quota>) -> Arc<Self> {
+        Self::open_counting(settings, InFlight::Announced(Readers::new()), quota, None)
     }
 
     /// As [`open_with`](Self::open_with), on a platform whose IOMMU is the kernel's mock: with its test interface.
     pub fn open_mock(settings: ContextSettings, machine: &Arc<MockMachine>) -> Arc<Self> {
         let in_flight = InFlight::Announced(Readers::new());
-        let ctx = Self::open_counting(settings, in_flight, Some(Arc::clone(machine)));
+        let quota = Arc::clone(machine.quota());
+        let ctx = Self::open_counting(settings, in_flight, quota, Some(Arc::clone(machine)));
         machine.opened(&ctx);
         ctx
     }
@@ -90,18 +97,21 @@ impl Context {
     /// As [`open_with`](Self::open_with), with plain maps in place of page tables: slower, and every step that threads
     /// can meet at is one of `sync`'s, which an explorer of interleavings sees.
     pub fn open_plain(settings: ContextSettings) -> Arc<Self> {
-        Self::open_counting(settings, InFlight::Counted(Box::new(Epoch::new())), None)
+        let in_flight = InFlight::Counted(Box::new(Epoch::new()));
+        Self::open_counting(settings, in_flight, Arc::new(Limits::default()), None)
     }
 
     fn open_counting(
         settings: ContextSettings,
         dma: InFlight,
+        quota: Arc<dyn Quota>,
         mock: Option<Arc<MockMachine>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             settings,
             files: Refcount::new(1),
-            registry: Registry::new(),
+            registry: Registry::under(Arc::clone(&quota)),
+            quota,
             dma,
             ledger: Mutex::new(Ledger::default()),
             compat: Mutex::new(Weak::new()),
@@ -170,6 +180,11 @@ impl Context {
     /// Which commands there are.
     pub(crate) const fn profile(&self) -> Profile {
         self.settings.profile
+    }
+
+    /// Who says how much there is of what commands use up.
+    pub(crate) const fn quota(&self) -> &Arc<dyn Quota> {
+        &self.quota
     }
 
     /// What serves the kernel's test interface, if anything does.

@@ -17,7 +17,7 @@ use uapi::iommufd::{
 use crate::dispatch::Exchange;
 use crate::hwpt::Hwpt;
 use crate::written_pages::{Run, WrittenPages};
-use crate::{Caller, Context, PAGE_SIZE, Refusal};
+use crate::{Caller, Context, PAGE_SIZE, Refusal, Resource};
 
 /// Starts or stops the log of written pages: `IOMMU_HWPT_SET_DIRTY_TRACKING`. Each start finds all pages clean; when it
 /// returns all DMA is tracked. A stop keeps what was noted.
@@ -53,6 +53,7 @@ pub(crate) fn set(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Ref
 /// - [`Refusal::Misaligned`] (`EINVAL`): address or end, to the address space's alignment.
 /// - [`Refusal::Misaligned`] (`EINVAL`): a page size of zero, or address or end to the page size.
 /// - [`Refusal::Unsupported`] (`EOPNOTSUPP`): the page table was not made for it.
+/// - [`Refusal::Exhausted`] (`ENOMEM`)
 ///
 /// From there on it succeeds, also where the bitmap cannot be written: those bits are lost.
 pub(crate) fn get(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Refusal> {
@@ -72,6 +73,7 @@ pub(crate) fn get(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Ref
     }
     check_ends(asked, page_size)?;
     let written = log_of(&hwpt)?;
+    ctx.quota().admit(Resource::Buffer, 1)?;
     let Some(mapped) = hwpt.ioas().space.lock().mapped_run(asked) else { return Ok(()) };
     let unit_lg2 = page_size.trailing_zeros();
     let mut bitmap = Bitmap::new(exchange.caller(), data, asked.start(), unit_lg2);

@@ -9,7 +9,7 @@ use uapi::iommufd::{HwInfo, hw_capabilities, hw_info_flags, hw_info_type};
 
 use crate::device::Device;
 use crate::dispatch::Exchange;
-use crate::{Context, Refusal, mock};
+use crate::{Context, Refusal, Resource, mock};
 
 /// Describes the IOMMU of a device. Whatever type is asked for, the answer is NONE, as from a driver that
 /// describes nothing; the caller's buffer is cleared.
@@ -27,6 +27,7 @@ pub(crate) fn get(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Ref
     }
     let iommu = Arc::clone(ctx.get::<Device>(argument.dev_id)?.endpoint().iommu());
     let geometry = iommu.geometry();
+    ctx.quota().admit(Resource::Buffer, 1)?;
     let (data_type, bytes) = if iommu.is_mock() {
         let wanted = argument.flags & hw_info_flags::INPUT_TYPE != 0;
         let wanted = if wanted { argument.out_data_type } else { hw_info_type::NONE };

@@ -21,7 +21,7 @@ use crate::ioas::Ioas;
 use crate::object::{Kind, Object, Pending};
 use crate::registry::{Headed, Header};
 use crate::written_pages::WrittenPages;
-use crate::{Context, Device, Geometry, Iommu, PAGE_SIZE, Refusal, mock};
+use crate::{Context, Device, Geometry, Iommu, PAGE_SIZE, Refusal, Resource, mock};
 
 /// A page table.
 pub(crate) struct Hwpt {
@@ -153,8 +153,12 @@ impl Hwpt {
             Purpose::Attachment => (0, true),
         };
         Pending::build(ctx, |header| {
-            let written = (flags & hwpt_flags::DIRTY_TRACKING != 0)
-                .then(|| WrittenPages::new(ctx.in_flight()));
+            let written = if flags & hwpt_flags::DIRTY_TRACKING != 0 {
+                ctx.quota().admit(Resource::WrittenPages, 1)?;
+                Some(WrittenPages::new(ctx.in_flight()))
+            } else {
+                None
+            };
             let mirror = ioas.add_table(ctx, &geometry, written.clone())?;
             ioas.header().add_user();
             Ok(Self {

@@ -19,7 +19,7 @@ use crate::object::{Kind, Object, Pending};
 use crate::placement::Placement;
 use crate::registry::{Headed, Header};
 use crate::written_pages::WrittenPages;
-use crate::{Context, Geometry, PinFault, Refusal};
+use crate::{Context, Geometry, Quota, Refusal, Resource};
 
 /// An I/O address space.
 pub(crate) struct Ioas {
@@ -29,6 +29,7 @@ pub(crate) struct Ioas {
     pub(crate) space: Mutex<rank::IoptIova, AddressSpace>,
     /// What DMA translates through, without `space`.
     pub(crate) map: Arc<dyn IovaMap>,
+    quota: Arc<dyn Quota>,
 }
 
 /// Makes an empty IOAS: `IOMMU_IOAS_ALLOC`.
@@ -63,6 +64,7 @@ pub(crate) fn iova_ranges(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result
         (space.ranges(), space.alignment())
     };
     let given = argument.num_iovas;
+    ctx.quota().admit(Resource::Buffer, 1)?;
     for (index, range) in (0..given).zip(&ranges) {
         exchange.write_element(argument.allowed_iovas, index, range_bytes(*range).as_bytes())?;
     }
@@ -93,6 +95,7 @@ pub(crate) fn allow_iovas(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result
     }
     let mut allowed = SpanMap::new();
     for index in 0..given {
+        ctx.quota().admit(Resource::AllowedRange, u64::from(index) + 1)?;
         let offset = u64::from(index) * size_of::<IovaRange>() as u64;
         let at = argument.allowed_iovas.checked_add(offset).ok_or(Refusal::Unreachable)?;
         let mut range = IovaRange { start: 0, last: 0 };
@@ -119,7 +122,8 @@ impl Ioas {
         Self {
             header,
             tables: Mutex::with_contents(Vec::new()),
-            space: Mutex::new(AddressSpace::new(Arc::clone(&map))),
+            space: Mutex::new(AddressSpace::new(Arc::clone(&map), Arc::clone(ctx.quota()))),
+            quota: Arc::clone(ctx.quota()),
             map,
         }
     }
@@ -154,9 +158,9 @@ impl Ioas {
             Begun::Mapped(span) => return Ok(span),
             Begun::Pin(span) => span,
         };
-        if let Err(fault) = pin_all(pieces) {
+        if let Err(refusal) = self.pin_all(pieces) {
             self.space.lock().abort_map(span);
-            return Err(fault.into());
+            return Err(refusal);
         }
         self.space.lock().finish_map(span, pieces);
         Ok(span)
@@ -216,7 +220,7 @@ impl Ioas {
         let mirror = self.space.lock().begin_table(geometry, log)?;
         let mut from = Some(0);
         while let Some((span, area)) = from.and_then(|from| self.space.lock().next_unfilled(from)) {
-            match area.pin() {
+            match area.pin(&*self.quota) {
                 Ok(memory) => {
                     let unwanted = self.space.lock().fill(span, &area, memory);
                     // What changed meanwhile is looked at again: it may have been cut in two.
@@ -225,9 +229,9 @@ impl Ioas {
                         Some(_) => Some(span.start()),
                     };
                 }
-                Err(fault) => {
+                Err(refusal) => {
                     self.remove_table(ctx, mirror);
-                    return Err(fault.into());
+                    return Err(refusal);
                 }
             }
         }
@@ -240,18 +244,23 @@ impl Ioas {
         ctx.let_go(&*self.map, left);
     }
 
+    /// Pins what is not pinned. Called with no lock held.
+    fn pin_all(&self, pieces: &mut [Piece]) -> Result<(), Refusal> {
+        for piece in pieces.iter_mut().filter(|piece| piece.memory.is_none()) {
+            piece.memory = Some(piece.area.pin(&*self.quota)?);
+        }
+        Ok(())
+    }
+
+    /// Who says how much there is of what it uses up.
+    pub(crate) fn quota(&self) -> &dyn Quota {
+        &*self.quota
+    }
+
     /// How much is mapped.
     pub(crate) fn usage(&self) -> Usage {
         self.space.lock().usage()
     }
-}
-
-/// Pins what is not pinned. Called with no lock held.
-fn pin_all(pieces: &mut [Piece]) -> Result<(), PinFault> {
-    for piece in pieces.iter_mut().filter(|piece| piece.memory.is_none()) {
-        piece.memory = Some(piece.area.pin()?);
-    }
-    Ok(())
 }
 
 impl Headed for Ioas {

@@ -84,6 +84,7 @@ mod options;
 mod page_set;
 mod paged_map;
 mod placement;
+mod quota;
 mod refusal;
 pub mod registry;
 mod reservations;
@@ -106,6 +107,7 @@ pub use geometry::{Geometry, Iommu, Reserved, ReservedKind};
 pub use group::Group;
 pub use host_space::{HostMapping, HostSpace};
 pub use page_set::PageSet;
+pub use quota::{Exhausted, Limits, Quota, Resource};
 pub use refusal::Refusal;
 pub use tdi::ResetGuard;
 /// How a TDI stands, as callers of [`Device::tdi`] see it.

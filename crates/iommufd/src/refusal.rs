@@ -9,7 +9,7 @@ use uapi::Errno;
 
 use crate::access::AccessRefusal;
 use crate::mock::TestFailure;
-use crate::{PinFault, Unreachable};
+use crate::{PinFault, Resource, Unreachable};
 
 /// A program asked for what cannot be had. Carries what was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -68,6 +68,12 @@ pub enum Refusal {
     /// A length of zero (`EINVAL`).
     #[error("length is zero")]
     Empty,
+    /// There is no more of something (`ENOMEM`).
+    #[error("no more: {resource:?}")]
+    Exhausted {
+        /// Of what.
+        resource: Resource,
+    },
     /// The page table does not suit the device's IOMMU (`EINVAL`).
     #[error("page table {hwpt} does not suit the device's IOMMU")]
     Incompatible {
@@ -453,9 +459,10 @@ impl Refusal {
             | Self::NothingMapped { .. }
             | Self::NotWhole { .. } => Errno::ENOENT,
             Self::NoRoom { .. } => Errno::ENOSPC,
-            Self::OutOfIds | Self::Pin(PinFault::Limit) | Self::TooManyRanges { .. } => {
-                Errno::ENOMEM
-            }
+            Self::Exhausted { .. }
+            | Self::OutOfIds
+            | Self::Pin(PinFault::Limit)
+            | Self::TooManyRanges { .. } => Errno::ENOMEM,
             Self::Overlap { .. } | Self::VdeviceExists { .. } | Self::VirtIdTaken { .. } => {
                 Errno::EEXIST
             }

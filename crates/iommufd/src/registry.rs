@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use sync::{Contents, Life, Mutex, Refcount, WaitQueue, rank};
 
-use crate::Refusal;
+use crate::{Limits, Quota, Refusal, Resource};
 
 /// The largest id.
 const ID_MAX: u32 = i32::MAX.cast_unsigned();
@@ -174,6 +174,7 @@ impl<T: Headed> Drop for Held<T> {
 
 /// The table. `O` is the sum of all object types.
 pub struct Registry<O> {
+    quota: Arc<dyn Quota>,
     slots: Mutex<rank::Objects, Slots<O>>,
 }
 
@@ -204,19 +205,29 @@ pub enum Afterwards {
 }
 
 impl<O: Headed + Clone> Registry<O> {
-    /// An empty table.
+    /// An empty table, with room for as many objects as the usual limits allow.
     pub fn new() -> Self {
+        Self::under(Arc::new(Limits::default()))
+    }
+
+    /// An empty table, with room for as many objects as `quota` says.
+    pub fn under(quota: Arc<dyn Quota>) -> Self {
         let slots = Slots { by_id: BTreeMap::new(), free: BTreeSet::new(), unused: 1 };
-        Self { slots: Mutex::with_contents(slots) }
+        Self { quota, slots: Mutex::with_contents(slots) }
     }
 
     /// Reserves the lowest free id.
     ///
     /// # Errors
-    /// [`Refusal::OutOfIds`] (`ENOMEM`).
+    /// [`Refusal::OutOfIds`], [`Refusal::Exhausted`] (`ENOMEM`).
     pub fn reserve(&self) -> Result<ReservedId<'_, O>, Refusal> {
-        let id = self.slots.lock().allocate()?;
-        Ok(ReservedId { registry: self, id, published: false })
+        let (id, held) = {
+            let mut slots = self.slots.lock();
+            (slots.allocate()?, slots.by_id.len())
+        };
+        let reserved = ReservedId { registry: self, id, published: false };
+        self.quota.admit(Resource::Object, held as u64)?;
+        Ok(reserved)
     }
 
     /// Holds object `id` if `pick` takes it: `pick` sees the object and returns what to hold of it.

@@ -27,6 +27,11 @@ impl Reservations {
         self.spans.push((span, owner));
     }
 
+    /// How many there are.
+    pub(crate) const fn count(&self) -> usize {
+        self.spans.len()
+    }
+
     /// Drops all spans of `owner`.
     pub(crate) fn release(&mut self, owner: Owner) {
         self.spans.retain(|(_, other)| *other != owner);

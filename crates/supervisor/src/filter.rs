@@ -32,8 +32,17 @@ const POSITIVE_LAST_HIGH: u32 = 0x7fff_ffff;
 /// Bits of an ioctl number that hold its type.
 const IOCTL_TYPE_MASK: u32 = 0xff00;
 
+/// Which reads and writes at an offset may be of files of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offsets {
+    /// Those of device files, whose offsets we choose.
+    Devices,
+    /// Any: there are files of ours that begin at 0.
+    All,
+}
+
 /// The filter.
-pub(crate) fn program(eventfds: EventfdMode) -> Vec<Instruction> {
+pub(crate) fn program(eventfds: EventfdMode, offsets: Offsets) -> Vec<Instruction> {
     let mut program = vec![
         load(Word::Architecture),
         jump(code::JUMP_EQUAL, ARCHITECTURE, 1, 0),
@@ -44,7 +53,11 @@ pub(crate) fn program(eventfds: EventfdMode) -> Vec<Instruction> {
         for_call(&mut program, number, small_write());
     }
     for &number in calls::AT_OFFSET {
-        for_call(&mut program, number, at_our_offset(3));
+        let body = match offsets {
+            Offsets::Devices => at_our_offset(3),
+            Offsets::All => vec![end(verdict::NOTIFY)],
+        };
+        for_call(&mut program, number, body);
     }
     for &number in calls::MMAP {
         for_call(&mut program, number, at_our_offset(5));
@@ -269,7 +282,7 @@ mod tests {
 
     fn notifies(number: i64, arguments: [u64; 6]) -> bool {
         let call = Call::new(number, arguments);
-        match run(&program(EventfdMode::Copied), call).0 {
+        match run(&program(EventfdMode::Copied, Offsets::Devices), call).0 {
             verdict::NOTIFY => true,
             verdict::ALLOW => false,
             other => panic!("verdict {other:#x}"),
@@ -329,8 +342,11 @@ mod tests {
     fn eventfds_are_notified_only_where_we_make_them() {
         for &number in calls::EVENTFD {
             let call = Call::new(number, [0; 6]);
-            assert_eq!(run(&program(EventfdMode::Copied), call).0, verdict::ALLOW);
-            assert_eq!(run(&program(EventfdMode::Made), call).0, verdict::NOTIFY);
+            assert_eq!(
+                run(&program(EventfdMode::Copied, Offsets::Devices), call).0,
+                verdict::ALLOW
+            );
+            assert_eq!(run(&program(EventfdMode::Made, Offsets::Devices), call).0, verdict::NOTIFY);
         }
     }
 
@@ -338,7 +354,10 @@ mod tests {
     fn all_else_is_allowed_without_a_look_at_arguments() {
         let seen = [calls::WRITE, calls::AT_OFFSET, calls::MMAP, calls::IOCTL, calls::ALWAYS];
         for number in (0..600).filter(|number| !seen.iter().any(|calls| calls.contains(number))) {
-            let answer = run(&program(EventfdMode::Copied), Call::new(number, [u64::MAX; 6]));
+            let answer = run(
+                &program(EventfdMode::Copied, Offsets::Devices),
+                Call::new(number, [u64::MAX; 6]),
+            );
             assert_eq!(answer, (verdict::ALLOW, false), "{number}");
         }
     }
@@ -346,8 +365,14 @@ mod tests {
     #[test]
     fn other_conventions_are_allowed() {
         let call = Call { architecture: 0x4000_0003, ..Call::new(libc::SYS_openat, [0; 6]) };
-        assert_eq!(run(&program(EventfdMode::Copied), call), (verdict::ALLOW, false));
+        assert_eq!(
+            run(&program(EventfdMode::Copied, Offsets::Devices), call),
+            (verdict::ALLOW, false)
+        );
         let x32 = Call::new(0x4000_0000 | libc::SYS_openat, [0; 6]);
-        assert_eq!(run(&program(EventfdMode::Copied), x32), (verdict::ALLOW, false));
+        assert_eq!(
+            run(&program(EventfdMode::Copied, Offsets::Devices), x32),
+            (verdict::ALLOW, false)
+        );
     }
 }

@@ -26,6 +26,7 @@ pub mod control;
 mod descendants;
 mod entropy;
 mod eventfds;
+mod fail_nth;
 mod file_memory;
 mod files;
 mod filter;

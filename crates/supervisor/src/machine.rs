@@ -26,6 +26,7 @@ use pci::{Address, Function, Notices};
 use vfio::{DeviceSet, VirtualFunction, Watch};
 
 use crate::clock::Clock;
+use crate::fail_nth::FailNth;
 use crate::observer::Observer;
 use crate::platform::{Driver, IommuHardware, Platform, Settings};
 use crate::trace::Tap;
@@ -43,6 +44,8 @@ pub struct Machine {
     pub iommu: Arc<Iommu>,
     /// What serves the kernel's test interface, where the IOMMU is its mock.
     pub mock: Option<Arc<MockMachine>>,
+    /// What fails on demand there.
+    pub(crate) fail_nth: Arc<FailNth>,
     /// Every function that can be assigned, by address: `devices[N]` is `vfioN`.
     pub devices: Vec<Assignable>,
     /// Every root port, by address.
@@ -173,8 +176,9 @@ impl Machine {
         let devices: Vec<_> = devices.collect();
         tee::watch(&devices, &tsm, platform.settings.tdi_error_event, &told);
         let is_mock = platform.settings.hardware == IommuHardware::Mock;
-        let mock = is_mock.then(MockMachine::new);
-        Self { settings: platform.settings, iommu, mock, devices, bridges, tsm, clock }
+        let fail_nth = Arc::new(FailNth::default());
+        let mock = is_mock.then(|| MockMachine::under(Arc::clone(&fail_nth) as _));
+        Self { settings: platform.settings, iommu, mock, fail_nth, devices, bridges, tsm, clock }
     }
 }
 

@@ -11,6 +11,7 @@
 //! renaming in sysfs, and `mmap` of `resourceN`.
 
 mod driver;
+mod fault_injection;
 mod function;
 mod group;
 mod ids;
@@ -120,6 +121,11 @@ pub trait Attribute: Send + Sync {
     /// # Errors
     /// Those of the kernel's attribute, in its order.
     fn write(&self, bytes: &[u8]) -> Result<usize, Errno>;
+
+    /// What reading gives at this moment, where that is not what it gave when the file was opened.
+    fn read(&self) -> Option<String> {
+        None
+    }
 }
 
 /// What `stat` tells.

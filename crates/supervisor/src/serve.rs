@@ -25,7 +25,7 @@ use crate::control::{Control, Running};
 use crate::descendants;
 use crate::eventfds::Eventfds;
 use crate::files::Files;
-use crate::filter;
+use crate::filter::{self, Offsets};
 use crate::front_end::FrontEnd;
 use crate::guard;
 use crate::link::{Link, Message};
@@ -75,7 +75,8 @@ impl Supervisor {
         let overlay = Overlay::new(&machine).map_err(|error| RunError::Machine(Box::new(error)))?;
         let closes = Closes::new().map_err(system("inotify"))?;
         let environment = environment_of(&machine, environment);
-        let filter = filter::program(eventfds.mode());
+        let offsets = if machine.mock.is_some() { Offsets::All } else { Offsets::Devices };
+        let filter = filter::program(eventfds.mode(), offsets);
         let start = Start { program: &program, environment: &environment, mask, filter: &filter };
         let Starting { pid, listener, link: exec } = start.begin()?;
         link.send(Message::Started(pid), Some(listener.as_fd()));

@@ -7,7 +7,7 @@ use span::Span;
 use super::AddressSpace;
 use crate::access::AccessRefusal;
 use crate::iova_map::Left;
-use crate::{PAGE_SIZE, Refusal};
+use crate::{PAGE_SIZE, Refusal, Resource};
 
 impl AddressSpace {
     /// Lets page tables have no leaf larger than the client's pages. Off already: nothing to do.
@@ -61,6 +61,7 @@ impl AddressSpace {
         let below = last - entry.span.start() + 1;
         self.check_aligned(last + 1)?;
         self.check_aligned(entry.area.page_offset().wrapping_add(below))?;
+        self.quota.admit(Resource::Area, self.areas + 1)?;
         self.areas += 1;
         Ok(self.map.cut(&entry, last))
     }

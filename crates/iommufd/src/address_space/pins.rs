@@ -16,7 +16,7 @@ use super::{AddressSpace, Piece};
 use crate::access::AccessRefusal;
 use crate::area::Area;
 use crate::iova_map::Left;
-use crate::{PAGE_SIZE, Pinned, Refusal, Source};
+use crate::{PAGE_SIZE, Pinned, Refusal, Resource, Source};
 
 /// Who is attached, and what they pinned.
 #[derive(Default)]
@@ -82,6 +82,7 @@ impl AddressSpace {
         if whole_pages {
             self.check_areas_aligned(PAGE_SIZE.max(self.alignment))?;
         }
+        self.quota.admit(Resource::Access, self.accesses.attached.len() as u64 + 1)?;
         let name = AccessName(self.accesses.names);
         self.accesses.names += 1;
         self.accesses.attached.insert(name, whole_pages);
@@ -139,6 +140,7 @@ impl AddressSpace {
             }
             check_granted(part, area, write)
         })?;
+        self.quota.admit(Resource::AccessPin, self.accesses.pins.len() as u64 + 1)?;
         self.accesses.pins.insert((name, number), Pin { span: asked, memory: Vec::new() });
         Ok(pieces)
     }

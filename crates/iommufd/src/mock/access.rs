@@ -11,7 +11,7 @@ use super::{TestCommand, failure};
 use crate::access::{Access, Transfer};
 use crate::address_space::PinnedPart;
 use crate::dispatch::Exchange;
-use crate::{Context, FileFault, PAGE_SIZE, Refusal};
+use crate::{Context, FileFault, PAGE_SIZE, Refusal, Resource};
 
 /// An open file that an access lives behind.
 pub struct AccessFile {
@@ -66,10 +66,12 @@ pub(super) fn create(
     const NONE: u32 = u32::MAX;
     exchange.refuse_flags(argument.fields[1], create_flags::PINS)?;
     let access = Access::create(ctx, argument.id, argument.fields[1] & create_flags::PINS != 0)?;
+    let quota = ctx.quota();
     let file = Arc::new(AccessFile { ctx: Arc::clone(ctx), access, ended: Mutex::new(false) });
     // A descriptor cannot be taken back: so whether one can be told is found out first.
     argument.fields[0] = NONE;
     let installed = exchange.rewrite(&argument).and_then(|()| {
+        quota.admit(Resource::Buffer, 1)?;
         let installed = exchange.caller().install_access(&file);
         installed.map_err(|_| failure("no descriptor", Errno::ENOMEM))
     });
@@ -132,6 +134,7 @@ pub(super) fn copy(exchange: &Exchange<'_>, argument: &TestCommand) -> Result<()
     exchange.refuse_flags(flags, use_flags::WRITE | use_flags::SLOW | use_flags::BY_AREA)?;
     let file = file(exchange, argument.id)?;
     let iova = address(&file.access, iova, flags)?;
+    file.ctx.quota().admit(Resource::Buffer, 1)?;
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
     if flags & use_flags::WRITE != 0 {
         exchange.caller().read(at, &mut bytes)?;

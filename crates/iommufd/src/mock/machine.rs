@@ -8,11 +8,12 @@ use pci::{Address, DmaFault, Interrupt, Notices};
 use span::Span;
 use sync::{Mutex, rank};
 
-use crate::{Context, Geometry, Group, Iommu};
+use crate::{Context, Geometry, Group, Iommu, Limits, Quota};
 
 /// The mock platform behind all its contexts.
 pub struct MockMachine {
     iommus: [Arc<Iommu>; 4],
+    quota: Arc<dyn Quota>,
     state: Mutex<rank::Objects, State>,
 }
 
@@ -42,6 +43,11 @@ const PASID_BITS: u8 = 20;
 impl MockMachine {
     /// A machine on which nothing is open.
     pub fn new() -> Arc<Self> {
+        Self::under(Arc::new(Limits::default()))
+    }
+
+    /// As [`new`](Self::new), whose contexts have room for as much as `quota` says.
+    pub fn under(quota: Arc<dyn Quota>) -> Arc<Self> {
         let iommus = [(true, 0), (false, 0), (true, PASID_BITS), (false, PASID_BITS)];
         let iommus = iommus.map(|(dirty_tracking, max_pasid_log2)| {
             Iommu::mock(Geometry {
@@ -54,7 +60,12 @@ impl MockMachine {
                 max_pasid_log2,
             })
         });
-        Arc::new(Self { iommus, state: Mutex::new(State::default()) })
+        Arc::new(Self { iommus, quota, state: Mutex::new(State::default()) })
+    }
+
+    /// Who says how much there is of what contexts use up.
+    pub fn quota(&self) -> &Arc<dyn Quota> {
+        &self.quota
     }
 
     /// Remembers a context, and forgets those that are gone.

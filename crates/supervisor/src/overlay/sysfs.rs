@@ -9,6 +9,7 @@ use std::sync::Arc;
 use pci::Address;
 
 use super::driver::{Candidate, VfioPci};
+use super::fault_injection;
 use super::function::{self, ConfigReader, View};
 use super::group;
 use super::tree::{AttributeFile, Directory, Entry};
@@ -31,6 +32,9 @@ pub(super) fn fill(names: &Arc<Names>, machine: &Machine) -> Arc<TsmFiles> {
     let container = machine.settings.vfio_container;
     names.put(modules(container).into_iter().chain(iommufd_node()).chain(group::iommu(machine)));
     names.put(group::container_node());
+    if machine.mock.is_some() {
+        names.put(fault_injection::switches());
+    }
     let directories = directories(machine);
     let cpus = fs::read_to_string("/sys/devices/system/cpu/online");
     let cpus = cpus.unwrap_or_else(|_| "0\n".to_owned());

@@ -6,7 +6,9 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Reply, Request, Target, recorded};
 use crate::files::Object;
+use crate::filter::ATTRIBUTE_WRITE_BYTES;
 use crate::observer::Call;
+use crate::overlay::Attribute;
 use crate::reach::Touch;
 
 /// Most pieces of a vector: `IOV_MAX`.
@@ -76,7 +78,9 @@ fn transfer(
         Direction::Write => target.file.access.write,
     };
     let number = match target.file.object {
-        Object::Attribute(_) => return Reply::Continue,
+        Object::Attribute(ref attribute) => {
+            return attribute_transfer(request, &**attribute, direction, offset, pieces);
+        }
         _ if !allowed => return Reply::Error(Errno::EBADF),
         Object::Iommufd(_) | Object::Group(_) | Object::Container(_) | Object::Access(_) => {
             return Reply::Error(Errno::EINVAL);
@@ -104,6 +108,39 @@ fn transfer(
         }
     }
     Reply::Value(moved)
+}
+
+/// Reads or writes the first piece of an attribute that says how things are when it is read. Others are as they were when
+/// they were opened, which the kernel serves.
+fn attribute_transfer(
+    request: &Request<'_>,
+    attribute: &dyn Attribute,
+    direction: Direction,
+    offset: u64,
+    pieces: impl FnOnce() -> Result<Vec<Piece>, Errno>,
+) -> Reply {
+    let Some(text) = attribute.read() else { return Reply::Continue };
+    let piece = match pieces() {
+        Ok(pieces) => pieces.first().copied().unwrap_or_default(),
+        Err(errno) => return Reply::Error(errno),
+    };
+    let length = usize::try_from(piece.length).unwrap_or(usize::MAX);
+    match direction {
+        Direction::Read => {
+            let from = usize::try_from(offset).unwrap_or(usize::MAX);
+            let rest = text.as_bytes().get(from..).unwrap_or_default();
+            let bytes = &rest[..rest.len().min(length)];
+            request.give(piece.at, bytes).map(|()| bytes.len() as u64).into()
+        }
+        Direction::Write => {
+            let mut buffer = [0; *ATTRIBUTE_WRITE_BYTES.end() as usize];
+            let Some(bytes) = buffer.get_mut(..length) else { return Reply::Error(Errno::EINVAL) };
+            if host::memory::read(request.call.thread, piece.at, bytes) != length {
+                return Reply::Error(Errno::EFAULT);
+            }
+            attribute.write(bytes).map(|count| count as u64).into()
+        }
+    }
 }
 
 fn transfer_piece(

@@ -3,6 +3,7 @@
 use uapi::Errno;
 
 use super::{Reply, Request, kvm, recorded};
+use crate::fail_nth;
 use crate::files::Object;
 use crate::observer::{Call, command_on};
 use crate::reach::{Place, Touch};
@@ -37,6 +38,7 @@ pub(super) fn ioctl(request: &Request<'_>, fd: i32, number: u32, argument: u64) 
     // Closed between the call and now: the number meant nothing by the time it would be looked up.
     let Some(running) = target.file.begin() else { return Reply::Error(Errno::EBADF) };
     let client = request.client(&target.task, argument);
+    let _serving = fail_nth::serve(request.call.thread);
     let answer = match &target.file.object {
         Object::Iommufd(context) => context.ioctl(&client, number, argument),
         Object::Vfio { file, .. } => file.ioctl(&client, number, argument),

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-use iommufd::{Context, ContextSettings};
+use iommufd::{Context, ContextSettings, Resource};
 use mem::Pages;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use uapi::{Errno, FileKind};
@@ -13,6 +13,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::path::{goes_down, overlay_path};
 use super::{Reply, Request, proc_file};
 use crate::closes::Release;
+use crate::fail_nth;
 use crate::files::{Access, Object};
 use crate::front_end::{FrontEnd, errno};
 use crate::observer::{Call, OpenFile, Thread};
@@ -123,6 +124,10 @@ fn make_node(
         },
         Node::Group(_) => (FileKind::VfioGroup, "vfio-group", 0),
     };
+    if let Some(mock) = front.machine.mock.as_ref().filter(|_| kind == FileKind::Iommufd) {
+        let _serving = fail_nth::serve(request.call.thread);
+        mock.quota().admit(Resource::Context, 1).map_err(|_| Errno::ENOMEM)?;
+    }
     let memfd = sealed_memfd(name, length)?;
     let theirs = described_again(&memfd, flags)?;
     let identity = Identity::of(memfd.as_fd()).map_err(kernels)?;
@@ -169,7 +174,7 @@ fn open_context(front: &FrontEnd) -> Arc<Context> {
     }
 }
 
-fn open_attribute(
+pub(super) fn open_attribute(
     request: &Request<'_>,
     path: String,
     attribute: Arc<dyn Attribute>,

@@ -1,5 +1,7 @@
-//! Files of `/proc` that tell what our ledger knows: on the mock platform, `status` with the memory that is pinned for a
-//! process. Source: proc_pid_status(5).
+//! Files of `/proc` that are ours on the mock platform: `status` of a process, with the memory that our ledger has pinned
+//! for it, and `fail-nth` of a thread, where failures are asked for.
+//!
+//! Source: proc_pid_status(5); Documentation/fault-injection/fault-injection.rst.
 
 use std::fs;
 use std::io::Write;
@@ -9,7 +11,7 @@ use iommufd::mock::{Charged, MockMachine};
 use rustix::fs::{MemfdFlags, OFlags, memfd_create};
 use uapi::Errno;
 
-use super::open::{described_again, kernels};
+use super::open::{described_again, kernels, open_attribute};
 use super::{Reply, Request};
 use crate::front_end::errno;
 
@@ -22,18 +24,43 @@ pub(super) fn open(request: &Request<'_>, address: u64, flags: OFlags) -> Option
     let mut bytes = [0; PATH_BYTES_MOST];
     let count = host::memory::read(request.call.thread, address, &mut bytes);
     let path = bytes[..count].split(|&byte| byte == 0).next()?;
-    let path = std::str::from_utf8(path).ok()?.strip_prefix("/proc/")?;
-    let (process, "status") = path.split_once('/')? else { return None };
-    if flags & OFlags::RWMODE != OFlags::RDONLY {
-        return None;
-    }
-    let process = match process {
+    let path = std::str::from_utf8(path).ok()?;
+    let mut names = path.strip_prefix("/proc/")?.split('/');
+    let process = match names.next()? {
         "self" => request.front.tasks.task(request.call.thread).ok()?.process().pid(),
         number => number.parse().ok()?,
     };
-    let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let told = with_charges(&text, machine, process.cast_unsigned());
-    Some(install(request, &told, flags).into())
+    let rest = [names.next(), names.next(), names.next(), names.next()];
+    match rest {
+        [Some("status"), None, ..] if flags & OFlags::RWMODE == OFlags::RDONLY => {
+            let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+            let told = with_charges(&text, machine, process.cast_unsigned());
+            Some(install(request, &told, flags).into())
+        }
+        [Some("fail-nth"), None, ..] => Some(open_fail_nth(request, path, process, flags).into()),
+        [Some("task"), Some(thread), Some("fail-nth"), None] => {
+            let thread = thread.parse().ok()?;
+            Some(open_fail_nth(request, path, thread, flags).into())
+        }
+        _ => None,
+    }
+}
+
+/// Opens `fail-nth` of a thread.
+///
+/// # Errors
+/// `ENOENT` where there is no such thread.
+fn open_fail_nth(
+    request: &Request<'_>,
+    path: &str,
+    thread: i32,
+    flags: OFlags,
+) -> Result<u64, Errno> {
+    fs::metadata(format!("/proc/{thread}")).map_err(|_| Errno::ENOENT)?;
+    let attribute = request.front.machine.fail_nth.file(thread);
+    let content = memfd_create("fail-nth", MemfdFlags::CLOEXEC).map_err(kernels)?;
+    let content = described_again(&content, flags)?;
+    open_attribute(request, path.to_owned(), attribute, &content, flags)
 }
 
 /// The text of a `status` in which what the ledger has is added to what the kernel has.
