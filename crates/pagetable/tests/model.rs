@@ -414,6 +414,26 @@ fn a_leaf_takes_the_place_of_tables_that_became_empty() {
 }
 
 #[test]
+fn tables_that_became_empty_are_forgotten_with_all_others() {
+    let shape = Shape { largest_leaf: LeafSize::Small, ..Shape::default() };
+    let mut pair = Pair::new(shape);
+    let target = Target { output: 0, permission: Permission::READ, tag: 0 };
+    let pages = |table: u64, pages: u64| Span::new(table << 21, pages * PAGE).unwrap();
+    pair.insert(pages(0, 70 * 512), target);
+    pair.insert(pages(80, 1), target);
+    pair.remove(pages(80, 1));
+    pair.remove(pages(0, 100 * 512));
+    // The system takes all tables back.
+    pair.mapper.wait_for_readers();
+    for table in 0..20 {
+        pair.insert(pages(table, 1), target);
+        pair.remove(pages(table, 1));
+    }
+    pair.insert(pages(80, 3), target);
+    pair.translate((80 << 21) + PAGE, Permission::READ);
+}
+
+#[test]
 fn what_is_not_whole_pages_is_refused() {
     let mut pair = Pair::new(Shape::default());
     let good = Target { output: PAGE, permission: Permission::READ, tag: 0 };

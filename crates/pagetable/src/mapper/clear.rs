@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use span::Span;
 
-use super::{Mapper, PageRun, Removed, count_below, next_boundary};
+use super::{IdleTables, Mapper, PageRun, Removed, count_below, next_boundary};
 use crate::entry::Entry;
 use crate::memory::{AtomicU64, SparseWords, store_series};
 use crate::table_use::{PagesInTable, TableUses};
@@ -151,6 +151,7 @@ impl Mapper {
         if is_all && retired.unread_count >= RESET_TABLES {
             // None is in use. For many it is cheaper to have the system zero them.
             self.uses = TableUses::default();
+            self.idle = IdleTables::default();
             return tables.reset();
         }
         while let Some(table) = retired.zeroed {

@@ -57,11 +57,11 @@ impl Mapper {
 
     fn end_idleness(&mut self, Place { iova, table }: Place) {
         let linked = self.table.tree.level1_word(iova).map(load);
-        let usage = self.uses.get_mut(table);
-        if linked != Some(Entry::table(table)) || !std::mem::take(&mut usage.idle) {
+        if linked != Some(Entry::table(table)) {
             return;
         }
-        if usage.pages == 0 {
+        let usage = self.uses.get_mut(table);
+        if std::mem::take(&mut usage.idle) && usage.pages == 0 {
             self.drop_table(iova, table, true);
             self.gaps.touch(iova);
         }
