@@ -9,7 +9,8 @@ use std::sync::Arc;
 use uapi::iommufd::IoasChangeProcess;
 
 use crate::dispatch::Exchange;
-use crate::object::Object;
+use crate::ioas::Ioas;
+use crate::object::Kind;
 use crate::{Context, Refusal};
 
 /// Makes the caller's process answer for all that is mapped.
@@ -23,17 +24,12 @@ pub(crate) fn run(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Ref
     let argument: IoasChangeProcess = exchange.argument();
     exchange.refuse_reserved(argument.reserved)?;
     let objects = ctx.registry().published();
-    let ioases = || {
-        objects.iter().filter_map(|object| match object {
-            Object::Ioas(ioas) => Some(ioas),
-            _ => None,
-        })
-    };
-    for ioas in ioases() {
+    let ioases: Vec<_> = objects.iter().filter_map(Ioas::pick).collect();
+    for ioas in &ioases {
         ioas.space.lock().check_all_files()?;
     }
     let process = exchange.caller().process();
-    for ioas in ioases() {
+    for ioas in &ioases {
         ioas.space.lock().hand_over(process);
     }
     Ok(())

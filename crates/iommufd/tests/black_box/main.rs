@@ -8,6 +8,7 @@
 
 extern crate bindery_iommufd as iommufd;
 
+mod accesses;
 mod against_model;
 mod attach;
 mod bind;
@@ -19,6 +20,7 @@ mod copy;
 mod destroy;
 mod dirty;
 mod dma;
+mod exhaustion;
 mod files;
 mod hw_info;
 mod hwpt_alloc;

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use iommufd::mock::{AccessFile, MockMachine};
 use iommufd::{
-    Caller, Context, ContextSettings, FileFault, PinAccess, PinFault, Pinned, Signal, Source, Tvm,
-    Unreachable,
+    Caller, Context, ContextSettings, FileFault, PageIdentity, PinAccess, PinFault, Pinned, Quota,
+    Signal, Source, Tvm, Unreachable,
 };
+use sync::{Mutex, rank};
 use uapi::iommufd::{
     Destroy, HwptAlloc, IoasAlloc, IoasIovaRanges, IoasMap, IoasMapFile, IoasUnmap, TsmOp,
     VdeviceAlloc, ViommuAlloc, hwpt_flags, map_flags, tsm_op,
@@ -22,7 +24,15 @@ pub(crate) struct Client {
     pub(crate) file: Arc<Memory>,
     /// Where this thread's structs are.
     pub(crate) at: u64,
+    /// Open files of accesses: descriptor [`FIRST_ACCESS`] and those that follow.
+    accesses: Arc<Mutex<rank::DeviceSet, Vec<Arc<AccessFile>>>>,
 }
+
+/// The descriptor of the first access.
+const FIRST_ACCESS: i32 = 100;
+
+/// The number of the client's process.
+pub(crate) const PROCESS: u32 = 41;
 
 /// A file that can be pinned.
 pub(crate) const FILE: i32 = 5;
@@ -44,12 +54,35 @@ impl Client {
     }
 
     pub(crate) fn open_with(settings: ContextSettings) -> Self {
+        Self::of(Context::open_with(settings))
+    }
+
+    /// As [`open`](Self::open), with room for as much as `quota` says.
+    pub(crate) fn open_under(quota: Arc<dyn Quota>) -> Self {
+        let settings = ContextSettings { profile: Profile::Linux73, tvm: Tvm::Implicit };
+        Self::of(Context::open_under(settings, quota))
+    }
+
+    /// On a platform whose IOMMU is the kernel's mock.
+    pub(crate) fn open_mock(machine: &Arc<MockMachine>) -> Self {
+        let settings = ContextSettings { profile: Profile::Linux73, tvm: Tvm::Implicit };
+        Self::of(Context::open_mock(settings, machine))
+    }
+
+    fn of(ctx: Arc<Context>) -> Self {
         Self {
-            ctx: Context::open_with(settings),
+            ctx,
             memory: Memory::new(),
             file: Memory::file(FILE_BYTES),
             at: FIRST,
+            accesses: Arc::new(Mutex::new(Vec::new())),
         }
+    }
+
+    /// The file of an access.
+    pub(crate) fn access_file(&self, fd: i32) -> Option<Arc<AccessFile>> {
+        let index = usize::try_from(fd.checked_sub(FIRST_ACCESS)?).ok()?;
+        self.accesses.lock().get(index).cloned()
     }
 
     /// Another thread of the same program. Up to six.
@@ -59,6 +92,7 @@ impl Client {
             memory: Arc::clone(&self.memory),
             file: Arc::clone(&self.file),
             at: FIRST + number * 0x1000,
+            accesses: Arc::clone(&self.accesses),
         }
     }
 
@@ -218,6 +252,28 @@ impl Caller for Client {
 
     fn eventfd(&self, _: i32) -> Result<Arc<dyn Signal>, FileFault> {
         Err(FileFault::Closed)
+    }
+
+    fn page(&self, at: u64) -> Option<PageIdentity> {
+        self.memory.page(at)
+    }
+
+    fn may_lock_memory(&self) -> bool {
+        false
+    }
+
+    fn process(&self) -> u32 {
+        PROCESS
+    }
+
+    fn install_access(&self, file: &Arc<AccessFile>) -> Result<i32, Errno> {
+        let mut accesses = self.accesses.lock();
+        accesses.push(Arc::clone(file));
+        Ok(FIRST_ACCESS + i32::try_from(accesses.len() - 1).unwrap())
+    }
+
+    fn access(&self, fd: i32) -> Result<Arc<AccessFile>, FileFault> {
+        self.access_file(fd).ok_or(FileFault::Closed)
     }
 
     fn iommufd(&self, _: i32) -> Result<Arc<Context>, FileFault> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use iommufd::{MemoryGone, PinAccess, PinFault, Pinned, Source};
+use iommufd::{MemoryGone, PageIdentity, PinAccess, PinFault, Pinned, Source};
 use mem::Pages;
 use sync::{Mutex, rank};
 
@@ -132,6 +132,12 @@ impl Memory {
         self.bytes.checked_write(self.offset(at)?, from)
     }
 
+    /// The page at an address.
+    pub(crate) fn page(&self, at: u64) -> Option<PageIdentity> {
+        let object = (std::ptr::from_ref(self).addr() as u64, 0);
+        self.offset(at).map(|_| PageIdentity { object, offset: at })
+    }
+
     /// Bytes from `at` to the end.
     pub(crate) fn bytes_from(&self, at: u64) -> usize {
         let offset = self.offset(at).unwrap_or(usize::MAX);
@@ -234,6 +240,10 @@ impl Pinned for Pin {
 
     fn write(&self, at: u64, from: &[u8]) -> Result<(), MemoryGone> {
         self.copy(at, from.len(), |at, range| self.memory.write(at, &from[range]))
+    }
+
+    fn page(&self, at: u64) -> Option<PageIdentity> {
+        self.memory.page(at)
     }
 }
 

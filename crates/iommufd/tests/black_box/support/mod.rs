@@ -5,18 +5,21 @@ mod bound;
 pub(crate) mod client;
 mod memory;
 mod platform;
+mod running_out;
 #[expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "a device and a wall clock of the tests' own"
 )]
 mod tee;
+pub(crate) mod test_command;
 
 pub(crate) use before_lock::BeforeLock;
 pub(crate) use bound::{Confidential, GUEST_ID};
 pub(crate) use client::Client;
 pub(crate) use memory::{MEMORY_BYTES, READ_ONLY};
 pub(crate) use platform::{Platform, plain, single_address};
+pub(crate) use running_out::RunningOut;
 pub(crate) use tee::{Answers, TIMEOUT_MS, Tee};
 
 /// Bytes of a page.
