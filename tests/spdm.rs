@@ -8,7 +8,8 @@ mod programs;
 #[expect(dead_code, reason = "no guest memory and no monitor are needed here")]
 mod qtest;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -40,6 +41,7 @@ fn main() {
         trial("what_was_said_in_words", what_was_said_in_words),
         trial("rules_hold", rules_hold),
         trial("nobody_and_nonsense", nobody_and_nonsense),
+        trial("who_is_no_device", who_is_no_device),
         trial("evidence_is_judged", evidence_is_judged),
         trial("peer_of_the_environment", peer_of_the_environment)
             .with_ignored_flag(std::env::var_os(PEER).is_none())
@@ -214,6 +216,74 @@ fn nobody_and_nonsense() -> Result<(), Failed> {
     assert!(code == 2 && told.contains("it ends at byte 0"), "{told}");
     let (code, told) = run(&["responder", "--device", "b1d0:02:00.0"]);
     assert!(code == 2 && told.contains("no TEE-IO capable"), "{told}");
+    Ok(())
+}
+
+/// Who listens and is no device: says nothing, hangs up, speaks HTTP, promises more than ever comes, stops
+/// after a while.
+fn who_is_no_device() -> Result<(), Failed> {
+    type Says = fn(TcpStream) -> std::io::Result<()>;
+    /// The header of a frame with an object of so many bytes.
+    fn header(bytes: u32) -> Vec<u8> {
+        [1, 2, bytes].into_iter().flat_map(u32::to_be_bytes).collect()
+    }
+    fn hear(mut stream: &TcpStream) -> std::io::Result<()> {
+        stream.read(&mut [0; 64]).map(drop)
+    }
+    fn stay(stream: TcpStream) -> std::io::Result<()> {
+        while { &stream }.read(&mut [0; 64])? > 0 {}
+        Ok(())
+    }
+    let others: [(&str, Says, &str); 5] = [
+        ("silent", stay, "says nothing for 1 s"),
+        ("gone", |stream| hear(&stream), "closed the connection"),
+        (
+            "HTTP",
+            |mut stream| {
+                hear(&stream)?;
+                stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")?;
+                stay(stream)
+            },
+            "a frame of ",
+        ),
+        (
+            "huge",
+            |mut stream| {
+                hear(&stream)?;
+                stream.write_all(&header(u32::MAX))?;
+                stay(stream)
+            },
+            "a frame of 4294967295 bytes",
+        ),
+        (
+            "half",
+            |mut stream| {
+                hear(&stream)?;
+                stream.write_all(&[&header(32)[..], &[1; 3]].concat())?;
+                stay(stream)
+            },
+            "says nothing for 1 s",
+        ),
+    ];
+    for (name, says, told) in others {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?.to_string();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                std::thread::spawn(move || says(stream));
+            }
+        });
+        for command in [&["requester"][..], &["validate", "--only", "version-as-1.0"]] {
+            let output = bindery()
+                .arg("spdm")
+                .args(command)
+                .args(["--patience", "1", "--connect", &address])
+                .output()?;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(status(&output), 3, "{name} to {command:?}: {said}");
+            assert!(said.contains(told), "{name} to {command:?}: {said}");
+        }
+    }
     Ok(())
 }
 

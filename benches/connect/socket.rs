@@ -16,8 +16,8 @@ use spdm::requester::{self, Requester};
 use tdisp::InterfaceId;
 use tdisp::exchange::LockInterface;
 
-/// Bytes of a report asked for at a time: two portions, as in what this is held against.
-const PORTION_BYTES: u16 = 64;
+/// Bytes of a report asked for at a time, so that there are as many exchanges as in what this is held against.
+const PORTION_BYTES: u16 = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// From the first byte of GET_VERSION to the last of START_INTERFACE_RESPONSE, in milliseconds, and the exchanges

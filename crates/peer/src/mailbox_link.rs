@@ -59,6 +59,11 @@ impl MailboxLink {
         Self { connection, capture, wait_max: Duration::from_secs(10), sent: 0 }
     }
 
+    /// Whether the peer has answered at all.
+    pub const fn has_heard(&self) -> bool {
+        self.connection.has_heard()
+    }
+
     /// Ends the conversation so that the responder goes on.
     pub fn part(self) {
         self.connection.part();

@@ -117,6 +117,10 @@ pub enum SocketFault {
 pub struct Connection {
     stream: TcpStream,
     patience: Option<Duration>,
+    /// Something went wrong: nobody knows where the next frame would begin.
+    broken: bool,
+    /// A whole frame has come.
+    heard: bool,
 }
 
 impl Connection {
@@ -140,7 +144,7 @@ impl Connection {
     pub fn over(stream: TcpStream, patience: Option<Duration>) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(patience)?;
-        Ok(Self { stream, patience })
+        Ok(Self { stream, patience, broken: false, heard: false })
     }
 
     /// Sends a frame.
@@ -186,17 +190,28 @@ impl Connection {
     /// # Errors
     /// [`SocketFault`].
     pub fn exchange(&mut self, object: Vec<u8>) -> Result<Vec<u8>, SocketFault> {
-        self.send(&Message::object(object))?;
-        let answer = self.receive()?.ok_or(SocketFault::Closed)?;
-        let Message { command, transport, payload } = answer;
+        let sent = self.send(&Message::object(object));
+        let answer = sent.and_then(|()| self.receive()?.ok_or(SocketFault::Closed));
+        self.broken |= answer.is_err();
+        let Message { command, transport, payload } = answer?;
+        self.heard = true;
         if command != Command::NORMAL {
             return Err(SocketFault::NoObject { command, transport });
         }
         Ok(payload)
     }
 
-    /// Tells the responder that the connection ends and it need not.
+    /// Whether an object was ever answered by a whole frame: without one there is no peer.
+    pub const fn has_heard(&self) -> bool {
+        self.heard
+    }
+
+    /// Tells the responder that the connection ends and it need not. Whoever did not answer is not waited for
+    /// again.
     pub fn part(mut self) {
+        if self.broken {
+            return;
+        }
         // Whoever is gone by now need not be told.
         let _ = self.send(&Message::bare(Command::CONTINUE)).and_then(|()| self.receive());
     }
@@ -368,8 +383,15 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let mut waiting = Connection::to(&address, Duration::from_millis(20)).unwrap();
+        let (mut theirs, _) = listener.accept().unwrap();
         assert!(matches!(waiting.exchange(vec![1]), Err(SocketFault::Silent { .. })));
-        drop((waiting, listener));
+        assert!(!waiting.has_heard());
+        // Who did not answer is not asked whether the connection may end.
+        waiting.part();
+        let mut sent = Vec::new();
+        theirs.read_to_end(&mut sent).unwrap();
+        assert_eq!(sent.len(), HEADER_BYTES + 1);
+        drop(listener);
         let nobody = Connection::to(&address, Duration::from_secs(1));
         assert!(matches!(nobody, Err(SocketFault::NoPeer { .. })));
     }

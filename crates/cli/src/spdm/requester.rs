@@ -18,7 +18,7 @@ use peer::bring_up::{self, Fault, Stage, Stream, Tour};
 use peer::capture;
 use peer::mailbox_link::{Capture, LinkFault, MailboxLink};
 use peer::noted_secrets::NotedSecrets;
-use peer::socket::{Connection, SocketFault};
+use peer::socket::{self, Connection, SocketFault};
 use tdisp::exchange::LockInterface;
 use tdisp::{InterfaceId, LockFlags, report};
 
@@ -54,7 +54,7 @@ pub(crate) struct Arguments {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Peer {
     /// Where the device listens
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", default_value_t = format!("127.0.0.1:{}", socket::PORT))]
     pub(super) connect: String,
     /// The root that its certificates must lead to, in DER; without it, the one that it shows
     #[arg(long, value_name = "FILE")]
@@ -220,7 +220,7 @@ fn flow(arguments: &Arguments, mut requester: Requester, mut link: MailboxLink) 
     let taken = bring_up::take(&mut requester, &mut link, &tour, &mut |stage| {
         print(&format!("{}\n", words(&stage, verified)));
     });
-    let exchanges = link.sent;
+    let (exchanges, is_there) = (link.sent, link.has_heard());
     link.part();
     match taken {
         Ok(()) => {
@@ -228,8 +228,9 @@ fn flow(arguments: &Arguments, mut requester: Requester, mut link: MailboxLink) 
             ExitCode::SUCCESS
         }
         Err(fault) => {
-            eprintln!("bindery: after {exchanges} requests: {}", reason(&fault));
-            ExitCode::FAILURE
+            let requests = if exchanges == 1 { "request" } else { "requests" };
+            eprintln!("bindery: after {exchanges} {requests}: {}", reason(&fault));
+            if is_there { ExitCode::FAILURE } else { ExitCode::from(NO_PEER) }
         }
     }
 }

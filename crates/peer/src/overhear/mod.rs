@@ -339,8 +339,7 @@ impl Overheard {
 impl Told {
     fn check(&mut self, what: &str, holds: bool) {
         let check = if holds { Check::Holds } else { Check::Fails };
-        let text = if holds { what.to_owned() } else { format!("not so: {what}") };
-        self.checks.push(check(text));
+        self.checks.push(check(what.to_owned()));
     }
 
     fn unchecked(&mut self, why: impl Into<String>) {

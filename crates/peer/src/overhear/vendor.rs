@@ -8,6 +8,7 @@ use tdisp::ide_km::{self, Direction, KeyId, KeyStatus, SubStream};
 use tdisp::payload::{self, ProtocolId};
 use tdisp::{InterfaceId, Request, Response, State, report};
 
+use super::words::bit_names;
 use super::*;
 
 /// Reports of interfaces, as far as they were overheard.
@@ -35,7 +36,11 @@ pub(super) fn tell(
         let vendor: String =
             message.vendor.iter().rev().map(|byte| format!("{byte:02x}")).collect();
         let (standard, length) = (message.standard, message.payload.len());
-        told.words = format!("vendor 0x{vendor} of registry {standard}: {length} bytes");
+        let name = match (standard, vendor.as_str()) {
+            (STANDARD_PCI_SIG, CXL) => " (CXL)",
+            _ => "",
+        };
+        told.words = format!("vendor 0x{vendor}{name} of registry {standard}: {length} bytes");
         return Ok(());
     }
     let words = payload::split(&message.payload).and_then(|(protocol, inside)| match protocol {
@@ -126,6 +131,11 @@ fn interfaces(
     Ok(format!("TDISP {} {}{separator}{fields}", header.message_type, header.interface))
 }
 
+/// The vendor whose messages follow those of TDISP in sessions of DMTF's tools.
+const CXL: &str = "1e98";
+const LOCK_FLAGS: [&str; 5] =
+    ["NO_FW_UPDATE", "CACHE_LINE_128", "LOCK_MSIX", "BIND_P2P", "ALL_REQUEST_REDIRECT"];
+
 fn request_words(request: &Request<'_>) -> String {
     match request {
         Request::GetVersion(_)
@@ -134,8 +144,11 @@ fn request_words(request: &Request<'_>) -> String {
         | Request::StartInterface(_) => String::new(),
         Request::GetCapabilities(body) => format!("TSM capabilities {:#x}", body.tsm_caps),
         Request::LockInterface(body) => format!(
-            "flags {:#x}, stream {}, MMIO offset {:#x}, P2P mask {:#x}",
-            body.flags.0, body.default_stream, body.mmio_reporting_offset, body.p2p_address_mask
+            "flags {}, stream {}, MMIO offset {:#x}, P2P mask {:#x}",
+            bit_names(body.flags.0.into(), &LOCK_FLAGS),
+            body.default_stream,
+            body.mmio_reporting_offset,
+            body.p2p_address_mask
         ),
         Request::GetReport(body) => format!("from {}, up to {} bytes", body.offset, body.length),
         Request::BindP2pStream(body) => format!("stream {}", body.stream),
@@ -156,9 +169,9 @@ fn response_words(
             versions.collect::<Vec<_>>().join(", ")
         }
         Response::Capabilities(body) => format!(
-            "DSM capabilities {:#x}, lock flags {:#x}, {} address bits, {} and {} outstanding",
+            "DSM capabilities {:#x}, lock flags {}, {} address bits, {} and {} outstanding",
             body.dsm_caps,
-            body.lock_flags.0,
+            bit_names(body.lock_flags.0.into(), &LOCK_FLAGS),
             body.address_width_bits,
             body.outstanding_this,
             body.outstanding_all
@@ -187,7 +200,9 @@ fn response_words(
 
 fn report_words(whole: &[u8]) -> Result<String, tdisp::PeerFault> {
     let report = report::decode(whole)?;
-    let mut words = format!("; report: info {:#x}", report.fields.info.0);
+    const INFO: [&str; 5] = ["NO_FW_UPDATE", "DMA_WITHOUT_PASID", "DMA_WITH_PASID", "ATS", "PRS"];
+    let info = bit_names(report.fields.info.0.into(), &INFO);
+    let mut words = format!("; report: info {info}");
     for range in report.ranges.iter() {
         // Writing to a string does not fail.
         let _ = write!(words, "; {}", range_words(&range));
@@ -200,5 +215,7 @@ fn report_words(whole: &[u8]) -> Result<String, tdisp::PeerFault> {
 
 fn range_words(range: &report::MmioRange) -> String {
     let report::MmioRange { first_page, pages, attributes, id } = range;
-    format!("range {id}: {pages} pages from {first_page:#x}, attributes {:#x}", attributes.0)
+    let attributes =
+        bit_names(attributes.0.into(), &["MSIX_TABLE", "MSIX_PBA", "NON_TEE", "UPDATABLE"]);
+    format!("range {id}: {pages} pages from {first_page:#x}, attributes {attributes}")
 }

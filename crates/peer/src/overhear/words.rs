@@ -36,14 +36,16 @@ fn fields(code: Code, bytes: &[u8], shape: &Shape) -> Result<(String, usize), Pe
         Code::GET_CAPABILITIES => say(bytes, shape, |GetCapabilities(limits)| limit_words(&limits)),
         Code::CAPABILITIES => say(bytes, shape, |Capabilities(limits)| limit_words(&limits)),
         Code::NEGOTIATE_ALGORITHMS => say(bytes, shape, |m: NegotiateAlgorithms| {
-            format!("signatures {:#x}, hashes {:#x}{}", m.asymmetric, m.hash, kinds(&m.structures))
+            algorithms(m.asymmetric, m.hash, &m.structures)
         }),
-        Code::ALGORITHMS => say(bytes, shape, |m: Algorithms| {
-            format!("signature {:#x}, hash {:#x}{}", m.asymmetric, m.hash, kinds(&m.structures))
-        }),
+        Code::ALGORITHMS => {
+            say(bytes, shape, |m: Algorithms| algorithms(m.asymmetric, m.hash, &m.structures))
+        }
         Code::GET_DIGESTS => say(bytes, shape, |_: GetDigests| String::new()),
         Code::DIGESTS => say(bytes, shape, |m: Digests| {
-            format!("slots {:#010b} have certificates", m.provisioned)
+            let slots = (0..8).filter(|slot| m.provisioned >> slot & 1 != 0);
+            let slots: Vec<_> = slots.map(|slot: u8| slot.to_string()).collect();
+            format!("slots with certificates: {}", slots.join(", "))
         }),
         Code::GET_CERTIFICATE => say(bytes, shape, |m: GetCertificate| {
             format!("slot {}, from {}, up to {} bytes", m.slot, m.offset, m.length)
@@ -119,7 +121,7 @@ fn versions(message: &VersionResponse) -> String {
 }
 
 fn limit_words(limits: &Limits) -> String {
-    const NAMES: [(CapabilityFlags, &str); 10] = [
+    const NAMES: [(CapabilityFlags, &str); 13] = [
         (CapabilityFlags::CERTIFICATE, "CERT"),
         (CapabilityFlags::CHALLENGE, "CHAL"),
         (CapabilityFlags::MEASUREMENTS_SIGNED, "MEAS_SIG"),
@@ -127,8 +129,11 @@ fn limit_words(limits: &Limits) -> String {
         (CapabilityFlags::ENCRYPT, "ENCRYPT"),
         (CapabilityFlags::MAC, "MAC"),
         (CapabilityFlags::KEY_EXCHANGE, "KEY_EX"),
+        (CapabilityFlags(1 << 10), "PSK"),
+        (CapabilityFlags(1 << 11), "PSK_WITH_CONTEXT"),
         (CapabilityFlags::HEARTBEAT, "HBEAT"),
         (CapabilityFlags::KEY_UPDATE, "KEY_UPD"),
+        (CapabilityFlags::HANDSHAKE_IN_THE_CLEAR, "HANDSHAKE_IN_THE_CLEAR"),
         (CapabilityFlags::CHUNK, "CHUNK"),
     ];
     let known = NAMES.into_iter().filter(|(flag, _)| limits.flags.has(*flag));
@@ -144,15 +149,51 @@ fn limit_words(limits: &Limits) -> String {
     )
 }
 
-fn kinds(structures: &[Structure]) -> String {
-    let words = structures.iter().map(|one| match one.kind {
-        Structure::DHE => format!(", DHE {:#x}", one.bits),
-        Structure::AEAD => format!(", AEAD {:#x}", one.bits),
-        Structure::REQUESTER_ASYMMETRIC => format!(", requester's signatures {:#x}", one.bits),
-        Structure::KEY_SCHEDULE => format!(", key schedule {:#x}", one.bits),
-        other => format!(", kind {other} {:#x}", one.bits),
-    });
-    words.collect()
+/// Algorithms by the names of the specification.
+fn algorithms(asymmetric: u32, hash: u32, structures: &[Structure]) -> String {
+    const ASYMMETRIC: [&str; 9] = [
+        "RSASSA-2048",
+        "RSAPSS-2048",
+        "RSASSA-3072",
+        "RSAPSS-3072",
+        "ECDSA-P256",
+        "RSASSA-4096",
+        "RSAPSS-4096",
+        "ECDSA-P384",
+        "ECDSA-P521",
+    ];
+    const HASHES: [&str; 6] = ["SHA-256", "SHA-384", "SHA-512", "SHA3-256", "SHA3-384", "SHA3-512"];
+    const GROUPS: [&str; 6] =
+        ["ffdhe2048", "ffdhe3072", "ffdhe4096", "secp256r1", "secp384r1", "secp521r1"];
+    const CIPHERS: [&str; 3] = ["AES-128-GCM", "AES-256-GCM", "ChaCha20-Poly1305"];
+    const SCHEDULES: [&str; 1] = ["SPDM's"];
+    let mut words = vec![
+        format!("signature {}", bit_names(asymmetric, &ASYMMETRIC)),
+        format!("hash {}", bit_names(hash, &HASHES)),
+    ];
+    words.extend(structures.iter().map(|one| {
+        let (kind, names): (String, &[&str]) = match one.kind {
+            Structure::DHE => ("key exchange".into(), &GROUPS),
+            Structure::AEAD => ("cipher".into(), &CIPHERS),
+            Structure::REQUESTER_ASYMMETRIC => ("the requester's signature".into(), &ASYMMETRIC),
+            Structure::KEY_SCHEDULE => ("key schedule".into(), &SCHEDULES),
+            other => (format!("kind {other}"), &[]),
+        };
+        format!("{kind} {}", bit_names(one.bits.into(), names))
+    }));
+    words.join(", ")
+}
+
+/// The names of the bits that are set, from the lowest; bits without a name as they are.
+pub(super) fn bit_names(bits: u32, names: &[&str]) -> String {
+    let is_set = |at: &usize| bits >> at & 1 != 0;
+    let mut words: Vec<String> =
+        (0..names.len()).filter(is_set).map(|at| names[at].to_owned()).collect();
+    let rest = bits.checked_shr(u32::try_from(names.len()).unwrap_or(u32::MAX)).unwrap_or(0);
+    if rest != 0 {
+        words.push(format!("{:#x}", rest << names.len()));
+    }
+    if words.is_empty() { "none".into() } else { words.join("|") }
 }
 
 fn get_measurements(message: GetMeasurements) -> String {

@@ -1,10 +1,10 @@
 //! SEV, TDX and CCA: what bind does, and whose requests are taken.
 
 use tsm::software::Dialect;
-use tsm::{Arch, Binding, Cancel, GuestRequest, Op, Refusal, State};
+use tsm::{Arch, Binding, Cancel, GuestRequest, ObjectKind, Op, Refusal, State};
 use uapi::Errno;
 
-use crate::support::{Answers, Clock, Machine, NoMemory, VF1};
+use crate::support::{Answers, Clock, Machine, NoMemory, PF, VF1, secure_as};
 
 fn ask(machine: &Machine, arch: Arch, op: Op, request: &[u8]) -> Result<(), Refusal> {
     let request = GuestRequest { arch, op, request, response_room: 64 };
@@ -25,6 +25,46 @@ fn sev_and_tdx_lock_at_bind() {
         assert_eq!(machine.device.state(VF1.requester_id()), State::Run);
         machine.registry.unbind(VF1);
         assert_eq!(machine.device.state(VF1.requester_id()), State::Unlocked);
+        machine.assert_clean();
+    }
+}
+
+/// The same life in each dialect, in a session of SPDM: bind, lock, evidence, run, stop.
+#[test]
+fn each_dialect_works_in_a_session() {
+    const LOCK: &[u8] = &1u32.to_le_bytes();
+    const RUN: &[u8] = &2u32.to_le_bytes();
+    const STOP: &[u8] = &0u32.to_le_bytes();
+    for (dialect, arch, lock, run, stop) in [
+        (Dialect::Any, Arch::Cca, Some(LOCK), RUN, STOP),
+        (Dialect::Any, Arch::Tdx, Some(LOCK), RUN, STOP),
+        (Dialect::Cca, Arch::Cca, Some(LOCK), RUN, STOP),
+        (Dialect::Sev, Arch::Sev, None, &[1][..], &[0][..]),
+        (Dialect::Tdx, Arch::Tdx, None, RUN, STOP),
+    ] {
+        let (machine, shown) = secure_as(&Clock::standing(), 0, dialect);
+        machine.connect();
+        machine.bind(VF1).unwrap();
+        let before = if lock.is_some() { State::Unlocked } else { State::Locked };
+        assert_eq!(machine.device.state(VF1.requester_id()), before, "{dialect:?}");
+        if let Some(lock) = lock {
+            ask(&machine, arch, Op::SetTdiState, lock).unwrap();
+        }
+        assert_eq!(machine.device.state(VF1.requester_id()), State::Locked, "{dialect:?}");
+        for kind in ObjectKind::ALL {
+            let request = [&(kind as u32).to_le_bytes()[..], &[0; 12]].concat();
+            let request =
+                GuestRequest { arch, op: Op::ReadObject, request: &request, response_room: 0xffff };
+            let read = machine.registry.request(VF1, &request, &NoMemory, &Cancel::new());
+            assert!(!read.unwrap().bytes.is_empty(), "{kind} in {dialect:?}");
+        }
+        ask(&machine, arch, Op::SetTdiState, run).unwrap();
+        assert_eq!(machine.device.state(VF1.requester_id()), State::Run, "{dialect:?}");
+        ask(&machine, arch, Op::SetTdiState, stop).unwrap();
+        assert_eq!(machine.device.state(VF1.requester_id()), State::Unlocked, "{dialect:?}");
+        machine.registry.unbind(VF1);
+        machine.registry.disconnect(PF, b"tsm0").unwrap();
+        assert_eq!(shown.sessions(), 0);
         machine.assert_clean();
     }
 }

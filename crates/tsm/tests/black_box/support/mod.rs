@@ -14,7 +14,7 @@ pub(crate) use machine::{
     wait_until,
 };
 
-pub(crate) use secure::{Shown, Spoil, secure};
+pub(crate) use secure::{Shown, Spoil, secure, secure_as};
 
 /// A lock that nobody may take while holding another.
 pub(crate) enum Outermost {}

@@ -12,7 +12,7 @@ use spdm::message::{Block, CapabilityFlags, Limits, VendorDefined};
 use spdm::responder::{Config, Identity, Responder};
 use spdm::secured::SessionId;
 use tdisp::ide_km::{KeyId, KeyMaterial};
-use tsm::software::{Authority, Policy, Security, Settings, Tsm};
+use tsm::software::{Authority, Dialect, Policy, Security, Settings, Tsm};
 use tsm::{End, FunctionFacts, Links, Refusal, Reply, Stream, Transport};
 
 use super::{Clock, Counting, Device, Machine, Outermost, PF};
@@ -98,6 +98,15 @@ impl Shown {
 /// A machine whose first device speaks SPDM, and wants to hear of the TSM each so many seconds; not at
 /// all where that is 0.
 pub(crate) fn secure(clock: &Arc<Clock>, heartbeat_s: u8) -> (Machine, Arc<Shown>) {
+    secure_as(clock, heartbeat_s, Dialect::Any)
+}
+
+/// Likewise, with a TSM that plays another.
+pub(crate) fn secure_as(
+    clock: &Arc<Clock>,
+    heartbeat_s: u8,
+    dialect: Dialect,
+) -> (Machine, Arc<Shown>) {
     let mut made = None;
     let machine = Machine::with(clock, |device, _| {
         let shown = shown(device, heartbeat_s);
@@ -105,7 +114,8 @@ pub(crate) fn secure(clock: &Arc<Clock>, heartbeat_s: u8) -> (Machine, Arc<Shown
         let authority = Arc::new(Trusting(Arc::clone(&shown)));
         let security = Security { crypto: &AwsLc, authority };
         let links = Arc::new(Guarded(shown));
-        Tsm::secure(links, Arc::new(Counting::default()), Settings::default(), security)
+        let settings = Settings { dialect, ..Settings::default() };
+        Tsm::secure(links, Arc::new(Counting::default()), settings, security)
     });
     (machine, made.unwrap())
 }
