@@ -82,6 +82,9 @@ impl Mapper {
     fn clear_one(&mut self, page: u64, run: PageRun, cleared: &mut Cleared) -> u32 {
         let iova = page << PAGE_LG2;
         let tree = &self.table.tree;
+        if count_below(&tree.level3, iova, LEVEL3_LG2) == 0 {
+            return LEVEL3_LG2;
+        }
         let Some(level2) = tree.level2_word(iova).map(load) else { return LEVEL3_LG2 };
         if level2.is_leaf() {
             cleared.note(level2, LEVEL2_LG2, &mut self.tags);
@@ -91,8 +94,7 @@ impl Mapper {
             return LEVEL2_LG2;
         }
         if level2.is_nothing() {
-            let none = count_below(&tree.level3, iova, LEVEL3_LG2) == 0;
-            return if none { LEVEL3_LG2 } else { LEVEL2_LG2 };
+            return LEVEL2_LG2;
         }
         let Some(level1) = tree.level1_word(iova).map(load) else { return LEVEL2_LG2 };
         if level1.is_leaf() {
