@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use crate::group::Released;
+use crate::group::{PasidMode, PasidRefusal, Released};
 use crate::hwpt::{Hwpt, Purpose};
 use crate::ioas::Ioas;
 use crate::object::{Object, Pending};
@@ -58,6 +58,69 @@ impl Device {
     pub fn detach(self: &Arc<Self>) {
         if let Some(released) = self.endpoint().group().detach(self) {
             released.settle(self.context());
+        }
+    }
+
+    /// Attaches the device by `pasid` to page table `pt_id`, or moves it there with all devices of its group that are
+    /// attached by it.
+    ///
+    /// # Errors
+    /// All is as before then. In this order: [`Refusal::NoObject`] (`ENOENT`), [`Refusal::Exhausted`] (`ENOMEM`),
+    /// [`Refusal::OtherType`] (`EINVAL`); then `EBUSY`, `EINVAL`, `ENOENT`, `EOPNOTSUPP` as
+    /// `Group::attach_pasid`. An IOAS is always refused at last: what is made for an attachment is not for PASIDs.
+    ///
+    /// Takes GROUP; holds none while it waits for DMA. [uapi/vfio.h]
+    pub fn attach_pasid(
+        self: &Arc<Self>,
+        pasid: u32,
+        pt_id: u32,
+        mode: PasidMode,
+    ) -> Result<u32, Refusal> {
+        self.attach_pasid_if(pasid, pt_id, mode, || Ok(()))
+    }
+
+    /// As [`attach_pasid`](Self::attach_pasid), where the hardware has something to say.
+    pub(crate) fn attach_pasid_if(
+        self: &Arc<Self>,
+        pasid: u32,
+        pt_id: u32,
+        mode: PasidMode,
+        enable: impl FnOnce() -> Result<(), Refusal>,
+    ) -> Result<u32, Refusal> {
+        let target = self.context().get_any(pt_id)?;
+        self.context().quota().admit(Resource::Attachment, 1)?;
+        let group = self.endpoint().group();
+        let hwpt = match &*target {
+            Object::Hwpt(hwpt) => hwpt,
+            Object::Ioas(_) => {
+                group.check_pasid(self, pasid, mode)?;
+                return Err(PasidRefusal::AddressSpace.into());
+            }
+            Object::Access(_)
+            | Object::Device(_)
+            | Object::MockDevice(_)
+            | Object::Vdevice(_)
+            | Object::Viommu(_) => return Err(Refusal::OtherType { id: pt_id }),
+        };
+        if let Some(released) = group.attach_pasid(self, pasid, hwpt, mode, enable)? {
+            released.settle(self.context());
+        }
+        Ok(pt_id)
+    }
+
+    /// Takes the device off the page table of `pasid`; nothing happens where it has none.
+    ///
+    /// Takes GROUP; holds none while it waits for DMA.
+    pub fn detach_pasid(self: &Arc<Self>, pasid: u32) {
+        if let Some(released) = self.endpoint().group().detach_pasid(self, pasid) {
+            released.settle(self.context());
+        }
+    }
+
+    /// Takes the device off the page tables of all its PASIDs, in their order.
+    pub(crate) fn detach_pasids(self: &Arc<Self>) {
+        while let Some(pasid) = self.endpoint().group().first_pasid(self) {
+            self.detach_pasid(pasid);
         }
     }
 

@@ -159,6 +159,7 @@ impl Device {
     /// Takes IOAS, GROUP, IOPT_IOVA, OBJECTS; holds none while it waits for DMA or for a command to let go.
     pub fn end(self: &Arc<Self>) {
         self.begin_end();
+        self.detach_pasids();
         self.detach();
         let object = Object::Device(Arc::clone(self));
         self.ctx.registry().remove(&object, Afterwards::Free);

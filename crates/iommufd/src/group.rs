@@ -7,6 +7,7 @@
 //!
 //! Source: [uapi/iommufd.h]; order of checks from v7.3 `device.c`.
 
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
 
@@ -20,8 +21,10 @@ use crate::reservations::Owner;
 use crate::{Context, Device, Refusal};
 
 mod link;
+mod pasid;
 
 pub(crate) use link::Ending;
+pub use pasid::{PasidMode, PasidRefusal};
 
 /// An iommu_group.
 pub struct Group {
@@ -35,6 +38,8 @@ pub struct Group {
 struct State {
     owner: Option<Ownership>,
     attachment: Option<Attachment>,
+    /// Those by PASID.
+    pasids: BTreeMap<u32, Attachment>,
 }
 
 /// Who alone may let the group's devices do DMA.
@@ -137,6 +142,7 @@ impl Group {
     /// - [`Refusal::AttachedElsewhere`] (`EINVAL`): not attached, and another device of the group is attached
     ///   to another page table.
     /// - [`Refusal::ReservedMapped`] (`EADDRINUSE`): an area lies where a device's reserved spans are.
+    /// - [`PasidRefusal::TableWithout`] (`EINVAL`): the group has PASIDs attached, and the page table is not for them.
     /// - [`Refusal::Incompatible`] (`EINVAL`)
     ///
     /// Takes GROUP, IOPT_IOVA.
@@ -148,16 +154,19 @@ impl Group {
     ) -> Result<Option<Released>, Refusal> {
         let mut state = self.state.lock();
         state.check_not_ending(device)?;
+        let beside_pasids = state.check_beside_pasids(hwpt);
         let released = match &mut state.attachment {
-            Some(attachment) if attachment.has(device) => attachment.replace(hwpt)?,
+            Some(attachment) if attachment.has(device) => {
+                attachment.replace(hwpt, beside_pasids)?
+            }
             Some(attachment) => {
                 attachment.check_same(hwpt, self.number)?;
-                prepare(std::slice::from_ref(device), hwpt)?;
+                prepare(std::slice::from_ref(device), hwpt, Ok(()))?;
                 attachment.join(device);
                 None
             }
             None => {
-                prepare(std::slice::from_ref(device), hwpt)?;
+                prepare(std::slice::from_ref(device), hwpt, beside_pasids)?;
                 let mut attachment = Attachment { hwpt: Arc::clone(hwpt), devices: Vec::new() };
                 attachment.join(device);
                 state.attachment = Some(attachment);
@@ -241,6 +250,11 @@ impl Contents for State {
             attachment.hwpt.contents(into);
             attachment.devices.contents(into);
         }
+        for (pasid, attachment) in &self.pasids {
+            pasid.hash(&mut into);
+            attachment.hwpt.contents(into);
+            attachment.devices.contents(into);
+        }
     }
 }
 
@@ -265,14 +279,19 @@ impl Attachment {
     }
 
     /// Moves all devices to `hwpt`.
-    fn replace(&mut self, hwpt: &Arc<Hwpt>) -> Result<Option<Released>, Refusal> {
+    fn replace(
+        &mut self,
+        hwpt: &Arc<Hwpt>,
+        beside_pasids: Result<(), Refusal>,
+    ) -> Result<Option<Released>, Refusal> {
         if Arc::ptr_eq(&self.hwpt, hwpt) {
             return Ok(None);
         }
         if Arc::ptr_eq(self.hwpt.ioas(), hwpt.ioas()) {
+            beside_pasids?;
             check_suits(&self.devices, hwpt)?;
         } else {
-            prepare(&self.devices, hwpt)?;
+            prepare(&self.devices, hwpt, beside_pasids)?;
             unprepare(&self.devices, self.hwpt.ioas());
         }
         for device in &self.devices {
@@ -284,9 +303,13 @@ impl Attachment {
     }
 }
 
-/// Reserves in the IOAS of `hwpt` what `devices` need there and checks that they can walk it. Undone by
-/// [`unprepare`]; on refusal nothing is left to undo.
-fn prepare(devices: &[Arc<Device>], hwpt: &Hwpt) -> Result<(), Refusal> {
+/// Reserves in the IOAS of `hwpt` what `devices` need there, passes on what the PASIDs say, and checks that they can walk
+/// it. Undone by [`unprepare`]; on refusal nothing is left to undo.
+fn prepare(
+    devices: &[Arc<Device>],
+    hwpt: &Hwpt,
+    beside_pasids: Result<(), Refusal>,
+) -> Result<(), Refusal> {
     for (done, device) in devices.iter().enumerate() {
         let regions = device.endpoint().iommu().geometry().device_regions();
         let reserved = hwpt.ioas().space.lock().reserve(Owner::Device(device.id()), regions);
@@ -295,7 +318,8 @@ fn prepare(devices: &[Arc<Device>], hwpt: &Hwpt) -> Result<(), Refusal> {
             return Err(refusal);
         }
     }
-    check_suits(devices, hwpt).inspect_err(|_| unprepare(devices, hwpt.ioas()))
+    let suits = beside_pasids.and_then(|()| check_suits(devices, hwpt));
+    suits.inspect_err(|_| unprepare(devices, hwpt.ioas()))
 }
 
 fn check_suits(devices: &[Arc<Device>], hwpt: &Hwpt) -> Result<(), Refusal> {

@@ -38,6 +38,8 @@ pub(crate) struct Hwpt {
     automatic: bool,
     /// Whether it may be what a guest's own page tables are nested in.
     nest_parent: bool,
+    /// Whether it may be used with PASIDs, or beside them.
+    takes_pasids: bool,
 }
 
 /// What a page table is made for.
@@ -85,7 +87,7 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
             return Err(Refusal::OtherType { id: pt_id });
         }
     };
-    check_flags(exchange, iommu.geometry(), flags)?;
+    check_flags(exchange, &iommu, flags)?;
     let mut geometry = iommu.geometry().clone();
     if data_type != 0 {
         if !iommu.is_mock() {
@@ -105,17 +107,19 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
     Ok(())
 }
 
-fn check_flags(exchange: &Exchange<'_>, geometry: &Geometry, flags: u32) -> Result<(), Refusal> {
+fn check_flags(exchange: &Exchange<'_>, iommu: &Iommu, flags: u32) -> Result<(), Refusal> {
     const BOTH: u32 = hwpt_flags::FAULT_ID_VALID | hwpt_flags::NEST_PARENT;
     exchange.refuse_flags(flags, FLAGS)?;
     let unsupported = |feature| Err(Refusal::Unsupported { feature });
-    if flags & hwpt_flags::DIRTY_TRACKING != 0 && !geometry.dirty_tracking {
+    if flags & hwpt_flags::DIRTY_TRACKING != 0 && !iommu.geometry().dirty_tracking {
         return unsupported("dirty tracking");
     }
     if flags & BOTH == BOTH {
         return unsupported("faults of a nest parent");
     }
-    if flags & hwpt_flags::PASID != 0 && geometry.max_pasid_log2 == 0 {
+    // The mock's page tables take PASIDs whether its device does or not.
+    let has_pasids = iommu.geometry().max_pasid_log2 > 0 || iommu.is_mock();
+    if flags & hwpt_flags::PASID != 0 && !has_pasids {
         return unsupported("PASID");
     }
     Ok(())
@@ -170,6 +174,7 @@ impl Hwpt {
                 written,
                 automatic,
                 nest_parent: flags & hwpt_flags::NEST_PARENT != 0,
+                takes_pasids: flags & hwpt_flags::PASID != 0,
             })
         })
     }
@@ -219,6 +224,11 @@ impl Hwpt {
     /// Whether a vIOMMU can be made over it.
     pub(crate) const fn is_nest_parent(&self) -> bool {
         self.nest_parent
+    }
+
+    /// Whether it may be used with PASIDs, or beside them.
+    pub(crate) const fn takes_pasids(&self) -> bool {
+        self.takes_pasids
     }
 
     /// Whether the hardware of a device can walk it.

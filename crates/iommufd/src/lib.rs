@@ -104,7 +104,7 @@ pub use counts::Counts;
 pub use device::{Device, HotResetView};
 pub use endpoint::Endpoint;
 pub use geometry::{Geometry, Iommu, Reserved, ReservedKind};
-pub use group::Group;
+pub use group::{Group, PasidMode, PasidRefusal};
 pub use host_space::{HostMapping, HostSpace};
 pub use page_set::PageSet;
 pub use quota::{Exhausted, Limits, Quota, Resource};

@@ -8,6 +8,7 @@ use thiserror::Error;
 use uapi::Errno;
 
 use crate::access::AccessRefusal;
+use crate::group::PasidRefusal;
 use crate::mock::TestFailure;
 use crate::{PinFault, Resource, Unreachable};
 
@@ -17,6 +18,9 @@ pub enum Refusal {
     /// What a software user of an address space cannot have.
     #[error(transparent)]
     Access(#[from] AccessRefusal),
+    /// A PASID cannot be attached.
+    #[error(transparent)]
+    Pasid(#[from] PasidRefusal),
     /// The area is still being mapped (`EBUSY`).
     #[error("area {mapped} is still being mapped")]
     AreaBusy {
@@ -410,13 +414,21 @@ impl Refusal {
     /// What the program sees.
     pub const fn errno(&self) -> Errno {
         match self {
-            Self::AreaBusy { .. } | Self::Busy { .. } | Self::ContextInUse | Self::Resetting => {
-                Errno::EBUSY
-            }
+            Self::AreaBusy { .. }
+            | Self::Busy { .. }
+            | Self::ContextInUse
+            | Self::Pasid(PasidRefusal::Attached { .. })
+            | Self::Resetting => Errno::EBUSY,
             Self::BadFd { .. } => Errno::EBADF,
             Self::DirtyTail { .. } | Self::TooMuch { .. } => Errno::E2BIG,
             Self::Access(AccessRefusal::PinnedArea { .. })
             | Self::AttachedElsewhere { .. }
+            | Self::Pasid(
+                PasidRefusal::Unattached { .. }
+                | PasidRefusal::TableWithout { .. }
+                | PasidRefusal::AddressSpace
+                | PasidRefusal::OutOfRange { .. },
+            )
             | Self::CacheIncoherent
             | Self::DataShape { .. }
             | Self::Empty

@@ -113,8 +113,15 @@ impl Platform {
     }
 }
 
-const IOMMU: &[&str] =
-    &["aperture", "reserved", "page_sizes", "dirty_tracking", "cache_coherent", "msi_isolated"];
+const IOMMU: &[&str] = &[
+    "aperture",
+    "reserved",
+    "page_sizes",
+    "dirty_tracking",
+    "cache_coherent",
+    "msi_isolated",
+    "max_pasid_log2",
+];
 const SPAN: &[&str] = &["first", "last"];
 const RESERVED: &[&str] = &["first", "last", "kind"];
 
@@ -145,7 +152,7 @@ fn plain() -> Geometry {
 }
 
 fn geometry(mut fields: Fields<'_>) -> Read<Geometry> {
-    fields.allow(IOMMU, &["max_pasid_log2"])?;
+    fields.allow(IOMMU, &[])?;
     let plain = plain();
     let aperture = match fields.table("aperture", "`aperture`")? {
         Some(mut ends) => {
@@ -154,6 +161,8 @@ fn geometry(mut fields: Fields<'_>) -> Read<Geometry> {
         }
         None => plain.aperture,
     };
+    let pasid_bits = fields.number("max_pasid_log2", 0..=20, "0 to 20")?;
+    let pasid_bits = pasid_bits.and_then(|bits| u8::try_from(bits).ok());
     Ok(Geometry {
         aperture,
         reserved: reserved(&mut fields)?.unwrap_or(plain.reserved),
@@ -161,7 +170,7 @@ fn geometry(mut fields: Fields<'_>) -> Read<Geometry> {
         dirty_tracking: fields.switch("dirty_tracking")?.unwrap_or(plain.dirty_tracking),
         cache_coherent: fields.switch("cache_coherent")?.unwrap_or(plain.cache_coherent),
         msi_isolated: fields.switch("msi_isolated")?.unwrap_or(plain.msi_isolated),
-        max_pasid_log2: plain.max_pasid_log2,
+        max_pasid_log2: pasid_bits.unwrap_or(plain.max_pasid_log2),
     })
 }
 

@@ -6,6 +6,7 @@
 use std::mem::offset_of;
 use std::sync::Arc;
 
+use iommufd::PasidMode;
 use uapi::vfio::{
     AttachIommufdPt, BindIommufd, DetachIommufdPt, attach_flags, bind_flags, detach_flags,
 };
@@ -80,22 +81,26 @@ pub(crate) fn bind(file: &Arc<DeviceFile>, argument: &Argument<'_>) -> Result<u3
 }
 
 /// `VFIO_DEVICE_ATTACH_IOMMUFD_PT`: lets the device's DMA through a page table, or an IOAS, in place of the one
-/// before. The struct gets the id of the page table.
+/// before; or its DMA with a PASID. The struct gets the id of the page table.
 ///
 /// # Errors
 /// In this order:
 /// - [`Refusal::Unreachable`], [`Refusal::Argsz`], [`Refusal::Flags`] – the argument (`EFAULT`, `EINVAL`).
-/// - [`Refusal::NoPasid`] – a PASID is asked for (`EOPNOTSUPP`).
 /// - [`Refusal::Iommufd`] – no such page table, or it does not serve.
-/// - [`Refusal::Unreachable`] – the id cannot be written; the device is then detached (`EFAULT`).
+/// - [`Refusal::Unreachable`] – the id cannot be written; the device is then detached, but for its PASIDs (`EFAULT`).
 pub(crate) fn attach(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Refusal> {
-    let asked: AttachIommufdPt = argument.read(offset_of!(AttachIommufdPt, pasid))?;
+    let mut asked: AttachIommufdPt = argument.read(offset_of!(AttachIommufdPt, pasid))?;
     check_flags(asked.flags, attach_flags::PASID)?;
-    if asked.flags & attach_flags::PASID != 0 {
-        return Err(Refusal::NoPasid);
+    let by_pasid = asked.flags & attach_flags::PASID != 0;
+    if by_pasid {
+        asked = argument.read(size_of::<AttachIommufdPt>())?;
     }
     let iommufd = bound.file.bound()?;
-    let page_table = iommufd.attach(asked.pt_id)?;
+    let page_table = if by_pasid {
+        iommufd.attach_pasid(asked.pasid, asked.pt_id, PasidMode::Any)?
+    } else {
+        iommufd.attach(asked.pt_id)?
+    };
     let id = page_table.to_le_bytes();
     if let Err(refusal) = argument.write_at(offset_of!(AttachIommufdPt, pt_id), &id) {
         iommufd.detach();
@@ -109,14 +114,15 @@ pub(crate) fn attach(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, 
 /// # Errors
 /// In this order:
 /// - [`Refusal::Unreachable`], [`Refusal::Argsz`], [`Refusal::Flags`] – the argument (`EFAULT`, `EINVAL`).
-/// - [`Refusal::NoPasid`] – a PASID is named (`EOPNOTSUPP`).
 pub(crate) fn detach(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Refusal> {
     let asked: DetachIommufdPt = argument.read(offset_of!(DetachIommufdPt, pasid))?;
     check_flags(asked.flags, detach_flags::PASID)?;
-    if asked.flags & detach_flags::PASID != 0 {
-        return Err(Refusal::NoPasid);
+    if asked.flags & detach_flags::PASID == 0 {
+        bound.file.bound()?.detach();
+        return Ok(0);
     }
-    bound.file.bound()?.detach();
+    let asked: DetachIommufdPt = argument.read(size_of::<DetachIommufdPt>())?;
+    bound.file.bound()?.detach_pasid(asked.pasid);
     Ok(0)
 }
 

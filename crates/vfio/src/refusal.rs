@@ -195,9 +195,6 @@ pub enum Refusal {
         /// What the client passed.
         request: u32,
     },
-    /// A PASID is asked for; the device has none.
-    #[error("the device has no PASID")]
-    NoPasid,
     /// The device is opened with a VF token only.
     #[error("the device needs a VF token")]
     TokenMissing,
@@ -386,7 +383,7 @@ impl Refusal {
             Self::NoSuchCommand { .. }
             | Self::InterruptAction { .. }
             | Self::NoSuchFeature { .. } => Errno::ENOTTY,
-            Self::NoPasid | Self::NoPeerToPeer => Errno::EOPNOTSUPP,
+            Self::NoPeerToPeer => Errno::EOPNOTSUPP,
             Self::NoVectors => Errno::ERANGE,
             Self::Argsz { .. }
             | Self::BitmapSize { .. }

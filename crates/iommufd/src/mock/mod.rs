@@ -22,7 +22,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::address_space::Mirror;
 use crate::dispatch::Exchange;
 use crate::ioas::Ioas;
-use crate::{Context, Refusal};
+use crate::{Context, PasidMode, Refusal};
 
 pub use access::AccessFile;
 pub(crate) use device::MockDevice;
@@ -76,6 +76,10 @@ mod op {
     pub(super) const DIRTY: u32 = 13;
     pub(super) const TRIGGER_IOPF: u32 = 15;
     pub(super) const DEV_CHECK_CACHE: u32 = 16;
+    pub(super) const PASID_ATTACH: u32 = 18;
+    pub(super) const PASID_REPLACE: u32 = 19;
+    pub(super) const PASID_DETACH: u32 = 20;
+    pub(super) const PASID_CHECK_HWPT: u32 = 21;
 }
 
 /// Why a test command fails: in a test, a check that does not hold.
@@ -122,6 +126,10 @@ pub(crate) fn run(
         op::DIRTY => look::mark_written(ctx, exchange, argument),
         op::TRIGGER_IOPF => device::exists(ctx, argument.fields[0]),
         op::DEV_CHECK_CACHE => device::check_cache(ctx, &argument),
+        op::PASID_ATTACH => device::attach_pasid(ctx, exchange, argument, PasidMode::Attach),
+        op::PASID_REPLACE => device::attach_pasid(ctx, exchange, argument, PasidMode::Replace),
+        op::PASID_DETACH => device::detach_pasid(ctx, &argument),
+        op::PASID_CHECK_HWPT => device::check_pasid(ctx, &argument),
         _ => Err(failure("no such operation", Errno::EOPNOTSUPP)),
     }
 }

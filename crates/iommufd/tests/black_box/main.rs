@@ -27,6 +27,7 @@ mod hwpt_alloc;
 mod ioas;
 mod map;
 mod meanwhile;
+mod pasid;
 mod pin_failures;
 mod scheduling_points;
 mod support;
