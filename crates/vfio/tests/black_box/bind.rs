@@ -209,7 +209,10 @@ fn refusals_of_attach_and_detach() {
     for (argument, errno) in [
         (AttachIommufdPt { argsz: 11, ..attach }, Errno::EINVAL),
         (AttachIommufdPt { flags: 2, ..attach }, Errno::EINVAL),
-        (AttachIommufdPt { flags: 1, ..attach }, Errno::EOPNOTSUPP),
+        // A PASID wants a longer struct, and never an address space.
+        (AttachIommufdPt { argsz: 12, flags: 1, pt_id: 77, ..attach }, Errno::EINVAL),
+        (AttachIommufdPt { flags: 1, pt_id: 77, ..attach }, Errno::ENOENT),
+        (AttachIommufdPt { flags: 1, pasid: 1, ..attach }, Errno::EINVAL),
         (AttachIommufdPt { pt_id: 77, ..attach }, Errno::ENOENT),
         (AttachIommufdPt { pt_id: session.device_id, ..attach }, Errno::EINVAL),
     ] {
@@ -218,10 +221,12 @@ fn refusals_of_attach_and_detach() {
         assert_eq!(result, Err(errno), "{argument:?}");
         assert_eq!(sent, argument, "nothing is written back");
     }
-    for (flags, errno) in [(1, Errno::EOPNOTSUPP), (2, Errno::EINVAL)] {
-        let mut detach = DetachIommufdPt { argsz: 12, flags, pasid: 0 };
+    for (argsz, flags, expected) in
+        [(12, 1, Ok(0)), (8, 1, Err(Errno::EINVAL)), (12, 2, Err(Errno::EINVAL))]
+    {
+        let mut detach = DetachIommufdPt { argsz, flags, pasid: 1 };
         let result = session.call(CommandId::DeviceDetachIommufdPt, &mut detach);
-        assert_eq!(result, Err(errno));
+        assert_eq!(result, expected, "argsz {argsz}, flags {flags}");
     }
     session.close();
 }
