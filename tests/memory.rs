@@ -27,6 +27,25 @@ fn memory_that_vanishes_is_a_dma_fault() {
     }
 }
 
+/// Shared memory stays what it was pinned as; who may not open it behind the process that is gone sees a fault.
+#[test]
+fn memory_that_others_share_outlives_the_process_that_mapped_it() {
+    let scratch = Scratch::new();
+    let program = scratch.c_client("vanish", &[]);
+    let printed = succeed(run(&[]).arg(&program).arg("exit-shared"));
+    let expected = if rustix::process::geteuid().is_root() { "done" } else { "fault 5" };
+    assert_eq!(printed.trim(), expected);
+}
+
+/// What software pins, on the platform of the kernel's own tests.
+#[test]
+fn what_software_pins_is_told_and_runs_out_on_demand() {
+    let scratch = Scratch::new();
+    let program = scratch.c_client("software_user", &[]);
+    let mock = concat!("--platform=", env!("CARGO_MANIFEST_DIR"), "/../../platforms/mock.toml");
+    assert_eq!(succeed(run(&[mock]).arg(&program)).trim(), "done");
+}
+
 #[test]
 fn fault_is_found_and_traced() {
     let scratch = Scratch::new();

@@ -3,7 +3,8 @@
  *
  * usage: vanish HOW     truncate: a mapped memfd is truncated         unmap: munmap           exit: the mapping process exits
  *                       truncate-file: as truncate, given by MAP_FILE  punch: a hole is punched  punch-file: in a sealed file, MAP_FILE
- *                       protect: mprotect(PROT_NONE)                   exec: the mapping process execs */
+ *                       protect: mprotect(PROT_NONE)                   exec: the mapping process execs
+ *                       exit-shared: as exit, and others share the memory */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -159,14 +160,18 @@ int main(int argc, char **argv) {
             must(!fcntl(memfd, F_ADD_SEALS, F_SEAL_SHRINK), "F_ADD_SEALS");
         memory = mmap(0, length, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
     } else {
-        memory = mmap(0, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        int sharing = strcmp(how, "exit-shared") ? MAP_PRIVATE : MAP_SHARED;
+        memory = mmap(0, length, PROT_READ | PROT_WRITE, sharing | MAP_ANONYMOUS, -1, 0);
     }
     must(memory != MAP_FAILED, "mmap");
-    if (!strcmp(how, "exit") || !strcmp(how, "exec"))
+    if (!strncmp(how, "exit", 4) || !strcmp(how, "exec"))
         by_child(how);
     else
         by_parent(how);
-    if (end(0) == DONE)
+    int is_done = end(0) == DONE;
+    if (is_done && !strcmp(how, "exit-shared"))
+        must(memory[0] == 0x5a && memory[length - 1] == 0x5a, "what the engine wrote");
+    if (is_done)
         printf("done\n");
     else
         printf("fault %u\n", statuses[0].reason);

@@ -323,6 +323,16 @@ mod tests {
     }
 
     #[test]
+    fn reads_and_writes_at_any_offset_are_notified_where_files_of_ours_begin_at_zero() {
+        for &number in calls::AT_OFFSET {
+            let answer =
+                |offsets| run(&program(EventfdMode::Copied, offsets), Call::new(number, [0; 6])).0;
+            assert_eq!(answer(Offsets::All), verdict::NOTIFY, "{number}");
+            assert_eq!(answer(Offsets::Devices), verdict::ALLOW, "{number}");
+        }
+    }
+
+    #[test]
     fn small_writes_are_notified_but_no_eventfds() {
         for count in 0..100_u64 {
             let expected = (1..=64).contains(&count) && count != 8;

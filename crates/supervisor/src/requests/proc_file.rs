@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
-use iommufd::mock::{Charged, MockMachine};
+use iommufd::mock::Charged;
 use rustix::fs::{MemfdFlags, OFlags, memfd_create};
 use uapi::Errno;
 
@@ -34,7 +34,7 @@ pub(super) fn open(request: &Request<'_>, address: u64, flags: OFlags) -> Option
     match rest {
         [Some("status"), None, ..] if flags & OFlags::RWMODE == OFlags::RDONLY => {
             let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-            let told = with_charges(&text, machine, process.cast_unsigned());
+            let told = with_charges(&text, machine.charged(process.cast_unsigned()));
             Some(install(request, &told, flags).into())
         }
         [Some("fail-nth"), None, ..] => Some(open_fail_nth(request, path, process, flags).into()),
@@ -64,8 +64,8 @@ fn open_fail_nth(
 }
 
 /// The text of a `status` in which what the ledger has is added to what the kernel has.
-fn with_charges(text: &str, machine: &MockMachine, process: u32) -> String {
-    let Charged { pinned_bytes, locked_bytes } = machine.charged(process);
+fn with_charges(text: &str, charged: Charged) -> String {
+    let Charged { pinned_bytes, locked_bytes } = charged;
     let lines = text.lines().map(|line| match line.split_once(':') {
         Some(("VmPin", kernels)) => format!("VmPin:\t{:>8} kB\n", sum_kib(kernels, pinned_bytes)),
         Some(("VmLck", kernels)) => format!("VmLck:\t{:>8} kB\n", sum_kib(kernels, locked_bytes)),
@@ -88,4 +88,18 @@ fn install(request: &Request<'_>, text: &str, flags: OFlags) -> Result<u64, Errn
     let cloexec = flags.contains(OFlags::CLOEXEC);
     let installed = request.front.listener.install(request.call.id, theirs.as_fd(), cloexec);
     installed.map(|fd| u64::from(fd.cast_unsigned())).map_err(|error| errno(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_we_pinned_is_added_to_what_the_kernel_tells() {
+        let text = "Name:\tx\nVmLck:\t       4 kB\nVmPin:\t       0 kB\nThreads:\t1\n";
+        let charged = Charged { pinned_bytes: 0x3000, locked_bytes: 0x2000 };
+        let told = "Name:\tx\nVmLck:\t      12 kB\nVmPin:\t      12 kB\nThreads:\t1\n";
+        assert_eq!(with_charges(text, charged), told);
+        assert_eq!(with_charges(text, Charged::default()), text);
+    }
 }
