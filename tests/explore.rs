@@ -325,6 +325,23 @@ fn several_files_are_one_page_with_an_index() {
 }
 
 #[test]
+fn a_timeline_of_shipped_code_names_objects_by_their_role() {
+    let threads = "destroy vdev0 -> ok | tsm_bind vdev0";
+    let said = text(&explore(&["--threads", threads, "--ascii"]).stdout);
+    for step in [
+        "inc_not_zero iommu.running",
+        "lock iommufd.objects",
+        "inc_not_zero vdev0.users",
+        "inc_not_zero vdev0.in_flight",
+        "use vdev0",
+    ] {
+        assert!(said.contains(step), "{step} in\n{said}");
+    }
+    let kinds = ["Refcount", "Life", "WaitQueue", "Objects", "Dsm", "#"];
+    assert!(!kinds.iter().any(|kind| said.contains(kind)), "{said}");
+}
+
+#[test]
 fn a_changed_program_is_noticed() {
     let kept = Scratch::new("changed.txt");
     explore(&["designs/b-nested.toml", "--save", kept.path()]);

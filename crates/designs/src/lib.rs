@@ -63,21 +63,6 @@ impl Design {
     }
 }
 
-/// What the objects of every design's world are, by the names that an explorer gives them: kind, and which of those
-/// that set-up made.
-pub const ROLES: &[(&str, &str)] = &[
-    ("igroup->lock#2", "igroup->lock"),
-    ("Life#3", "device"),
-    ("Refcount#4", "device.users"),
-    ("Refcount#5", "device.wait_cnt"),
-    ("WaitQueue#6", "device.wait"),
-    ("vdev->mutex#10", "vdev->mutex"),
-    ("Life#11", "vdevice"),
-    ("Refcount#12", "vdevice.users"),
-    ("Refcount#13", "vdevice.wait_cnt"),
-    ("WaitQueue#14", "vdevice.wait"),
-];
-
 /// Every design.
 pub const ALL: &[Design] = &[
     Design {

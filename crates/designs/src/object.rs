@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Weak};
 
-use sync::{Guard, Life, Mutex, Rank, Refcount, WaitQueue};
+use sync::{Guard, Life, Mutex, Named, Rank, Refcount, WaitQueue};
 
 use crate::rules::Rules;
 use crate::{Refused, World};
@@ -65,15 +65,28 @@ pub(crate) struct Vdevice {
     pub(crate) bound: bool,
 }
 
+impl Body {
+    const fn kind(&self) -> &'static str {
+        match self {
+            Self::Device(_) => "device",
+            Self::Vdevice(_) => "vdevice",
+            Self::AddressSpace => "ioas",
+        }
+    }
+}
+
 impl Object {
     fn new(id: usize, serial: u32, body: Body) -> Arc<Self> {
+        let kind = body.kind();
+        // Set-up makes one of each.
+        let name = || if serial < 2 { kind.to_owned() } else { format!("{kind}{serial}") };
         Arc::new(Self {
             id,
             serial,
-            life: Life::new(),
-            users: Refcount::new(1),
-            wait_count: Refcount::new(1),
-            idle: WaitQueue::new(),
+            life: Life::new().named("", name),
+            users: Refcount::new(1).named("users", name),
+            wait_count: Refcount::new(1).named("wait_cnt", name),
+            idle: WaitQueue::new().named("wait", name),
             body,
         })
     }
@@ -175,12 +188,7 @@ impl Eq for Object {}
 
 impl std::fmt::Debug for Object {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kind = match self.body {
-            Body::Device(_) => "device",
-            Body::Vdevice(_) => "vdevice",
-            Body::AddressSpace => "address space",
-        };
-        write!(f, "{kind} {}", self.id)
+        write!(f, "{} {}", self.body.kind(), self.id)
     }
 }
 
@@ -194,7 +202,7 @@ pub(crate) enum Afterwards {
 impl Table {
     pub(crate) fn new(rules: Rules) -> Self {
         let slots = Slots { by_id: vec![Slot::Free; IDS], ever: Vec::new(), taken: Vec::new() };
-        Self { slots: Mutex::new(slots), rules }
+        Self { slots: lock(slots), rules }
     }
 
     /// `iommufd_object_alloc()`: an object that lookups miss still.
@@ -340,6 +348,11 @@ impl World {
         }
         object.end();
     }
+}
+
+/// A lock, called by its rank.
+pub(crate) fn lock<R: Rank, T>(value: T) -> Mutex<R, T> {
+    Mutex::new(value).named("", || R::NAME.to_owned())
 }
 
 /// What a pointer leads to, whether or not it still may.

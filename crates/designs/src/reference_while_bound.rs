@@ -6,10 +6,8 @@
 
 use std::sync::Arc;
 
-use sync::Mutex;
-
 use crate::link::Link;
-use crate::object::{Body, Object, Removal, Vdevice, follow};
+use crate::object::{Body, Object, Removal, Vdevice, follow, lock};
 use crate::{Refused, World};
 
 pub(crate) struct ReferenceWhileBound {
@@ -91,7 +89,7 @@ pub(crate) fn make(world: &World, device: &Arc<Object>) -> Result<usize, Refused
             Err(Refused::EEXIST)
         } else {
             let state = Vdevice { device: Some(Arc::downgrade(device)), bound: false };
-            let vdevice = world.table.reserve(Body::Vdevice(Mutex::new(state)));
+            let vdevice = world.table.reserve(Body::Vdevice(lock(state)));
             group.vdevice = Some(Arc::downgrade(&vdevice));
             world.table.publish(&vdevice);
             Ok(vdevice.id)

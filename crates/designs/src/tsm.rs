@@ -6,6 +6,7 @@
 use sync::{Mutex, Rank};
 
 use crate::Refused;
+use crate::object::lock;
 
 /// The TSM, with its one device.
 pub(crate) struct Tsm {
@@ -30,7 +31,7 @@ struct State {
 
 impl Tsm {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::new(State::default()) }
+        Self { state: lock(State::default()) }
     }
 
     /// `tsm_bind()`.

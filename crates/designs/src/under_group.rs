@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use sync::{Refcount, WaitQueue};
+use sync::{Named, Refcount, WaitQueue};
 
 use crate::link::Link;
 use crate::object::Object;
@@ -28,7 +28,8 @@ impl Link for UnderGroup {
     fn bind(&self, _: &World, vdevice: &Arc<Object>) -> Result<(), Refused> {
         let device = device_of(vdevice);
         let group = device.lock_group();
-        WaitQueue::new().wait_zero(&Refcount::new(1));
+        let answer = WaitQueue::new().named("answer", || "tsm".to_owned());
+        answer.wait_zero(&Refcount::new(1));
         drop(group);
         Ok(())
     }

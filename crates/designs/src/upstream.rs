@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use sync::{Mutex, WaitQueue};
+use sync::{Named, Refcount, WaitQueue};
 
 use crate::link::Link;
-use crate::object::{Afterwards, Body, Object, Removal, Vdevice, follow};
+use crate::object::{Afterwards, Body, Object, Removal, Vdevice, follow, lock};
 use crate::rules::Rules;
 use crate::{Refused, World};
 
@@ -27,7 +27,7 @@ impl Link for Upstream {
                 Err(Refused::EEXIST)
             } else {
                 let state = Vdevice { device: Some(Arc::downgrade(device)), bound: false };
-                let vdevice = world.table.reserve(Body::Vdevice(Mutex::new(state)));
+                let vdevice = world.table.reserve(Body::Vdevice(lock(state)));
                 group.vdevice = Some(Arc::downgrade(&vdevice));
                 world.table.publish(&vdevice);
                 Ok(vdevice.id)
@@ -91,7 +91,8 @@ impl Link for SlowBind {
 
     fn bind(&self, _: &World, _: &Arc<Object>) -> Result<(), Refused> {
         // Nobody wakes this queue: the device is silent, and nothing can be cancelled.
-        WaitQueue::new().wait_zero(&sync::Refcount::new(1));
+        let answer = WaitQueue::new().named("answer", || "tsm".to_owned());
+        answer.wait_zero(&Refcount::new(1));
         Ok(())
     }
 

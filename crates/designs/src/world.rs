@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sync::{Life, Mutex, Rank};
 
 use crate::link::Link;
-use crate::object::{Afterwards, Body, Group, IDS, Object, Removal, Table};
+use crate::object::{Afterwards, Body, Group, IDS, Object, Removal, Table, lock};
 use crate::rules::Rules;
 use crate::tsm::Tsm;
 
@@ -86,7 +86,7 @@ struct Files {
 impl World {
     pub(crate) fn open(link: Box<dyn Link>, rules: Rules) -> Arc<Self> {
         let table = Table::new(rules);
-        let device = table.reserve(Body::Device(Mutex::new(Group::default())));
+        let device = table.reserve(Body::Device(lock(Group::default())));
         device.add_user();
         table.publish(&device);
         let files = Files { iommu_open: true, vfio: Some(Arc::clone(&device)), references: 2 };
@@ -94,7 +94,7 @@ impl World {
             table,
             tsm: Tsm::new(),
             link,
-            files: Mutex::new(files),
+            files: lock(files),
             life: Life::new(),
             device: device.id,
             vdevice: 0,

@@ -17,6 +17,7 @@ use crate::fingerprint::Fingerprint;
 use crate::footprint::Footprint;
 use crate::model::{Model, Script};
 use crate::moves::{Move, Point};
+use crate::names::Names;
 use crate::picture::Event;
 use crate::runtime::Runtime;
 use crate::violation::{Quiet, Violation, ViolationKind, catch};
@@ -181,6 +182,16 @@ impl<M: Model> Stage<M> {
     /// What happened, if it was to be told.
     pub(crate) fn take_tale(&self) -> Vec<Event> {
         self.runtime.take_tale()
+    }
+
+    /// What the world says that owners of its objects are.
+    pub(crate) fn roles(&self, execution: &Execution<M>) -> Vec<(String, String)> {
+        self.model.roles(&execution.world)
+    }
+
+    /// What objects are called, if a tale was to be told: `tale`.
+    pub(crate) fn take_names(&self, roles: &[(String, String)], tale: &[Event]) -> Names {
+        Names::of(self.runtime.take_called(), roles, tale)
     }
 
     fn run_out(&self, execution: &mut Execution<M>) {

@@ -75,6 +75,7 @@ mod frame;
 mod learned;
 mod model;
 mod moves;
+mod names;
 mod outlook;
 mod picture;
 mod places;
@@ -92,6 +93,7 @@ mod violation;
 
 pub use fingerprint::Fingerprint;
 pub use model::{Act, Done, Model, Program, Script};
+pub use names::Names;
 pub use picture::Event;
 pub use pool::{Limit, Progress};
 pub use schedule::{BadSchedule, Diverged, Replayed, Schedule};

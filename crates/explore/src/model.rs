@@ -23,6 +23,12 @@ pub trait Model: Send + Sync + 'static {
     /// Makes a call, on one of the threads.
     fn call(&self, world: &Self::World, call: &Self::Call) -> Self::Outcome;
 
+    /// What owners of objects are to be called where people read of them, by the name that they gave themselves
+    /// ([`sync::Named`]): `vdev0` for `vdevice5`. Asked once, after set-up.
+    fn roles(&self, _world: &Self::World) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
     /// Looks at the world after all threads have ended, and ends it. Runs alone, and never waits; a
     /// deadline that it would wait for fires.
     fn check(&self, world: &Self::World);

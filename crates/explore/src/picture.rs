@@ -17,6 +17,7 @@ use crate::effect::{ArmedAt, Recording};
 use crate::fingerprint::Fingerprint;
 use crate::footprint::{Footprint, access};
 use crate::moves::{Point, object_name};
+use crate::names::Called;
 use crate::violation::{Violation, ViolationKind};
 
 /// Whose operations are told.
@@ -41,6 +42,8 @@ pub(crate) struct Picture {
     /// What its thread had seen when the step began.
     pub(crate) seen_before_step: Fingerprint,
     pub(crate) tale: Option<Vec<Event>>,
+    /// What objects were called, where a tale is told.
+    pub(crate) called: Vec<Called>,
     /// What the step does, if that is to be learned.
     pub(crate) recording: Option<Recording>,
     /// The operation that is about to take effect has been told.
@@ -249,6 +252,12 @@ impl Picture {
         if let Some(before) = self.objects.insert(object, made) {
             self.shared = self.shared.without(before.share(object));
         }
+    }
+
+    /// The object is called `part` of `owner`.
+    pub(crate) fn call(&mut self, object: ObjectId, owner: String, part: &'static str) {
+        let kind = self.objects.get(&object).map_or("", |known| known.name);
+        self.called.push(Called { numbered: object_name(kind, object), owner, part });
     }
 
     /// An object made before the execution is known from its first operation on.

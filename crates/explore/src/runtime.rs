@@ -24,6 +24,7 @@ use crate::effect::Recording;
 use crate::fingerprint::{Fingerprint, Lanes};
 use crate::footprint::{Access, Footprint};
 use crate::moves::{Move, Point};
+use crate::names::Called;
 use crate::picture::{Event, Picture, Runner, Thread};
 use crate::violation::{Violation, ViolationKind, raise};
 use crate::{Settings, Steps};
@@ -182,6 +183,11 @@ impl Runtime {
         self.picture.borrow_mut().tale.take().unwrap_or_default()
     }
 
+    /// What objects were called, if a tale was to be told.
+    pub(crate) fn take_called(&self) -> Vec<Called> {
+        std::mem::take(&mut self.picture.borrow_mut().called)
+    }
+
     pub(crate) fn tell_call(&self, thread: usize, what: impl FnOnce() -> String) {
         let mut picture = self.picture.borrow_mut();
         if let Some(tale) = &mut picture.tale {
@@ -290,6 +296,13 @@ impl Hook for Runtime {
 
     fn created(&self, object: ObjectId, name: &'static str) {
         self.picture.borrow_mut().create(self.running.get(), object, name);
+    }
+
+    fn named(&self, object: ObjectId, owner: &dyn Fn() -> String, part: &'static str) {
+        if self.picture.borrow().tale.is_some() {
+            let owner = owner();
+            self.picture.borrow_mut().call(object, owner, part);
+        }
     }
 
     fn saw(&self, object: ObjectId, value: u64) {

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use crate::execution::{Execution, Stage, Status};
 use crate::model::{Model, Script};
 use crate::moves::{Move, Who};
+use crate::names::Names;
 use crate::picture::Event;
 use crate::settings::Settings;
 use crate::tally::Found;
@@ -45,6 +46,8 @@ pub struct Replayed {
     pub violation: Option<Violation>,
     /// What happened, in order.
     pub tale: Vec<Event>,
+    /// What the objects in it are called.
+    pub names: Names,
 }
 
 /// Why a text is not a schedule.
@@ -98,16 +101,21 @@ impl Schedule {
         let mut stage = Stage::new(model, &Arc::new(script.clone()), settings);
         let mut execution = match stage.begin(true) {
             Ok(execution) => execution,
-            Err(violation) => return Ok(Replayed { violation: Some(violation), tale: Vec::new() }),
+            Err(violation) => {
+                let (tale, names) = Default::default();
+                return Ok(Replayed { violation: Some(violation), tale, names });
+            }
         };
+        let roles = stage.roles(&execution);
         let violation = self.follow(&stage, &mut execution, settings.steps_max);
         let violation = violation.map(|violation| match violation {
             None => stage.check(&execution),
             some => some,
         });
         let tale = stage.take_tale();
+        let names = stage.take_names(&roles, &tale);
         stage.end(execution);
-        Ok(Replayed { violation: violation?, tale })
+        Ok(Replayed { violation: violation?, tale, names })
     }
 
     fn follow<M: Model>(

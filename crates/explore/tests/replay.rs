@@ -7,7 +7,7 @@ use bindery_explore::{
     Act, BadSchedule, Counterexample, Model, Program, Replay, Schedule, Script, Settings, Verdict,
     explore,
 };
-use sync::{Mutex, Rank};
+use sync::{Mutex, Named, Rank};
 
 enum Free {}
 
@@ -65,6 +65,33 @@ fn a_schedule_reads_as_it_was_written_and_leads_to_the_same() {
     let forth = [(Some(0), "--> forth"), (Some(1), "--> back")];
     assert_eq!(steps[..2], forth, "threads are brought to their first step");
     assert_eq!(steps[2..], [(Some(0), "lock lock#1"), (Some(1), "lock lock#2")]);
+}
+
+#[test]
+fn names_are_for_people_and_no_part_of_states_or_schedules() {
+    let named = Program::new(
+        || {
+            let of = |owner: &'static str| move || owner.to_owned();
+            let left = Mutex::new(0).named("lock", of("left"));
+            Pair { left, right: Mutex::new(0).named("", of("right")) }
+        },
+        |_| (),
+    );
+    let found = deadlock();
+    let again = found.schedule.replay(&named, &found.script, &Settings::default()).unwrap();
+    let violation = again.violation.expect("the order leads to the same");
+    assert_eq!(violation, found.violation);
+    let said = "T0 wants right held by T1; T1 wants left.lock held by T0";
+    assert_eq!(again.names.apply(&violation.message), said);
+
+    let safe = Script::new([vec![FORTH, FORTH], vec![FORTH]]);
+    let settings = Settings { workers: 1, ..Settings::default() };
+    let ends = |program: &Arc<Program<Pair>>| {
+        let report = explore(program, &safe, &settings, &mut |_| {}).unwrap();
+        assert!(matches!(report.verdict, Verdict::Safe));
+        (report.counts, report.finals)
+    };
+    assert_eq!(ends(&named), ends(&program()));
 }
 
 #[test]

@@ -312,6 +312,8 @@ impl Headed for Access {
 }
 
 impl Kind for Access {
+    const NAME: &'static str = "access";
+
     fn wrap(this: Arc<Self>) -> Object {
         Object::Access(this)
     }

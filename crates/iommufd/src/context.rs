@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 
 use pagetable::Readers;
 use pci::DmaFaultReason;
-use sync::{Epoch, Mutex, Refcount, rank};
+use sync::{Epoch, Mutex, Named, Refcount, rank};
 use tsm::VmId;
 use uapi::{Errno, Profile};
 
@@ -97,7 +97,7 @@ impl Context {
     /// As [`open_with`](Self::open_with), with plain maps in place of page tables: slower, and every step that threads
     /// can meet at is one of `sync`'s, which an explorer of interleavings sees.
     pub fn open_plain(settings: ContextSettings) -> Arc<Self> {
-        let in_flight = InFlight::Counted(Box::new(Epoch::new()));
+        let in_flight = InFlight::Counted(Box::new(Epoch::new().named("dma", name)));
         Self::open_counting(settings, in_flight, Arc::new(Limits::default()), None)
     }
 
@@ -109,12 +109,12 @@ impl Context {
     ) -> Arc<Self> {
         Arc::new(Self {
             settings,
-            files: Refcount::new(1),
+            files: Refcount::new(1).named("files", name),
             registry: Registry::under(Arc::clone(&quota)),
             quota,
             dma,
-            ledger: Mutex::new(Ledger::default()),
-            compat: Mutex::new(Weak::new()),
+            ledger: Mutex::new(Ledger::default()).named("ledger", name),
+            compat: Mutex::new(Weak::new()).named("compat", name),
             mock,
         })
     }
@@ -345,4 +345,9 @@ impl Context {
 
 fn saturating_sum(bytes: u64, more: u128) -> u64 {
     u64::try_from(more).map_or(u64::MAX, |more| bytes.saturating_add(more))
+}
+
+/// What a context is called in timelines.
+fn name() -> String {
+    "iommufd".to_owned()
 }

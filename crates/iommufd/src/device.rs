@@ -11,7 +11,7 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use sync::{Contents, Mutex, rank};
+use sync::{Contents, Mutex, Named, rank};
 
 use crate::hwpt::Hwpt;
 use crate::in_flight::Visitors;
@@ -104,14 +104,15 @@ impl Device {
             return Err(Refusal::MsiNotIsolated);
         }
         let pending = Pending::build(ctx, |header| {
+            let name = || format!("{}{}", Self::NAME, header.id());
             Ok(Self {
+                table: Mutex::with_contents(None).named("table", name),
+                gate: Gate::new(header.id()),
                 header,
                 ctx: Arc::clone(ctx),
                 endpoint: Arc::clone(endpoint),
-                table: Mutex::with_contents(None),
                 visitors: Visitors::default(),
                 vm,
-                gate: Gate::new(),
                 holds_file,
             })
         })?;
@@ -228,6 +229,8 @@ impl Contents for Device {
 }
 
 impl Kind for Device {
+    const NAME: &'static str = "device";
+
     fn wrap(this: Arc<Self>) -> Object {
         Object::Device(this)
     }

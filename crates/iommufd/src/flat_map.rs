@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pci::{DmaAccess, DmaFaultReason};
 use span::{Span, SpanMap};
-use sync::{Mutex, rank};
+use sync::{Mutex, Named, rank};
 
 use crate::Pinned;
 use crate::area::Area;
@@ -27,7 +27,7 @@ struct Slot {
 
 impl FlatMap {
     pub(crate) fn new() -> Self {
-        Self { slots: Mutex::new(SpanMap::new()) }
+        Self { slots: Mutex::new(SpanMap::new()).named("slots", || "map".to_owned()) }
     }
 
     /// The free runs inside `within`, ascending.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
 
-use sync::{Contents, Mutex, WaitQueue, rank};
+use sync::{Contents, Mutex, Named, WaitQueue, rank};
 
 use crate::hwpt::Hwpt;
 use crate::ioas::Ioas;
@@ -74,8 +74,9 @@ pub(crate) struct Released {
 impl Group {
     /// The iommu_group with this number.
     pub fn new(number: u32) -> Arc<Self> {
-        let state = Mutex::with_contents(State::default());
-        Arc::new(Self { number, state, vacated: WaitQueue::new() })
+        let name = || format!("group{number}");
+        let state = Mutex::with_contents(State::default()).named("lock", name);
+        Arc::new(Self { number, state, vacated: WaitQueue::new().named("vacated", name) })
     }
 
     /// The group's number: the name of its directory in sysfs.

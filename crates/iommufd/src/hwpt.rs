@@ -270,6 +270,8 @@ impl Contents for Hwpt {
 }
 
 impl Kind for Hwpt {
+    const NAME: &'static str = "hwpt";
+
     fn wrap(this: Arc<Self>) -> Object {
         Object::Hwpt(this)
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use span::{Span, SpanMap};
-use sync::{Mutex, rank};
+use sync::{Mutex, Named, rank};
 use uapi::iommufd::{IoasAlloc, IoasAllowIovas, IoasIovaRanges, IovaRange};
 use zerocopy::IntoBytes;
 
@@ -119,12 +119,14 @@ const fn range_bytes(span: Span) -> IovaRange {
 impl Ioas {
     pub(crate) fn new(ctx: &Context, header: Header) -> Self {
         let map = ctx.new_map();
+        let name = || format!("{}{}", Self::NAME, header.id());
         Self {
-            header,
-            tables: Mutex::with_contents(Vec::new()),
-            space: Mutex::new(AddressSpace::new(Arc::clone(&map), Arc::clone(ctx.quota()))),
+            tables: Mutex::with_contents(Vec::new()).named("tables", name),
+            space: Mutex::new(AddressSpace::new(Arc::clone(&map), Arc::clone(ctx.quota())))
+                .named("space", name),
             quota: Arc::clone(ctx.quota()),
             map,
+            header,
         }
     }
 
@@ -270,6 +272,8 @@ impl Headed for Ioas {
 }
 
 impl Kind for Ioas {
+    const NAME: &'static str = "ioas";
+
     fn wrap(this: Arc<Self>) -> Object {
         Object::Ioas(this)
     }

@@ -72,6 +72,9 @@ impl Object {
 
 /// A type of object.
 pub(crate) trait Kind: Headed + Sized {
+    /// What an object of this type is called, before its id.
+    const NAME: &'static str;
+
     /// The object as one of all.
     fn wrap(this: Arc<Self>) -> Object;
 
@@ -124,7 +127,7 @@ impl<'c, T: Kind> Pending<'c, T> {
         build: impl FnOnce(Header) -> Result<T, Refusal>,
     ) -> Result<Self, Refusal> {
         let id = ctx.registry().reserve()?;
-        let object = Arc::new(build(Header::new(id.id()))?);
+        let object = Arc::new(build(Header::new(T::NAME, id.id()))?);
         Ok(Self { ctx, id: Some(id), object })
     }
 

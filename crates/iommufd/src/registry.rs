@@ -19,7 +19,7 @@ use std::hash::Hasher;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use sync::{Contents, Life, Mutex, Refcount, WaitQueue, rank};
+use sync::{Contents, Life, Mutex, Named, Refcount, WaitQueue, rank};
 
 use crate::{Limits, Quota, Refusal, Resource};
 
@@ -55,14 +55,15 @@ pub struct Header {
 }
 
 impl Header {
-    /// The header of an object that will be published under `id`.
-    pub fn new(id: u32) -> Self {
+    /// The header of an object of type `kind` that will be published under `id`.
+    pub fn new(kind: &'static str, id: u32) -> Self {
+        let name = || format!("{kind}{id}");
         Self {
             id,
-            users: Refcount::new(1),
-            in_flight: Refcount::new(1),
-            idle: WaitQueue::new(),
-            life: Life::new(),
+            users: Refcount::new(1).named("users", name),
+            in_flight: Refcount::new(1).named("in_flight", name),
+            idle: WaitQueue::new().named("idle", name),
+            life: Life::new().named("", name),
         }
     }
 
@@ -213,7 +214,8 @@ impl<O: Headed + Clone> Registry<O> {
     /// An empty table, with room for as many objects as `quota` says.
     pub fn under(quota: Arc<dyn Quota>) -> Self {
         let slots = Slots { by_id: BTreeMap::new(), free: BTreeSet::new(), unused: 1 };
-        Self { quota, slots: Mutex::with_contents(slots) }
+        let slots = Mutex::with_contents(slots).named("objects", || "iommufd".to_owned());
+        Self { quota, slots }
     }
 
     /// Reserves the lowest free id.
@@ -452,7 +454,7 @@ mod tests {
 
     fn publish(things: &Things) -> Arc<Thing> {
         let id = things.reserve().unwrap();
-        let thing = Arc::new(Thing(Header::new(id.id())));
+        let thing = Arc::new(Thing(Header::new("thing", id.id())));
         id.publish(Arc::clone(&thing));
         thing
     }

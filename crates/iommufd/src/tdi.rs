@@ -10,14 +10,17 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use sync::{Contents, Mutex, WaitQueue, rank};
+use sync::{Contents, Mutex, Named, WaitQueue, rank};
 use tsm::{Binding, Cancel};
 
+use crate::object::Kind;
 use crate::vdevice::Vdevice;
 use crate::{Device, Refusal};
 
 /// Where the TSM commands about a device pass.
 pub(crate) struct Gate {
+    /// The id of the device.
+    device: u32,
     state: Mutex<rank::Objects, State>,
     /// Woken when the last bind under way is over while a reset waits for that.
     idle: WaitQueue,
@@ -44,14 +47,17 @@ pub(crate) enum Origin {
 }
 
 impl Gate {
-    pub(crate) fn new() -> Self {
-        let state = State { cancel: Cancel::new(), binds: 0, resets: 0, is_closed: false };
-        Self { state: Mutex::with_contents(state), idle: WaitQueue::new() }
+    /// The gate of the device that has this id.
+    pub(crate) fn new(device: u32) -> Self {
+        let name = || name(device);
+        let state = State { cancel: token(device), binds: 0, resets: 0, is_closed: false };
+        let state = Mutex::with_contents(state).named("gate", name);
+        Self { device, state, idle: WaitQueue::new().named("gate_idle", name) }
     }
 
     /// Gives a new vdevice a token that is not set. Called under GROUP, when no command runs.
     pub(crate) fn renew(&self) {
-        let fresh = Cancel::new();
+        let fresh = token(self.device);
         let old = std::mem::replace(&mut self.state.lock().cancel, fresh);
         drop(old);
     }
@@ -85,17 +91,26 @@ impl Gate {
 
     /// The token to set when only what runs is to be given up.
     fn take_token(&self) -> Cancel {
-        let fresh = Cancel::new();
+        let fresh = token(self.device);
         std::mem::replace(&mut self.state.lock().cancel, fresh)
     }
 
     /// As [`take_token`](Self::take_token); from here on commands of `/dev/iommu` are refused.
     fn close(&self) -> Cancel {
-        let fresh = Cancel::new();
+        let fresh = token(self.device);
         let mut state = self.state.lock();
         state.is_closed = true;
         std::mem::replace(&mut state.cancel, fresh)
     }
+}
+
+/// A token that is not set.
+fn token(device: u32) -> Cancel {
+    Cancel::new().named("token", || name(device))
+}
+
+fn name(device: u32) -> String {
+    format!("{}{device}", Device::NAME)
 }
 
 impl Contents for State {

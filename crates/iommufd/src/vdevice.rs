@@ -95,7 +95,7 @@ impl<'c> Reserved<'c> {
     ) -> Result<Self, Refusal> {
         let id = ctx.registry().reserve()?;
         let vdevice = Arc::new(Vdevice {
-            header: Header::new(id.id()),
+            header: Header::new(Vdevice::NAME, id.id()),
             device: Arc::clone(&device),
             viommu: Arc::clone(viommu),
             virt_id,
@@ -204,6 +204,8 @@ impl Headed for Vdevice {
 }
 
 impl Kind for Vdevice {
+    const NAME: &'static str = "vdevice";
+
     fn wrap(this: Arc<Self>) -> Object {
         Object::Vdevice(this)
     }

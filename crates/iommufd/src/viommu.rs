@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use sync::{Mutex, rank};
+use sync::{Mutex, Named, rank};
 use tsm::VmId;
 use uapi::Profile;
 use uapi::iommufd::{ViommuAlloc, viommu_type};
@@ -91,7 +91,8 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
     }
     let pending = Pending::build(ctx, |header| {
         hwpt.header().add_user();
-        let virt_ids = Mutex::with_contents(BTreeSet::new());
+        let name = || format!("{}{}", Viommu::NAME, header.id());
+        let virt_ids = Mutex::with_contents(BTreeSet::new()).named("virt_ids", name);
         Ok(Viommu { header, hwpt: Arc::clone(&hwpt), iommu, viommu_type, tvm, virt_ids })
     })?;
     argument.out_viommu_id = pending.header().id();
@@ -193,6 +194,8 @@ impl Headed for Viommu {
 }
 
 impl Kind for Viommu {
+    const NAME: &'static str = "viommu";
+
     fn wrap(this: Arc<Self>) -> Object {
         Object::Viommu(this)
     }

@@ -109,6 +109,10 @@ impl Model for Shipped {
         planned.answered(world.call(planned.call), self.strict)
     }
 
+    fn roles(&self, world: &Stand) -> Vec<(String, String)> {
+        world.roles()
+    }
+
     fn check(&self, world: &Stand) {
         world.check(self.client_breaks);
     }
@@ -182,16 +186,6 @@ pub(crate) fn in_designs(call: Call) -> Option<designs::Call> {
         | Verb::Unmap
         | Verb::Dma => return None,
     })
-}
-
-/// `text` with the objects of a design's world called by what they are.
-pub(crate) fn with_roles(text: &str) -> String {
-    let words = text.split(' ').map(|word| {
-        let bare = word.trim_end_matches([';', ',', '.', ':']);
-        let role = designs::ROLES.iter().find(|(name, _)| *name == bare);
-        role.map_or_else(|| word.to_owned(), |(_, role)| format!("{role}{}", &word[bare.len()..]))
-    });
-    words.collect::<Vec<_>>().join(" ")
 }
 
 /// How many objects of a kind the machine has.

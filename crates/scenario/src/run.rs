@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use explore::{
-    Budget, Counts, Event, Model, Nondeterminism, Progress, Schedule, Script, ViolationKind,
+    Budget, Counts, Event, Model, Names, Nondeterminism, Progress, Schedule, Script, ViolationKind,
 };
 
 use crate::file::Scenario;
-use crate::models::{Drawn, Planned, Shipped, with_roles};
+use crate::models::{Drawn, Planned, Shipped};
 use crate::script::{Outcome, Step, Threads};
 
 /// When to give up, and with how many workers.
@@ -138,15 +138,15 @@ pub fn replay(scenario: &Scenario, schedule: &Schedule) -> Result<Broken, Failur
         schedule: schedule.clone(),
         tale: replayed.tale,
     };
-    Ok(if scenario.design.is_some() { broken.with_roles() } else { broken })
+    Ok(broken.named(&replayed.names))
 }
 
 impl Broken {
-    /// With the objects of a design called by what they are.
-    fn with_roles(mut self) -> Self {
-        self.message = with_roles(&self.message);
+    /// With its objects called by what they are. The order keeps their numbers.
+    fn named(mut self, names: &Names) -> Self {
+        self.message = names.apply(&self.message);
         for event in &mut self.tale {
-            event.what = with_roles(&event.what);
+            event.what = names.apply(&event.what);
         }
         self
     }
@@ -352,17 +352,16 @@ impl Search<'_> {
             }
             explore::Verdict::Counterexample(found) => {
                 let settings = self.settings(&[], false, false, self.limits.time);
-                let tale = found.schedule.replay(model, &found.script, &settings)?.tale;
+                let again = found.schedule.replay(model, &found.script, &settings)?;
                 let broken = Broken {
                     threads: steps(&found.script),
                     kind: found.violation.kind,
                     message: found.violation.message,
                     preemptions: found.preemptions,
                     schedule: found.schedule,
-                    tale,
+                    tale: again.tale,
                 };
-                let is_drawn = self.scenario.design.is_some();
-                Finding::Broken(Box::new(if is_drawn { broken.with_roles() } else { broken }))
+                Finding::Broken(Box::new(broken.named(&again.names)))
             }
         };
         let explore::Report { counts, outcomes, elapsed, .. } = explored;

@@ -31,7 +31,7 @@ use iommufd::{Context, ContextSettings, Endpoint, Geometry, Group, Iommu};
 use pci::regs::{command, header};
 use pci::{DmaFault, DmaFaultReason, Interrupt, Notices};
 use span::Span;
-use sync::{Mutex, Refcount, Timers};
+use sync::{Mutex, Named, Refcount, Timers};
 use tdisp::State;
 use tsm::{Registry, Untold, software};
 use uapi::iommufd::{
@@ -102,12 +102,12 @@ impl Stand {
             settings: settings.clone(),
             registry,
             card,
-            iommu: OpenFile::new(settings.forks),
+            iommu: OpenFile::new(settings.forks, || "iommu".to_owned()),
             context,
             ioas,
             devices: Vec::new(),
             vm: vm::descriptors(vm),
-            child: Mutex::new(Child::None),
+            child: Mutex::new(Child::None).named("", || "child".to_owned()),
             mapped: Mapped::new(),
         };
         for number in 0..devices.clamp(1, DEVICES_MAX) {
@@ -115,6 +115,22 @@ impl Stand {
             stand.devices.push(device);
         }
         stand
+    }
+
+    /// What objects are called that programs know by an id or an address: as in scenarios.
+    pub fn roles(&self) -> Vec<(String, String)> {
+        let of_device = |(number, device): (usize, &Device)| {
+            let Device { id, viommu, vdevice, .. } = device;
+            let function = device.vfio.address();
+            [
+                (format!("device{id}"), format!("dev{number}")),
+                (format!("viommu{viommu}"), format!("viommu{number}")),
+                (format!("vdevice{vdevice}"), format!("vdev{number}")),
+                (format!("vfio-{function}"), format!("vfio{number}")),
+            ]
+        };
+        let ioas = [(format!("ioas{}", self.ioas), "ioas".to_owned())];
+        self.devices.iter().enumerate().flat_map(of_device).chain(ioas).collect()
     }
 
     /// Lets the faults of the settings strike from now on.
@@ -370,8 +386,8 @@ impl Stand {
             ..Default::default()
         };
         let viommu = made(&self.context, CommandId::ViommuAlloc, viommu).out_viommu_id;
-        let opened = OpenFile::new(self.settings.forks);
-        let vdevice_kept = Refcount::new(1);
+        let opened = OpenFile::new(self.settings.forks, || format!("vfio{number}-fd"));
+        let vdevice_kept = Refcount::new(1).named("kept", || format!("vdev{number}"));
         let mut device =
             Device { engine, vfio, opened, file, id, viommu, vdevice: 0, vdevice_kept };
         device.vdevice =

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-use crate::hook::{self, CountOperation, Kind, Object};
+use crate::hook::{self, CountOperation, Kind, Object, ObjectId};
 
 /// A count of references that starts above zero and, once zero, stays there.
 #[derive(Debug)]
@@ -93,6 +93,10 @@ impl Refcount {
         let count = self.count.load(SeqCst);
         hook::saw(self.object.id(), || u64::from(count));
         count
+    }
+
+    pub(crate) const fn id(&self) -> ObjectId {
+        self.object.id()
     }
 
     /// Reads as part of a wait queue's check, which has asked the hook already.

@@ -194,6 +194,10 @@ impl Deadline {
         self.state.object.id().identity()
     }
 
+    pub(crate) fn id(&self) -> ObjectId {
+        self.state.object.id()
+    }
+
     /// Whether it has fired. Belongs in the condition of a wait on the queue it was armed with.
     #[track_caller]
     pub fn fired(&self) -> bool {

@@ -10,7 +10,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst};
 
-use crate::hook::{self, Kind, Object};
+use crate::hook::{self, Kind, Object, ObjectId};
 use crate::mutex::Mutex;
 use crate::rank;
 use crate::wait::WaitQueue;
@@ -91,6 +91,10 @@ impl Epoch {
         self.writers.fetch_sub(1, SeqCst);
         self.tell_state();
         *passed += 1;
+    }
+
+    pub(crate) const fn id(&self) -> ObjectId {
+        self.object.id()
     }
 
     #[track_caller]

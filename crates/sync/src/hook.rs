@@ -32,6 +32,10 @@ pub trait Hook {
     /// says what it contains; otherwise that state follows from what its maker has seen.
     fn created(&self, _object: ObjectId, _name: &'static str) {}
 
+    /// The primitive is called `part` of `owner`: for people, and no part of any state. See
+    /// [`Named`](crate::Named).
+    fn named(&self, _object: ObjectId, _owner: &dyn Fn() -> String, _part: &'static str) {}
+
     /// A primitive is gone: nobody can reach it any more.
     fn dropped(&self, _object: ObjectId) {}
 

@@ -11,7 +11,8 @@
 //! - [`Epoch`]: readers that never block, and a writer that outwaits them.
 //! - [`Timers`] and [`Deadline`]: time as an event somebody fires.
 //!
-//! [`Contents`] lets the data behind a lock say what it contains, for an explorer that compares states.
+//! [`Contents`] lets the data behind a lock say what it contains, for an explorer that compares states;
+//! [`Named`] says what a primitive is called in its timelines.
 //!
 //! # Lock order
 //!
@@ -60,6 +61,7 @@ mod epoch;
 pub mod hook;
 mod life;
 mod mutex;
+mod named;
 pub mod rank;
 mod wait;
 
@@ -69,5 +71,6 @@ pub use deadline::{Armed, Deadline, Timers};
 pub use epoch::{Epoch, EpochGuard};
 pub use life::Life;
 pub use mutex::{Guard, Mutex};
+pub use named::Named;
 pub use rank::Rank;
 pub use wait::WaitQueue;

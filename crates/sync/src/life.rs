@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use crate::hook::{self, Kind, Object};
+use crate::hook::{self, Kind, Object, ObjectId};
 
 /// Whether an object has ended. A field of the object; ended where the kernel would free it.
 #[derive(Debug)]
@@ -26,6 +26,10 @@ impl Life {
     /// [`Contents`](crate::Contents).
     pub const fn identity(&self) -> u64 {
         self.object.id().identity()
+    }
+
+    pub(crate) const fn id(&self) -> ObjectId {
+        self.object.id()
     }
 
     /// Notes a use of the object.

@@ -11,7 +11,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 
 use crate::Contents;
-use crate::hook::{self, Kind, Now, Object};
+use crate::hook::{self, Kind, Now, Object, ObjectId};
 use crate::rank::{self, Rank};
 
 #[expect(clippy::disallowed_types, reason = "the ranked mutex is built on the plain one")]
@@ -66,6 +66,10 @@ impl<R: Rank, T> Mutex<R, T> {
             hook.holds(mutex.object.id(), Now::Contents(&|hasher| contents(&value, hasher)));
         });
         mutex
+    }
+
+    pub(crate) const fn id(&self) -> ObjectId {
+        self.object.id()
     }
 
     /// Waits until nobody else holds the lock and takes it.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use bindery_sync::hook::{self, CountOperation, Hook, Kind, Now, ObjectId, Operation};
 use bindery_sync::rank::{DeviceSet, Memory};
-use bindery_sync::{Armed, Contents, Deadline, Epoch, Life, Mutex, Refcount, Timers, WaitQueue};
+use bindery_sync::{
+    Armed, Contents, Deadline, Epoch, Life, Mutex, Named, Refcount, Timers, WaitQueue,
+};
 
 #[test]
 fn every_operation_is_told_in_order() {
@@ -38,6 +40,28 @@ fn every_operation_is_told_in_order() {
         (Kind::End, 4, "Life"),
     ];
     assert_eq!(told.take(), expected);
+}
+
+#[test]
+fn names_are_told_to_a_hook_and_made_for_nobody_else() {
+    #[derive(Default)]
+    struct Names(RefCell<Vec<(u64, String, &'static str)>>);
+    impl Hook for Names {
+        fn before(&self, _: Operation) {}
+
+        fn named(&self, object: ObjectId, owner: &dyn Fn() -> String, part: &'static str) {
+            self.0.borrow_mut().push((object.number(), owner(), part));
+        }
+    }
+    drop(Refcount::new(1).named("users", || unreachable!("nobody asks")));
+    let names = Rc::new(Names::default());
+    let _installed = hook::install(names.clone());
+    let owner = || "vdevice5".to_owned();
+    let users = Refcount::new(1).named("users", owner);
+    let _life = Arc::new(Life::new()).named("", owner);
+    users.inc();
+    let expected = [(1, owner(), "users"), (2, owner(), "")];
+    assert_eq!(names.0.take(), expected);
 }
 
 #[test]

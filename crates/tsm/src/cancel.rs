@@ -5,7 +5,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use sync::Refcount;
+use sync::hook::ObjectId;
+use sync::{Named, Refcount};
 
 /// Whether the commands that run under it are to be given up. Sticky: once set it stays so, and a
 /// command that begins under it is refused. Cloning shares it.
@@ -39,6 +40,12 @@ impl Cancel {
     /// Whether `other` is a clone of this token.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.live, &other.live)
+    }
+}
+
+impl Named for Cancel {
+    fn object(&self) -> ObjectId {
+        self.live.object()
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use pci::Address;
-use sync::{Deadline, Mutex, Timers, WaitQueue, rank};
+use sync::{Deadline, Mutex, Named, Timers, WaitQueue, rank};
 
 use crate::line::{Call, Line, Record, Turn};
 use crate::registry::Found;
@@ -37,13 +37,17 @@ struct Visit {
 
 impl Care {
     pub(crate) fn new() -> Self {
-        Self { queue: Arc::new(WaitQueue::new()), plan: Mutex::new(Plan::default()) }
+        let name = || "tsm".to_owned();
+        Self {
+            queue: Arc::new(WaitQueue::new().named("visits_due", name)),
+            plan: Mutex::new(Plan::default()).named("visits", name),
+        }
     }
 
     /// Plans the next visit of a connection.
     pub(crate) fn plan(&self, timers: &Timers, line: &Arc<Line>, after_ms: u64) {
         let claims = line.lock().claims();
-        let due = timers.arm(after_ms, &self.queue);
+        let due = timers.arm(after_ms, &self.queue).named("visit_due", || line.name());
         let visit = Visit { line: Arc::downgrade(line), due, claims };
         let before = self.plan.lock().visits.insert(line.dsm.address, visit);
         drop(before);

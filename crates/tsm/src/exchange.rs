@@ -11,7 +11,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use sync::{Deadline, Guard, rank};
+use sync::{Deadline, Guard, Named, rank};
 use tdisp::exchange::ErrorResponse;
 use tdisp::payload::{self, ProtocolId};
 use tdisp::{ErrorCode, Header};
@@ -155,6 +155,7 @@ impl<'a> Exchange<'a> {
     /// [`Refusal::TimedOut`], [`Refusal::Cancelled`], of unknown effect.
     pub fn pause(&mut self, ms: u64) -> Result<(), Failure> {
         let due = self.line.timers().arm(ms, self.line.changed());
+        let due = due.named("pause", || self.line.name());
         self.sleep(|_| due.fired()).map(drop)
     }
 
@@ -293,7 +294,8 @@ impl Patience {
 
     fn arm(&mut self, line: &Line) {
         if self.exchange.is_none() {
-            self.exchange = Some(line.timers().arm(self.exchange_ms, line.changed()));
+            let deadline = line.timers().arm(self.exchange_ms, line.changed());
+            self.exchange = Some(deadline.named("exchange_deadline", || line.name()));
         }
     }
 
@@ -312,6 +314,7 @@ impl Reply {
     /// needs no thread.
     pub fn deliver_after(self, answer: Vec<u8>, after_ms: u64) {
         let due = self.line.timers().arm(after_ms, self.line.changed());
+        let due = due.named("answer_due", || self.line.name());
         self.leave(answer, Some(due));
     }
 

@@ -11,7 +11,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use pci::Address;
-use sync::{Contents, Deadline, Guard, Mutex, Timers, WaitQueue, rank};
+use sync::{Contents, Deadline, Guard, Mutex, Named, Timers, WaitQueue, rank};
 use tdisp::State;
 
 use crate::backend::TdiRecord;
@@ -158,14 +158,15 @@ impl Line {
             tend_after_ms: None,
             counters: Counters::default(),
         };
+        let name = || name(tsm);
         Arc::new(Self {
             tsm,
             dsm,
             backend,
             timers,
             exchange_timeout_ms,
-            changed: Arc::new(WaitQueue::new()),
-            record: Mutex::with_contents(record),
+            changed: Arc::new(WaitQueue::new().named("changed", name)),
+            record: Mutex::with_contents(record).named("record", name),
         })
     }
 
@@ -249,7 +250,13 @@ impl Line {
 
     /// Arms what a whole call may take that nobody can refuse.
     pub(crate) fn arm_call(&self) -> Deadline {
-        self.timers.arm(self.eighths(CALL_EIGHTHS), &self.changed)
+        let deadline = self.timers.arm(self.eighths(CALL_EIGHTHS), &self.changed);
+        deadline.named("call_deadline", || self.name())
+    }
+
+    /// What the connection is called in timelines.
+    pub(crate) fn name(&self) -> String {
+        name(self.tsm)
     }
 
     /// Lets no command begin any more and gives up the one that runs.
@@ -539,4 +546,8 @@ impl Place {
             objects: self.tdi.objects.clone(),
         }
     }
+}
+
+fn name(tsm: u32) -> String {
+    format!("tsm{tsm}")
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pci::Address;
-use sync::{Mutex, Timers, rank};
+use sync::{Mutex, Named, Timers, rank};
 use tdisp::State;
 
 use crate::care::Care;
@@ -84,7 +84,8 @@ impl Registry {
         let functions = functions.into_iter().map(entry).collect();
         let table =
             Table { tsms: BTreeMap::new(), functions, counters: Counters::default(), vms: 0 };
-        Arc::new(Self { table: Mutex::new(table), timers, settings, notices, care: Care::new() })
+        let table = Mutex::new(table).named("registry", || "tsm".to_owned());
+        Arc::new(Self { table, timers, settings, notices, care: Care::new() })
     }
 
     /// Registers a TSM and returns its number, the lowest that is free.

@@ -11,7 +11,7 @@ use iommufd::Endpoint;
 use mem::Pages;
 use pci::regs::BAR_COUNT;
 use pci::{Address, Function};
-use sync::{Mutex, WaitQueue, rank};
+use sync::{Mutex, Named, WaitQueue, rank};
 
 use crate::config::VirtualConfig;
 use crate::facts::Facts;
@@ -109,6 +109,8 @@ impl Device {
         settings: Settings,
     ) -> Arc<Self> {
         let facts = Facts::of(&*function, &settings);
+        let address = function.address();
+        let name = || name(address);
         let irqs = Router::new(&function, endpoint.notices().clone());
         let group = settings.group.clone();
         let group = group.unwrap_or_else(|| Group::new(endpoint.group().number()));
@@ -120,8 +122,8 @@ impl Device {
             facts,
             group,
             irqs: Arc::new(irqs),
-            memory: Mutex::new(Memory::new()),
-            turn_passed: WaitQueue::new(),
+            memory: Mutex::new(Memory::new()).named("memory", name),
+            turn_passed: WaitQueue::new().named("turn_passed", name),
         });
         device.set.join(device.address(), Arc::downgrade(&device));
         device.group.join(Arc::downgrade(&device));
@@ -226,6 +228,11 @@ impl Drop for Device {
     fn drop(&mut self) {
         self.set.leave(self.function.address());
     }
+}
+
+/// What a device is called in timelines.
+pub(crate) fn name(address: Address) -> String {
+    format!("vfio-{address}")
 }
 
 impl fmt::Debug for Device {

@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use iommufd::Vm;
-use sync::{Mutex, rank};
+use sync::{Mutex, Named, rank};
 use uapi::Errno;
 
 use crate::argument::Argument;
 use crate::bind::Claim;
-use crate::device::BarPages;
+use crate::device::{BarPages, name};
 use crate::group::{Backing, Change};
 use crate::in_use::InUse;
 use crate::set::FileId;
@@ -85,7 +85,9 @@ impl DeviceFile {
 
     fn open_as(device: &Arc<Device>, pages: BarPages, origin: Origin) -> Result<Self, Refusal> {
         let id = device.set().open(device.address())?;
-        let (device, vm, in_use) = (device.clone(), Mutex::with_contents(None), InUse::new());
+        let name = || name(device.address());
+        let (vm, in_use) = (Mutex::with_contents(None).named("vm", name), InUse::new(name));
+        let device = device.clone();
         Ok(Self { device, pages, id, vm, origin, in_use })
     }
 

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 
 use iommufd::Vm;
-use sync::{Mutex, WaitQueue, rank};
+use sync::{Mutex, Named, WaitQueue, rank};
 
 use crate::bind::OpenContext;
 use crate::{Container, Device, Refusal};
@@ -58,8 +58,9 @@ pub(crate) struct Change<'a> {
 impl Group {
     /// A group without devices: they join as they are made.
     pub fn new(number: u32) -> Arc<Self> {
-        let state = Mutex::new(State::default());
-        Arc::new(Self { number, state, passed: WaitQueue::new() })
+        let name = || format!("vfio-group{number}");
+        let state = Mutex::new(State::default()).named("lock", name);
+        Arc::new(Self { number, state, passed: WaitQueue::new().named("passed", name) })
     }
 
     /// The number of the iommu_group.

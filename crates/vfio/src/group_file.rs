@@ -35,7 +35,8 @@ impl GroupFile {
         let device = offered(group).next().ok_or(Refusal::Withdrawn)?;
         group.open()?;
         let (group, profile) = (Arc::clone(group), device.settings().profile);
-        Ok(Arc::new(Self { group, profile, in_use: InUse::new() }))
+        let in_use = InUse::new(|| format!("vfio-group{}", group.number()));
+        Ok(Arc::new(Self { group, profile, in_use }))
     }
 
     /// The group that was opened.

@@ -2,7 +2,7 @@
 //!
 //! Takes no lock.
 
-use sync::{Refcount, WaitQueue};
+use sync::{Named, Refcount, WaitQueue};
 
 /// Counts what runs on a file.
 pub(crate) struct InUse {
@@ -14,9 +14,13 @@ pub(crate) struct InUse {
 }
 
 impl InUse {
-    /// Of a file that was just opened.
-    pub(crate) fn new() -> Self {
-        Self { open: Refcount::new(1), running: Refcount::new(1), idle: WaitQueue::new() }
+    /// Of a file that was just opened, of what `name` returns.
+    pub(crate) fn new(name: impl Fn() -> String) -> Self {
+        Self {
+            open: Refcount::new(1).named("open", &name),
+            running: Refcount::new(1).named("running", &name),
+            idle: WaitQueue::new().named("idle", &name),
+        }
     }
 
     /// Runs something that the last close has to wait for; `None` where that has begun.

@@ -24,9 +24,10 @@ use std::sync::{Arc, Weak};
 use iommufd::Signal;
 use pci::regs::{header, status};
 use pci::{Address, Function, Interrupt, Interrupts, Notices};
-use sync::{Mutex, rank};
+use sync::{Mutex, Named, rank};
 
 use crate::Watching;
+use crate::device::name;
 use crate::facts::Config;
 use intx::Intx;
 use message::Vectors;
@@ -113,7 +114,8 @@ impl Router {
     pub(crate) fn new(function: &Arc<dyn Function>, notices: Arc<dyn Notices>) -> Self {
         let address = function.address();
         let function = Arc::downgrade(function);
-        Self { address, function, notices, table: Mutex::new(Table::default()) }
+        let table = Mutex::new(Table::default()).named("irq", || name(address));
+        Self { address, function, notices, table }
     }
 
     /// Changes or asks the table, then does what the change left to do.

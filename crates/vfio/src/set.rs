@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
 
 use pci::Address;
-use sync::{Contents, Mutex, WaitQueue, rank};
+use sync::{Contents, Mutex, Named, WaitQueue, rank};
 
 use crate::{Device, DeviceState, Refusal};
 
@@ -73,8 +73,9 @@ impl DeviceSet {
     /// An empty set. `bus_reset` says whether the functions sit below a bridge that can reset its bus;
     /// without it, hot resets answer `ENODEV`.
     pub fn new(bus_reset: bool) -> Arc<Self> {
-        let members = Mutex::with_contents(Members::default());
-        Arc::new(Self { bus_reset, members, settled: WaitQueue::new() })
+        let name = || "set".to_owned();
+        let members = Mutex::with_contents(Members::default()).named("members", name);
+        Arc::new(Self { bus_reset, members, settled: WaitQueue::new().named("settled", name) })
     }
 
     /// Whether all functions can be reset together.

@@ -92,7 +92,8 @@ fn answers(scenario: &Scenario, report: &Report) -> Vec<String> {
                 _ => String::new(),
             };
             let call = step.call.to_string();
-            lines.push(format!("  T{thread} {call:22} {}{never}", seen.join(", ")));
+            let line = format!("  T{thread} {call:22} {}{never}", seen.join(", "));
+            lines.push(line.trim_end().to_owned());
         }
     }
     lines

@@ -172,6 +172,8 @@ impl Headed for MockDevice {
 }
 
 impl Kind for MockDevice {
+    const NAME: &'static str = "mock";
+
     fn wrap(this: Arc<Self>) -> Object {
         Object::MockDevice(this)
     }

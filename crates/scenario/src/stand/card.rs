@@ -15,7 +15,7 @@ use pci::regs::{command, header};
 use pci::{
     Address, Bar, ConfigBuilder, ConfigSpace, Function, HostSide, Identity, Progress, Reset,
 };
-use sync::{Contents, Guard, Life, Mutex, WaitQueue, rank};
+use sync::{Contents, Guard, Life, Mutex, Named, WaitQueue, rank};
 use tdisp::exchange::LockInterface;
 use tdisp::ide_km::{KeyTable, Port, PortLocation};
 use tdisp::payload::{self, ProtocolId};
@@ -63,7 +63,7 @@ impl Card {
             dsm.add(address(number).requester_id()).expect("there is room for each");
         }
         let security = Security { dsm, keys: KeyTable::new(), breaches: 0 };
-        Arc::new(Self(Mutex::with_contents(security)))
+        Arc::new(Self(Mutex::with_contents(security).named("security", || "card".to_owned())))
     }
 
     /// The state of a function's interface.
@@ -250,13 +250,14 @@ impl Engine {
             ExpressEndpoint { function_level_reset: true, tee_io: true, virtual_function: false };
         let builder = ConfigBuilder::endpoint(&identity);
         let builder = builder.capability(power_management()).capability(express_endpoint(express));
+        let name = || format!("function{number}");
         Arc::new(Self {
             number,
             card: Arc::clone(card),
             config: Plain::new(builder.build().expect("two capabilities fit")),
-            open: Life::new(),
-            traffic: Mutex::with_contents(Traffic::default()),
-            quiet: WaitQueue::new(),
+            open: Life::new().named("", name),
+            traffic: Mutex::with_contents(Traffic::default()).named("traffic", name),
+            quiet: WaitQueue::new().named("quiet", name),
         })
     }
 

@@ -3,7 +3,7 @@
 //!
 //! Takes a leaf, where a scenario forks; whether there is a child is another.
 
-use sync::{Mutex, Rank, Refcount, WaitQueue};
+use sync::{Mutex, Named, Rank, Refcount, WaitQueue};
 use uapi::Errno;
 
 /// Who has descriptors.
@@ -58,14 +58,14 @@ impl Rank for HoldersLock {
 }
 
 impl OpenFile {
-    /// The program has it. `forks` says whether another process may get it too.
-    pub(super) fn new(forks: bool) -> Self {
+    /// The program has the file that `name` returns. `forks` says whether another process may get it too.
+    pub(super) fn new(forks: bool, name: impl Fn() -> String) -> Self {
         let holders = Holders { program: true, child: false };
         Self {
-            descriptors: Refcount::new(1),
-            holders: forks.then(|| Mutex::new(holders)),
-            running: Refcount::new(1),
-            idle: WaitQueue::new(),
+            descriptors: Refcount::new(1).named("descriptors", &name),
+            holders: forks.then(|| Mutex::new(holders).named("holders", &name)),
+            running: Refcount::new(1).named("running", &name),
+            idle: WaitQueue::new().named("idle", &name),
         }
     }
 

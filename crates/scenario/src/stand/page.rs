@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use iommufd::{MemoryGone, PinAccess, PinFault, Pinned, Source};
-use sync::{Mutex, Rank};
+use sync::{Mutex, Named, Rank};
 
 /// A page of a client.
 pub(super) struct Page(Mutex<PageLock, bool>);
@@ -30,7 +30,7 @@ impl Rank for MappedLock {
 
 impl Page {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(false)))
+        Arc::new(Self(Mutex::new(false).named("", || "page".to_owned())))
     }
 
     fn touch(&self) {
@@ -41,7 +41,7 @@ impl Page {
 
 impl Mapped {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Vec::new()))
+        Self(Mutex::new(Vec::new()).named("", || "mapped".to_owned()))
     }
 
     /// Notes that a page was mapped.

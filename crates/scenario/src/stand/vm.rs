@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use sync::{Mutex, Rank};
+use sync::{Mutex, Named, Rank};
 use tsm::VmId;
 
 use super::open_file::Process;
@@ -29,7 +29,8 @@ pub(super) type Descriptors = Mutex<DescriptorLock, Vec<(Process, Arc<Vm>)>>;
 
 /// What the program begins with.
 pub(super) fn descriptors(vm: Option<Arc<Vm>>) -> Descriptors {
-    Mutex::new(vm.map(|vm| (Process::Program, vm)).into_iter().collect())
+    let held = vm.map(|vm| (Process::Program, vm)).into_iter().collect();
+    Mutex::new(held).named("", || "vm-fd".to_owned())
 }
 
 pub(super) enum DescriptorLock {}
