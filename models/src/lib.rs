@@ -6,5 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod address_space;
+mod pin_ledger;
 
 pub use address_space::{AddressSpace, Outcome, Place};
+pub use pin_ledger::PinLedger;

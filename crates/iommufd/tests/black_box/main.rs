@@ -29,6 +29,7 @@ mod map;
 mod meanwhile;
 mod pasid;
 mod pin_failures;
+mod pins_against_model;
 mod scheduling_points;
 mod support;
 mod table;
