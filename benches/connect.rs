@@ -181,7 +181,7 @@ impl Stand {
         let config = requester::Config {
             versions: Version::ALL.to_vec(),
             // Certificates come in two portions.
-            limits: Limits { transfer_bytes_max: 512, ..config().limits },
+            limits: Limits { transfer_bytes_max: 512, message_bytes_max: 512, ..config().limits },
             suites: vec![SUITE],
             groups: Group::ALL.to_vec(),
             aeads: Aead::ALL.to_vec(),
