@@ -104,12 +104,15 @@ impl Control {
 
     fn serve_in(directory: &Path, instance: impl Instance) -> Result<Self, ControlError> {
         let path = directory.join(process::id().to_string());
-        // A socket of this name is of a process that had our number before us.
-        let _ = fs::remove_file(&path);
         let failed = |cause| ControlError::System { path: path.clone(), cause };
-        let listener = UnixListener::bind(&path).map_err(failed)?;
+        // Named by a number only once it answers: who finds one that does not removes it. A socket of either
+        // name is of a process that had our number before us.
+        let early = path.with_extension("early");
+        let _ = fs::remove_file(&early);
+        let listener = UnixListener::bind(&early).map_err(failed)?;
         let control = Self { path: path.clone() };
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        fs::set_permissions(&early, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        fs::rename(&early, &path).map_err(failed)?;
         let thread = thread::Builder::new().name("control".to_owned());
         thread.spawn(move || answer_all(&listener, &Arc::new(instance))).map_err(failed)?;
         Ok(control)

@@ -97,9 +97,9 @@ impl Supervisor {
             directories_out: AtomicBool::new(false),
             machine,
         });
-        start_threads(&front, link).map_err(system("starting a thread"))?;
-        // Before the program, whose first question may be this one.
+        // Before anybody listens to the program, which from then on gets through its exec and may ask.
         let control = listen_for_questions(&front, &program);
+        start_threads(&front, link).map_err(system("starting a thread"))?;
         crate::start::finish(&exec)
             .map_err(|cause| RunError::NotExecuted { program: program[0].clone(), cause })?;
         Ok(Self { link: Arc::clone(link), front, program: pid, _control: control })
