@@ -54,9 +54,9 @@ impl Again {
     pub(crate) fn new(notes: Vec<Note>) -> Self {
         let cipher = AwsLc.aead_key(AEAD, &KEY).expect("a key of its length");
         let bytes = vec![7; 1 << 16];
-        let opened = notes.iter().filter_map(|note| match note {
-            Note::Open(length) => Some(bytes[..*length].to_vec()),
-            _ => None,
+        let opened = notes.iter().filter_map(|note| {
+            let Note::Open(length) = note else { return None };
+            Some(bytes[..*length].to_vec())
         });
         let sealed = opened.map(|mut text| {
             cipher.seal(NONCE, &AAD, &mut text).expect("a short text");
