@@ -11,11 +11,13 @@
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use host::mappings::Mapping;
 use iommufd::{MemoryGone, PageIdentity, Pinned};
 use mem::Window;
+use vfio::REGION_BASE;
 
 use crate::memory::AddressSpace;
 
@@ -30,21 +32,27 @@ pub(crate) struct KeptMemory {
 
 /// The mappings of an address space that are kept.
 #[derive(Debug, Default)]
-pub(crate) struct Kept(Mutex<Vec<Weak<KeptMemory>>>);
+pub(crate) struct Kept {
+    mappings: Mutex<Vec<Weak<KeptMemory>>>,
+    /// Whether files behind mappings may not be opened.
+    forbidden: AtomicBool,
+}
 
 impl Kept {
-    /// The memory of a mapping of process `pid`, from now on kept; `None` where it cannot be: it is private, or may not be
-    /// opened.
+    /// The memory of a mapping of process `pid`, from now on kept; `None` where it cannot be: it is private, is of a device
+    /// file, or may not be opened.
     pub(crate) fn memory(
         &self,
         space: &Arc<AddressSpace>,
         pid: i32,
         mapping: Mapping,
     ) -> Option<Arc<KeptMemory>> {
-        if !mapping.shared || mapping.inode == 0 {
+        // Device files are watched for their last close, and another open would get in its way.
+        let is_device = mapping.file_offset >= REGION_BASE;
+        if !mapping.shared || is_device || self.forbidden.load(Ordering::Relaxed) {
             return None;
         }
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.mappings.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|memory| memory.strong_count() > 0);
         let same = kept.iter().filter_map(Weak::upgrade).find(|memory| memory.mapping == mapping);
         if same.is_some() {
@@ -52,7 +60,14 @@ impl Kept {
         }
         let Mapping { start, end, writable, .. } = mapping;
         let path = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
-        let file = OpenOptions::new().read(true).write(writable).open(path).ok()?;
+        let file = match OpenOptions::new().read(true).write(writable).open(path) {
+            Ok(file) => file,
+            Err(error) => {
+                let forbidden = error.kind() == ErrorKind::PermissionDenied;
+                self.forbidden.fetch_or(forbidden, Ordering::Relaxed);
+                return None;
+            }
+        };
         let window = OnceLock::new();
         let memory = Arc::new(KeptMemory { space: Arc::clone(space), mapping, file, window });
         kept.push(Arc::downgrade(&memory));
@@ -97,5 +112,57 @@ impl Pinned for KeptMemory {
 
     fn page(&self, at: u64) -> Option<PageIdentity> {
         self.space.page_at(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use host::mappings::{Lookup, Mappings};
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+    /// A shared mapping of this process, and where it is.
+    fn shared() -> (Window, Mapping) {
+        let memfd = memfd_create("shared", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&memfd, 0x5000).unwrap();
+        let window = Window::map(memfd.as_fd(), 0, 0x5000, true).unwrap();
+        let inode = rustix::fs::fstat(&memfd).unwrap().st_ino;
+        let text = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let line = text
+            .lines()
+            .find(|line| line.split_ascii_whitespace().nth(4) == Some(&inode.to_string()));
+        let start = u64::from_str_radix(line.unwrap().split('-').next().unwrap(), 16).unwrap();
+        let mappings = Mappings::open(std::process::id().cast_signed()).unwrap();
+        let Ok(Lookup::Mapped(mapping)) = mappings.at(start) else { panic!("{start:#x}") };
+        (window, mapping)
+    }
+
+    #[test]
+    fn shared_mappings_are_kept_once_and_let_go() {
+        let pid = std::process::id().cast_signed();
+        let space = Arc::new(AddressSpace::open(pid).unwrap());
+        let kept = Kept::default();
+        let (window, mapping) = shared();
+        let memory = kept.memory(&space, pid, mapping);
+        if !rustix::process::geteuid().is_root() {
+            assert!(memory.is_none() && kept.forbidden.into_inner());
+            return;
+        }
+        let memory = memory.unwrap();
+        let again = kept.memory(&space, pid, mapping).unwrap();
+        assert!(Arc::ptr_eq(&memory, &again));
+        memory.write(mapping.start + 0x1ffe, b"word").unwrap();
+        let mut read = [0; 4];
+        window.read(0x1ffe, &mut read).unwrap();
+        assert_eq!(&read, b"word");
+        let (behind, offset) = memory.behind(mapping.start + 0x1ffe).unwrap();
+        behind.read(offset, &mut read).unwrap();
+        assert_eq!((&read, offset), (b"word", 0x1ffe));
+        drop((memory, again));
+        assert!(kept.mappings.lock().unwrap().iter().all(|memory| memory.strong_count() == 0));
+        let private = Mapping { shared: false, ..mapping };
+        assert!(kept.memory(&space, pid, private).is_none());
+        let device = Mapping { file_offset: REGION_BASE, ..mapping };
+        assert!(kept.memory(&space, pid, device).is_none());
     }
 }

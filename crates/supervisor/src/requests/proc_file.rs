@@ -14,6 +14,7 @@ use uapi::Errno;
 use super::open::{described_again, kernels, open_attribute};
 use super::{Reply, Request};
 use crate::front_end::errno;
+use crate::reach::Touch;
 
 /// Longest path that is ours, in bytes.
 const PATH_BYTES_MOST: usize = 64;
@@ -33,6 +34,8 @@ pub(super) fn open(request: &Request<'_>, address: u64, flags: OFlags) -> Option
     let rest = [names.next(), names.next(), names.next(), names.next()];
     match rest {
         [Some("status"), None, ..] if flags & OFlags::RWMODE == OFlags::RDONLY => {
+            // What was closed before holds nothing any more.
+            request.complete_closes(Touch::All);
             let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
             let told = with_charges(&text, machine.charged(process.cast_unsigned()));
             Some(install(request, &told, flags).into())
