@@ -118,6 +118,7 @@ impl AddressSpace {
     ///
     /// # Errors
     /// In this order:
+    /// - [`Refusal::Exhausted`] (`ENOMEM`)
     /// - [`Refusal::Misaligned`] (`EINVAL`): the length.
     /// - automatic: as [`Fit::of`] (`EOVERFLOW`, `EINVAL`), then [`Refusal::NoRoom`] (`ENOSPC`).
     /// - fixed: [`Refusal::Misaligned`] (`EINVAL`), [`Refusal::PastTop`] (`EOVERFLOW`),
@@ -203,6 +204,7 @@ impl AddressSpace {
     /// Nothing is changed then. In this order:
     /// - [`Refusal::PageSize`] (`EINVAL`): its smallest page is larger than the client's, or there is none.
     /// - [`Refusal::MisalignedArea`] (`EADDRINUSE`): an area violates the alignment that it needs.
+    /// - [`Refusal::Exhausted`] (`ENOMEM`)
     /// - [`Refusal::ReservedMapped`], [`Refusal::ReservedAllowed`] (`EADDRINUSE`): an area, or what a client allows for
     ///   areas, lies outside its aperture.
     pub(crate) fn begin_table(
@@ -255,7 +257,7 @@ impl AddressSpace {
     ///
     /// # Errors
     /// [`Refusal::ReservedMapped`], [`Refusal::ReservedAllowed`] (`EADDRINUSE`): an area is there, or what a client
-    /// allows for areas. Nothing is reserved then.
+    /// allows for areas; [`Refusal::Exhausted`] (`ENOMEM`). Nothing is reserved then.
     pub(crate) fn reserve(
         &mut self,
         owner: Owner,

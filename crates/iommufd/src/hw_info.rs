@@ -18,6 +18,7 @@ use crate::{Context, Refusal, Resource, mock};
 /// In this order:
 /// - [`Refusal::UnknownFlags`], [`Refusal::ReservedField`] (`EOPNOTSUPP`)
 /// - [`Refusal::NoObject`] (`ENOENT`)
+/// - [`Refusal::Exhausted`] (`ENOMEM`)
 /// - [`Refusal::Unreachable`] (`EFAULT`): the buffer, then the struct.
 pub(crate) fn get(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Refusal> {
     let mut argument: HwInfo = exchange.argument();

@@ -134,8 +134,8 @@ impl Ioas {
     /// first, with no lock held; otherwise it is not touched at all.
     ///
     /// # Errors
-    /// As [`AddressSpace::begin_map`], then [`Refusal::Pin`] (`EFAULT`, `EINVAL`, `ENOMEM`). Nothing is mapped
-    /// then.
+    /// As [`AddressSpace::begin_map`], then [`Refusal::Exhausted`] (`ENOMEM`), [`Refusal::Pin`] (`EFAULT`, `EINVAL`,
+    /// `ENOMEM`). Nothing is mapped then.
     pub(crate) fn map(&self, area: Area, placement: Placement) -> Result<Span, Refusal> {
         let mut piece = [Piece { area, memory: None }];
         let begun = self.space.lock().begin_map(&piece, placement)?;
@@ -211,8 +211,8 @@ impl Ioas {
     /// Makes a page table mirror this space: when this returns, all areas are pinned and stay so.
     ///
     /// # Errors
-    /// As [`AddressSpace::begin_table`], then [`Refusal::Pin`] (`EFAULT`, `EINVAL`, `ENOMEM`). All is as before
-    /// then.
+    /// As [`AddressSpace::begin_table`], then [`Refusal::Exhausted`] (`ENOMEM`), [`Refusal::Pin`] (`EFAULT`, `EINVAL`,
+    /// `ENOMEM`). All is as before then.
     pub(crate) fn add_table(
         &self,
         ctx: &Context,

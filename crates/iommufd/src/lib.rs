@@ -16,6 +16,8 @@
 //! | [`Device`] | the bond between an [`Endpoint`] and a context; the way of its DMA; the gate of its TDI |
 //! | [`Group`] | an iommu_group: who owns its DMA, what it is attached to, which vdevice each device has |
 //! | `Viommu` | a page table to nest others in, the VM, the numbers that its guest knows devices by |
+//! | `Access` | a software user of an address space: what it pinned, what it copies |
+//! | [`Quota`] | how much there is of what commands use up |
 //! | `Vdevice` | a device, held for the vdevice's whole life, and its place behind a vIOMMU |
 //! | `tsm::Registry` | that a TDI is bound, and in which state: another crate's, called with no lock held |
 //!
@@ -25,7 +27,8 @@
 //! ```text
 //! IOAS             an IOAS's list of page tables
 //!   GROUP          a group's owner and attachment; the link from each device to its vdevice
-//!     IOPT_IOVA    an IOAS's areas, reserved spans, alignment
+//!     ACCESS       what an access is attached to
+//!     IOPT_IOVA    an IOAS's areas, reserved spans, alignment, what accesses pinned
 //!       PAGES      the IOVA map itself; the page table a device is attached to
 //!         OBJECTS  id -> object; the ledger; a vIOMMU's numbers; the gate of a device's TDI
 //! ```

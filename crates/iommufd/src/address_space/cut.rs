@@ -46,6 +46,7 @@ impl AddressSpace {
     /// - [`Refusal::AreaBusy`] (`EBUSY`): it is still being mapped.
     /// - [`AccessRefusal::PinnedArea`] (`EINVAL`): an access has pinned part of it.
     /// - [`Refusal::Misaligned`] (`EINVAL`): the cut, or its place in memory.
+    /// - [`Refusal::Exhausted`] (`ENOMEM`)
     pub(crate) fn cut_after(&mut self, last: u64) -> Result<Left, Refusal> {
         let building = self.building.iter().find(|span| span.contains(last));
         if let Some(mapped) = building.filter(|span| span.last() != last) {

@@ -77,7 +77,8 @@ impl AddressSpace {
     /// Attaches an access that wants whole pages, or does not, and returns its name.
     ///
     /// # Errors
-    /// [`Refusal::MisalignedArea`] (`EADDRINUSE`): an area is no whole number of pages.
+    /// [`Refusal::MisalignedArea`] (`EADDRINUSE`): an area is no whole number of pages; [`Refusal::Exhausted`]
+    /// (`ENOMEM`).
     pub(crate) fn attach_access(&mut self, whole_pages: bool) -> Result<AccessName, Refusal> {
         if whole_pages {
             self.check_areas_aligned(PAGE_SIZE.max(self.alignment))?;
@@ -122,7 +123,7 @@ impl AddressSpace {
     ///
     /// # Errors
     /// As [`reach`](Self::reach), and before the rights of an area [`Refusal::Misaligned`] (`EINVAL`): the memory of the
-    /// first does not begin with a page, or areas meet inside one.
+    /// first does not begin with a page, or areas meet inside one. [`Refusal::Exhausted`] (`ENOMEM`).
     pub(crate) fn begin_pin(
         &mut self,
         name: AccessName,
