@@ -119,6 +119,9 @@ impl Device {
 
     /// Takes the device off the page tables of all its PASIDs, in their order.
     pub(crate) fn detach_pasids(self: &Arc<Self>) {
+        if !self.endpoint().iommu().has_pasids() {
+            return;
+        }
         while let Some(pasid) = self.endpoint().group().first_pasid(self) {
             self.detach_pasid(pasid);
         }

@@ -93,6 +93,11 @@ impl Iommu {
         self.is_mock
     }
 
+    /// Whether page tables can be attached by PASID. The mock's take any device's.
+    pub(crate) const fn has_pasids(&self) -> bool {
+        self.is_mock || self.geometry.max_pasid_log2 > 0
+    }
+
     /// What it can do.
     pub const fn geometry(&self) -> &Geometry {
         &self.geometry

@@ -117,9 +117,7 @@ fn check_flags(exchange: &Exchange<'_>, iommu: &Iommu, flags: u32) -> Result<(),
     if flags & BOTH == BOTH {
         return unsupported("faults of a nest parent");
     }
-    // The mock's page tables take PASIDs whether its device does or not.
-    let has_pasids = iommu.geometry().max_pasid_log2 > 0 || iommu.is_mock();
-    if flags & hwpt_flags::PASID != 0 && !has_pasids {
+    if flags & hwpt_flags::PASID != 0 && !iommu.has_pasids() {
         return unsupported("PASID");
     }
     Ok(())

@@ -178,7 +178,7 @@ impl State {
         }
         let iommu = device.endpoint().iommu();
         let bits = u32::from(iommu.geometry().max_pasid_log2);
-        if bits == 0 && !iommu.is_mock() {
+        if !iommu.has_pasids() {
             return Err(Refusal::Unsupported { feature: "PASIDs" });
         }
         if pasid == 0 || pasid >> bits != 0 {
