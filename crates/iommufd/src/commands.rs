@@ -9,8 +9,8 @@ use uapi::iommufd::Destroy;
 
 use crate::dispatch::Exchange;
 use crate::{
-    Context, Refusal, change_process, compat, dirty_tracking, hw_info, hwpt, ioas, mapping,
-    options, tsm_command, vdevice, viommu,
+    Context, Refusal, change_process, compat, dirty_tracking, hw_info, hwpt, invalidate, ioas,
+    mapping, options, tsm_command, vdevice, viommu,
 };
 
 use Handler::{Counting, Plain};
@@ -55,6 +55,7 @@ const HANDLERS: &[(CommandId, Handler)] = &[
     (CommandId::IommuOption, Plain(options::option)),
     (CommandId::HwptSetDirtyTracking, Plain(dirty_tracking::set)),
     (CommandId::HwptGetDirtyBitmap, Plain(dirty_tracking::get)),
+    (CommandId::HwptInvalidate, Plain(invalidate::run)),
     (CommandId::VfioIoas, Plain(compat::vfio_ioas)),
     (CommandId::HwptAlloc, Plain(hwpt::alloc)),
     (CommandId::GetHwInfo, Plain(hw_info::get)),

@@ -18,7 +18,7 @@ use crate::in_flight::Visitors;
 use crate::object::{Kind, Object, Pending};
 use crate::registry::{Afterwards, Headed, Header};
 use crate::tdi::Gate;
-use crate::{Context, Endpoint, Refusal, Vm};
+use crate::{Context, Endpoint, Refusal, Vm, mock};
 
 /// A function bound to a context, and the way of its DMA (`impl pci::Dma`).
 pub struct Device {
@@ -32,6 +32,8 @@ pub struct Device {
     /// The VM that its file is linked with: whom vIOMMUs that are made for it serve.
     vm: Option<Arc<dyn Vm>>,
     gate: Gate,
+    /// What the kernel's mock of a device keeps of translations.
+    mock_cache: Option<mock::Cache>,
     /// Whether it keeps its context open.
     holds_file: bool,
 }
@@ -113,6 +115,7 @@ impl Device {
                 endpoint: Arc::clone(endpoint),
                 visitors: Visitors::default(),
                 vm,
+                mock_cache: endpoint.iommu().is_mock().then(mock::Cache::of_device),
                 holds_file,
             })
         })?;
@@ -188,6 +191,11 @@ impl Device {
     /// The VM that its file is linked with.
     pub(crate) const fn vm(&self) -> Option<&Arc<dyn Vm>> {
         self.vm.as_ref()
+    }
+
+    /// What it keeps of translations, if it is the kernel's mock of a device.
+    pub(crate) const fn mock_cache(&self) -> Option<&mock::Cache> {
+        self.mock_cache.as_ref()
     }
 
     /// Where TSM commands about it pass.

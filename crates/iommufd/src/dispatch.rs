@@ -190,6 +190,24 @@ impl<'a> Exchange<'a> {
         Ok(())
     }
 
+    /// Reads a struct of which the caller has `length` bytes: what it does not have stays as it is in `into`, what we do
+    /// not know must be zero.
+    ///
+    /// # Errors
+    /// [`Refusal::DirtyTail`] (`E2BIG`), [`Refusal::Unreachable`] (`EFAULT`).
+    pub(crate) fn read_extensible(
+        &self,
+        address: u64,
+        length: u32,
+        into: &mut [u8],
+    ) -> Result<(), Refusal> {
+        let (length, known) = (length as usize, into.len());
+        if length > known {
+            refuse_dirty_tail(self.caller, address, known, length)?;
+        }
+        Ok(self.caller.read(address, &mut into[..length.min(known)])?)
+    }
+
     /// # Errors
     /// [`Refusal::UnknownFlags`] (`EOPNOTSUPP`).
     pub(crate) const fn refuse_flags(&self, flags: u32, known: u32) -> Result<(), Refusal> {

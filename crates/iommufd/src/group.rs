@@ -144,6 +144,7 @@ impl Group {
     ///   to another page table.
     /// - [`Refusal::ReservedMapped`] (`EADDRINUSE`): an area lies where a device's reserved spans are.
     /// - [`PasidRefusal::TableWithout`] (`EINVAL`): the group has PASIDs attached, and the page table is not for them.
+    /// - [`Refusal::NotBehind`] (`ENOENT`): the page table is of a vIOMMU, and the device has no vdevice there.
     /// - [`Refusal::Incompatible`] (`EINVAL`)
     ///
     /// Takes GROUP, IOPT_IOVA.
@@ -156,10 +157,9 @@ impl Group {
         let mut state = self.state.lock();
         state.check_not_ending(device)?;
         let beside_pasids = state.check_beside_pasids(hwpt);
+        let allowed = beside_pasids.and_then(|()| state.check_behind(device, hwpt));
         let released = match &mut state.attachment {
-            Some(attachment) if attachment.has(device) => {
-                attachment.replace(hwpt, beside_pasids)?
-            }
+            Some(attachment) if attachment.has(device) => attachment.replace(hwpt, allowed)?,
             Some(attachment) => {
                 attachment.check_same(hwpt, self.number)?;
                 prepare(std::slice::from_ref(device), hwpt, Ok(()))?;
@@ -167,7 +167,7 @@ impl Group {
                 None
             }
             None => {
-                prepare(std::slice::from_ref(device), hwpt, beside_pasids)?;
+                prepare(std::slice::from_ref(device), hwpt, allowed)?;
                 let mut attachment = Attachment { hwpt: Arc::clone(hwpt), devices: Vec::new() };
                 attachment.join(device);
                 state.attachment = Some(attachment);
@@ -283,16 +283,16 @@ impl Attachment {
     fn replace(
         &mut self,
         hwpt: &Arc<Hwpt>,
-        beside_pasids: Result<(), Refusal>,
+        allowed: Result<(), Refusal>,
     ) -> Result<Option<Released>, Refusal> {
         if Arc::ptr_eq(&self.hwpt, hwpt) {
             return Ok(None);
         }
         if Arc::ptr_eq(self.hwpt.ioas(), hwpt.ioas()) {
-            beside_pasids?;
+            allowed?;
             check_suits(&self.devices, hwpt)?;
         } else {
-            prepare(&self.devices, hwpt, beside_pasids)?;
+            prepare(&self.devices, hwpt, allowed)?;
             unprepare(&self.devices, self.hwpt.ioas());
         }
         for device in &self.devices {
@@ -304,12 +304,12 @@ impl Attachment {
     }
 }
 
-/// Reserves in the IOAS of `hwpt` what `devices` need there, passes on what the PASIDs say, and checks that they can walk
+/// Reserves in the IOAS of `hwpt` what `devices` need there, passes on what was `allowed`, and checks that they can walk
 /// it. Undone by [`unprepare`]; on refusal nothing is left to undo.
 fn prepare(
     devices: &[Arc<Device>],
     hwpt: &Hwpt,
-    beside_pasids: Result<(), Refusal>,
+    allowed: Result<(), Refusal>,
 ) -> Result<(), Refusal> {
     for (done, device) in devices.iter().enumerate() {
         let regions = device.endpoint().iommu().geometry().device_regions();
@@ -319,7 +319,7 @@ fn prepare(
             return Err(refusal);
         }
     }
-    let suits = beside_pasids.and_then(|()| check_suits(devices, hwpt));
+    let suits = allowed.and_then(|()| check_suits(devices, hwpt));
     suits.inspect_err(|_| unprepare(devices, hwpt.ioas()))
 }
 

@@ -1,4 +1,4 @@
-//! The HWPT object: a page table on an address space, and `IOMMU_HWPT_ALLOC`.
+//! The HWPT object: a page table on an address space or nested in another, and `IOMMU_HWPT_ALLOC`.
 //!
 //! All page tables of an IOAS translate through the IOAS's one map; what a page table has of its own is what
 //! its hardware promised (aperture, page sizes, dirty tracking) and who is attached. One made for an
@@ -18,18 +18,21 @@ use crate::address_space::Mirror;
 use crate::dispatch::Exchange;
 use crate::in_flight::Stay;
 use crate::ioas::Ioas;
+use crate::nested::{Nested, Over};
 use crate::object::{Kind, Object, Pending};
 use crate::registry::{Headed, Header};
 use crate::written_pages::WrittenPages;
-use crate::{Context, Device, Geometry, Iommu, PAGE_SIZE, Refusal, Resource, mock};
+use crate::{Context, Device, Geometry, Iommu, PAGE_SIZE, Refusal, Resource, mock, nested};
 
 /// A page table.
 pub(crate) struct Hwpt {
     header: Header,
-    /// What it shows. The page table is a user of it until destroyed.
+    /// What it shows, or its parent does. The page table is a user of it until destroyed, unless it is nested.
     ioas: Arc<Ioas>,
-    /// Its name there.
-    mirror: Mirror,
+    /// Its name there, unless it is nested.
+    mirror: Option<Mirror>,
+    /// What it has if it is nested.
+    nested: Option<Nested>,
     iommu: Arc<Iommu>,
     /// What it can hold, which may differ from what its IOMMU can.
     geometry: Geometry,
@@ -61,9 +64,8 @@ pub(crate) enum Purpose {
 /// - [`Refusal::ParentMissing`] (`EINVAL`): what to build on.
 /// - on an IOAS: [`Refusal::UnknownFlags`], [`Refusal::Unsupported`] (`EOPNOTSUPP`), then as
 ///   [`Ioas::add_table`] (`EINVAL`, `EADDRINUSE`, `EFAULT`, `ENOMEM`).
-/// - on a page table: [`Refusal::Unsupported`] (`EOPNOTSUPP`); on a vIOMMU [`Refusal::OtherIommu`]
-///   (`EINVAL`), then [`Refusal::Unsupported`] (`EOPNOTSUPP`); on anything else [`Refusal::OtherType`]
-///   (`EINVAL`).
+/// - on a page table or a vIOMMU as [`nested::build`] (`EOPNOTSUPP`, `EINVAL`, `ENOMEM`); on anything else, a nested page
+///   table too, [`Refusal::OtherType`] (`EINVAL`).
 /// - [`Refusal::NoObject`] (`ENOENT`): the fault queue, where one is asked for: there are none.
 /// - [`Refusal::Unreachable`] (`EFAULT`): the answer cannot be written; there is no page table then.
 pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Refusal> {
@@ -76,35 +78,43 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
     // The device itself is let go at once: its end must not wait for the client's memory.
     let iommu = Arc::clone(ctx.get::<Device>(dev_id)?.endpoint().iommu());
     let parent = ctx.get_any(pt_id).map_err(|_| Refusal::ParentMissing { id: pt_id })?;
-    let ioas = match &*parent {
-        Object::Ioas(ioas) => ioas,
-        Object::Hwpt(_) => return Err(Refusal::Unsupported { feature: "nested page tables" }),
-        Object::Viommu(viommu) => {
-            viommu.check_same_iommu(&iommu)?;
-            return Err(Refusal::Unsupported { feature: "page tables of vIOMMUs" });
-        }
-        Object::Access(_) | Object::Device(_) | Object::MockDevice(_) | Object::Vdevice(_) => {
-            return Err(Refusal::OtherType { id: pt_id });
-        }
+    let nest = |over| nested::build(ctx, exchange, &iommu, &argument, over);
+    let pending = match &*parent {
+        Object::Ioas(ioas) => build_asked(ctx, exchange, &iommu, &argument, ioas)?,
+        Object::Hwpt(hwpt) if hwpt.nested.is_none() => nest(Over::Table(Arc::clone(hwpt)))?,
+        Object::Viommu(viommu) => nest(Over::Viommu(Arc::clone(viommu)))?,
+        _ => return Err(Refusal::OtherType { id: pt_id }),
     };
-    check_flags(exchange, &iommu, flags)?;
+    if flags & hwpt_flags::FAULT_ID_VALID != 0 {
+        return Err(Refusal::NoObject { id: argument.fault_id });
+    }
+    if pending.nested.is_none() {
+        pending.ioas.tables.lock().push(Arc::clone(&pending));
+    }
+    argument.out_hwpt_id = pending.header().id();
+    exchange.respond(&argument)?;
+    pending.publish();
+    Ok(())
+}
+
+/// Builds a page table on an IOAS as a client asks.
+fn build_asked<'c>(
+    ctx: &'c Context,
+    exchange: &Exchange<'_>,
+    iommu: &Arc<Iommu>,
+    argument: &HwptAlloc,
+    ioas: &Arc<Ioas>,
+) -> Result<Pending<'c, Hwpt>, Refusal> {
+    let HwptAlloc { flags, data_type, data_len, data_uptr, .. } = *argument;
+    check_flags(exchange, iommu, flags)?;
     let mut geometry = iommu.geometry().clone();
     if data_type != 0 {
         if !iommu.is_mock() {
             return Err(Refusal::Unsupported { feature: "data of page tables" });
         }
-        let HwptAlloc { data_uptr, .. } = argument;
         geometry = mock::shape_of(exchange, &geometry, data_type, data_uptr, data_len)?;
     }
-    let pending = Hwpt::build_shaped(ctx, ioas, &iommu, geometry, Purpose::Command { flags })?;
-    if flags & hwpt_flags::FAULT_ID_VALID != 0 {
-        return Err(Refusal::NoObject { id: argument.fault_id });
-    }
-    ioas.tables.lock().push(Arc::clone(&pending));
-    argument.out_hwpt_id = pending.header().id();
-    exchange.respond(&argument)?;
-    pending.publish();
-    Ok(())
+    Hwpt::build_shaped(ctx, ioas, iommu, geometry, Purpose::Command { flags })
 }
 
 fn check_flags(exchange: &Exchange<'_>, iommu: &Iommu, flags: u32) -> Result<(), Refusal> {
@@ -166,7 +176,8 @@ impl Hwpt {
             Ok(Self {
                 header,
                 ioas: Arc::clone(ioas),
-                mirror,
+                mirror: Some(mirror),
+                nested: None,
                 iommu: Arc::clone(iommu),
                 geometry,
                 written,
@@ -177,7 +188,33 @@ impl Hwpt {
         })
     }
 
-    /// What it shows.
+    /// One that is nested, made with `flags` for devices behind `iommu`.
+    pub(crate) fn nested_in(
+        header: Header,
+        nested: Nested,
+        iommu: &Arc<Iommu>,
+        flags: u32,
+    ) -> Self {
+        Self {
+            header,
+            ioas: Arc::clone(&nested.parent().ioas),
+            mirror: None,
+            iommu: Arc::clone(iommu),
+            geometry: nested.parent().geometry.clone(),
+            nested: Some(nested),
+            written: None,
+            automatic: false,
+            nest_parent: false,
+            takes_pasids: flags & hwpt_flags::PASID != 0,
+        }
+    }
+
+    /// What it has if it is nested.
+    pub(crate) const fn nested(&self) -> Option<&Nested> {
+        self.nested.as_ref()
+    }
+
+    /// What it shows, or its parent does.
     pub(crate) const fn ioas(&self) -> &Arc<Ioas> {
         &self.ioas
     }
@@ -255,7 +292,8 @@ impl Headed for Hwpt {
     fn facts(&self, mut into: &mut dyn Hasher) {
         into.write_u64(self.ioas.header().identity());
         let flags = (self.written.is_some(), self.automatic, self.nest_parent);
-        (self.mirror.0, flags).hash(&mut into);
+        let mirror = self.mirror.map(|mirror| mirror.0);
+        (mirror, flags).hash(&mut into);
     }
 }
 
@@ -274,15 +312,24 @@ impl Kind for Hwpt {
         Object::Hwpt(this)
     }
 
+    /// One that is not nested.
     fn pick(object: &Object) -> Option<Arc<Self>> {
-        if let Object::Hwpt(hwpt) = object { Some(Arc::clone(hwpt)) } else { None }
+        match object {
+            Object::Hwpt(hwpt) if hwpt.nested.is_none() => Some(Arc::clone(hwpt)),
+            _ => None,
+        }
     }
 
-    /// Leaves the IOAS. The last page table of an IOAS unpins its areas.
+    /// Leaves the IOAS, or what it is nested in. The last page table of an IOAS unpins its areas.
     fn destroy(&self, ctx: &Context) {
-        self.ioas.tables.lock().retain(|table| table.mirror != self.mirror);
-        self.ioas.remove_table(ctx, self.mirror);
-        self.ioas.header().drop_user();
+        if let Some(nested) = &self.nested {
+            nested.leave();
+        }
+        if let Some(mirror) = self.mirror {
+            self.ioas.tables.lock().retain(|table| table.mirror != self.mirror);
+            self.ioas.remove_table(ctx, mirror);
+            self.ioas.header().drop_user();
+        }
         self.header.end();
     }
 }

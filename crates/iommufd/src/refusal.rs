@@ -72,6 +72,14 @@ pub enum Refusal {
     /// A length of zero (`EINVAL`).
     #[error("length is zero")]
     Empty,
+    /// Entries without an address or length, too long, or too many (`EINVAL`).
+    #[error("{number} entries of {length} bytes")]
+    EntryShape {
+        /// Bytes of each, as asked.
+        length: u32,
+        /// How many, as asked.
+        number: u32,
+    },
     /// There is no more of something (`ENOMEM`).
     #[error("no more: {resource:?}")]
     Exhausted {
@@ -169,6 +177,12 @@ pub enum Refusal {
     /// The vIOMMU was made without a VM (`ENODEV`).
     #[error("vIOMMU {viommu} has no VM")]
     NoVm {
+        /// The vIOMMU.
+        viommu: u32,
+    },
+    /// The device has no vdevice behind the vIOMMU that the page table is of (`ENOENT`).
+    #[error("the device has no vdevice behind vIOMMU {viommu}")]
+    NotBehind {
         /// The vIOMMU.
         viommu: u32,
     },
@@ -432,6 +446,7 @@ impl Refusal {
             | Self::CacheIncoherent
             | Self::DataShape { .. }
             | Self::Empty
+            | Self::EntryShape { .. }
             | Self::Incompatible { .. }
             | Self::Misaligned { .. }
             | Self::NeedsVm { .. }
@@ -466,6 +481,7 @@ impl Refusal {
             | Self::NotPrivileged => Errno::EPERM,
             Self::Access(AccessRefusal::NotAttached | AccessRefusal::NoPin { .. })
             | Self::NoObject { .. }
+            | Self::NotBehind { .. }
             | Self::NotBound { .. }
             | Self::NotCovered { .. }
             | Self::NothingMapped { .. }

@@ -1,17 +1,17 @@
 //! The VIOMMU object: a guest's view of an IOMMU, and `IOMMU_VIOMMU_ALLOC`.
 //!
 //! It is made over a page table that others can be nested in, and holds the VM whose guest looks at it: the
-//! one that the device it was made for is linked with. What a type adds, nested page tables and events, is
-//! deliberately absent: a vIOMMU is what vdevices are made behind.
+//! one that the device it was made for is linked with. Of what a type can add, only the kernel's mock has something.
 //!
 //! Takes OBJECTS, a leaf, for the guest's numbers. Source: [uapi/iommufd.h]; the type of confidential guests
 //! [tsm-rfc-v5], [tsm-rfc-v7].
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use sync::{Mutex, Named, rank};
+use sync::{Contents, Mutex, Named, rank};
 use tsm::VmId;
 use uapi::Profile;
 use uapi::iommufd::{ViommuAlloc, viommu_type};
@@ -21,7 +21,7 @@ use crate::dispatch::Exchange;
 use crate::hwpt::Hwpt;
 use crate::object::{Kind, Object, Pending};
 use crate::registry::{Headed, Header};
-use crate::{Context, Iommu, Refusal, Tvm, Vm};
+use crate::{Context, Iommu, Refusal, Tvm, Vm, mock};
 
 /// A guest's view of an IOMMU.
 pub(crate) struct Viommu {
@@ -32,7 +32,17 @@ pub(crate) struct Viommu {
     viommu_type: u32,
     tvm: GuestVm,
     /// What the guest knows the devices behind it by. Each of their vdevices is a user of the vIOMMU.
-    virt_ids: Mutex<rank::Objects, BTreeSet<u64>>,
+    virt_ids: Mutex<rank::Objects, VirtIds>,
+}
+
+/// Devices by the numbers that a guest knows them by.
+#[derive(Default)]
+struct VirtIds(BTreeMap<u64, Arc<Device>>);
+
+impl Contents for VirtIds {
+    fn contents(&self, mut into: &mut dyn Hasher) {
+        self.0.keys().collect::<Vec<_>>().hash(&mut into);
+    }
 }
 
 /// Whose guest looks through a vIOMMU.
@@ -74,7 +84,7 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
         let device = ctx.get::<Device>(argument.dev_id)?;
         (Arc::clone(device.endpoint().iommu()), GuestVm::of(ctx, &device))
     };
-    if !is_supported(ctx.profile(), argument.r#type) {
+    if !is_supported(&iommu, ctx.profile(), argument.r#type) {
         return unsupported;
     }
     let hwpt = ctx.get::<Hwpt>(argument.hwpt_id)?;
@@ -92,7 +102,7 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
     let pending = Pending::build(ctx, |header| {
         hwpt.header().add_user();
         let name = || format!("{}{}", Viommu::NAME, header.id());
-        let virt_ids = Mutex::with_contents(BTreeSet::new()).named("virt_ids", name);
+        let virt_ids = Mutex::with_contents(VirtIds::default()).named("virt_ids", name);
         Ok(Viommu { header, hwpt: Arc::clone(&hwpt), iommu, viommu_type, tvm, virt_ids })
     })?;
     argument.out_viommu_id = pending.header().id();
@@ -102,7 +112,10 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
 }
 
 /// Whether the IOMMU has vIOMMUs of a type, as programs of `profile` know it.
-fn is_supported(profile: Profile, viommu_type: u32) -> bool {
+fn is_supported(iommu: &Iommu, profile: Profile, viommu_type: u32) -> bool {
+    if iommu.is_mock() {
+        return viommu_type == mock::VIOMMU_TYPE;
+    }
     match viommu_type {
         viommu_type::ARM_SMMUV3 => true,
         viommu_type::ARM_REALM_SMMUV3 => profile != Profile::Linux73,
@@ -152,7 +165,8 @@ impl Viommu {
     /// # Errors
     /// [`Refusal::OtherIommu`] (`EINVAL`).
     pub(crate) fn check_same_iommu(&self, iommu: &Arc<Iommu>) -> Result<(), Refusal> {
-        if Arc::ptr_eq(&self.iommu, iommu) {
+        // The mock's devices differ in what their IOMMU can, and it is one all the same.
+        if Arc::ptr_eq(&self.iommu, iommu) || self.iommu.is_mock() && iommu.is_mock() {
             Ok(())
         } else {
             Err(Refusal::OtherIommu { viommu: self.header.id() })
@@ -163,17 +177,35 @@ impl Viommu {
     ///
     /// # Errors
     /// [`Refusal::VirtIdTaken`] (`EEXIST`).
-    pub(crate) fn take_virt_id(&self, virt_id: u64) -> Result<(), Refusal> {
-        if self.virt_ids.lock().insert(virt_id) {
-            Ok(())
-        } else {
-            Err(Refusal::VirtIdTaken { viommu: self.header.id(), virt_id })
+    pub(crate) fn take_virt_id(&self, virt_id: u64, device: &Arc<Device>) -> Result<(), Refusal> {
+        match self.virt_ids.lock().0.entry(virt_id) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Arc::clone(device));
+                Ok(())
+            }
+            Entry::Occupied(_) => Err(Refusal::VirtIdTaken { viommu: self.header.id(), virt_id }),
         }
+    }
+
+    /// The device that the guest knows by a number.
+    pub(crate) fn device(&self, virt_id: u64) -> Option<Arc<Device>> {
+        self.virt_ids.lock().0.get(&virt_id).cloned()
+    }
+
+    /// What it is over.
+    pub(crate) const fn hwpt(&self) -> &Arc<Hwpt> {
+        &self.hwpt
+    }
+
+    /// Whether it is of the kernel's mock.
+    pub(crate) fn is_mock(&self) -> bool {
+        self.iommu.is_mock()
     }
 
     /// Undoes [`take_virt_id`](Self::take_virt_id).
     pub(crate) fn free_virt_id(&self, virt_id: u64) {
-        self.virt_ids.lock().remove(&virt_id);
+        let device = self.virt_ids.lock().0.remove(&virt_id);
+        drop(device);
     }
 }
 

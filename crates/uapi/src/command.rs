@@ -228,7 +228,7 @@ commands! {
         0x8c IOMMU_HWPT_GET_DIRTY_BITMAP HwptGetDirtyBitmap waits served ALL
             Extensible(HwptGetDirtyBitmap ..= data);
         /// Returns after the DMA that uses what is dropped.
-        0x8d IOMMU_HWPT_INVALIDATE HwptInvalidate waits hole ALL
+        0x8d IOMMU_HWPT_INVALIDATE HwptInvalidate waits served ALL
             Extensible(HwptInvalidate ..= reserved);
         0x8e IOMMU_FAULT_QUEUE_ALLOC FaultQueueAlloc quick hole ALL
             Extensible(FaultAlloc ..= out_fault_fd);

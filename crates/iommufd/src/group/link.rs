@@ -13,6 +13,8 @@
 use std::sync::Arc;
 
 use super::{Bound, Group, State};
+use crate::hwpt::Hwpt;
+use crate::nested::Nested;
 use crate::object::Object;
 use crate::registry::{Headed, ReservedId};
 use crate::vdevice::Vdevice;
@@ -61,7 +63,7 @@ impl Group {
             let vdevice = link.vdevice.header().id();
             return Err(Refusal::VdeviceExists { device: device.id(), vdevice });
         }
-        vdevice.viommu().take_virt_id(vdevice.virt_id())?;
+        vdevice.viommu().take_virt_id(vdevice.virt_id(), device)?;
         device.gate().renew();
         bound.vdevice = Some(Link { vdevice: Arc::clone(vdevice), stage: Stage::Reserved });
         Ok(())
@@ -122,6 +124,21 @@ impl Group {
         };
         self.vacated.wake_all();
         drop(link);
+    }
+}
+
+impl State {
+    /// Says whether a device that goes through `hwpt` is behind the vIOMMU that it is of, if it is of one.
+    ///
+    /// # Errors
+    /// [`Refusal::NotBehind`] (`ENOENT`).
+    pub(super) fn check_behind(&self, device: &Device, hwpt: &Hwpt) -> Result<(), Refusal> {
+        let Some(viommu) = hwpt.nested().and_then(Nested::viommu) else { return Ok(()) };
+        let link = self.bound(device).and_then(|bound| bound.vdevice.as_ref());
+        if link.is_some_and(|link| Arc::ptr_eq(link.vdevice.viommu(), viommu)) {
+            return Ok(());
+        }
+        Err(Refusal::NotBehind { viommu: viommu.header().id() })
     }
 }
 

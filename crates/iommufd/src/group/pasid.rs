@@ -68,7 +68,7 @@ impl Group {
     /// - [`PasidRefusal::TableWithout`] (`EINVAL`)
     /// - [`Refusal::Unsupported`] (`EOPNOTSUPP`): the IOMMU has no PASIDs.
     /// - [`PasidRefusal::OutOfRange`] (`EINVAL`)
-    /// - [`Refusal::Incompatible`] (`EINVAL`), and what `enable` returns.
+    /// - [`Refusal::NotBehind`] (`ENOENT`), [`Refusal::Incompatible`] (`EINVAL`), and what `enable` returns.
     ///
     /// Takes GROUP.
     pub(crate) fn attach_pasid(
@@ -184,6 +184,7 @@ impl State {
         if pasid == 0 || pasid >> bits != 0 {
             return Err(PasidRefusal::OutOfRange { pasid }.into());
         }
+        self.check_behind(device, hwpt)?;
         hwpt.check_suits(iommu)
     }
 

@@ -135,18 +135,15 @@ pub(super) fn exists(ctx: &Context, id: u32) -> Result<(), Refusal> {
     ctx.get::<Device>(id).map(drop)
 }
 
-/// Looks at an entry of a device's cache, which nothing here ever fills with anything else.
+/// Says whether an entry of a device's cache holds a value.
 ///
 /// # Errors
 /// [`Refusal::NoObject`] (`ENOENT`), `EINVAL`.
 pub(super) fn check_cache(ctx: &Context, argument: &TestCommand) -> Result<(), Refusal> {
-    const ENTRIES: u32 = 4;
-    const FILLED: u32 = 0x00ba_ddad;
-    exists(ctx, argument.id)?;
-    if argument.fields[0] >= ENTRIES || argument.fields[1] != FILLED {
-        return Err(failure("the cache holds something else", Errno::EINVAL));
-    }
-    Ok(())
+    let device = ctx.get::<Device>(argument.id)?;
+    let cache = device.mock_cache().ok_or(Refusal::OtherType { id: argument.id })?;
+    let [entry, value, ..] = argument.fields;
+    cache.check(entry, value)
 }
 
 impl MockDevice {

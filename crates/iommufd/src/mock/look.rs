@@ -11,6 +11,7 @@ use super::{MockMachine, TestCommand, failure};
 use crate::dispatch::Exchange;
 use crate::hwpt::Hwpt;
 use crate::in_flight::Visitors;
+use crate::object::Object;
 use crate::{Context, PAGE_SIZE, Refusal};
 
 /// Says whether addresses of a page table lead to the caller's pages.
@@ -69,6 +70,21 @@ pub(super) fn check_pins(
         }
     }
     Ok(())
+}
+
+/// Says whether an entry of a nested page table's IOTLB holds a value.
+///
+/// # Errors
+/// [`Refusal::NoObject`] (`ENOENT`), `EINVAL`.
+pub(super) fn check_iotlb(ctx: &Context, argument: &TestCommand) -> Result<(), Refusal> {
+    let id = argument.id;
+    let object = ctx.get_any(id)?;
+    let nested = match &*object {
+        Object::Hwpt(hwpt) => hwpt.nested(),
+        _ => None,
+    };
+    let [entry, value, ..] = argument.fields;
+    nested.ok_or(Refusal::NoObject { id })?.iotlb().check(entry, value)
 }
 
 /// Marks pages of a page table as written: one for each bit that is set in the caller's bitmap. Answers how many.

@@ -8,7 +8,9 @@
 //! Takes no lock that its parts do not name. Source: v7.3 `iommufd_test.h`, `selftest.c`.
 
 mod access;
+mod cache;
 mod device;
+mod invalidate;
 mod look;
 mod machine;
 mod page_table;
@@ -25,9 +27,11 @@ use crate::ioas::Ioas;
 use crate::{Context, PasidMode, Refusal};
 
 pub use access::AccessFile;
+pub(crate) use cache::Cache;
 pub(crate) use device::MockDevice;
+pub(crate) use invalidate::{invalidate_devices, invalidate_table};
 pub use machine::MockMachine;
-pub(crate) use page_table::{describe_hardware, shape_of};
+pub(crate) use page_table::{describe_hardware, iotlb_of, shape_of};
 pub use pins::Charged;
 
 /// The request: number 0xa0 without direction or size.
@@ -38,6 +42,9 @@ pub(crate) const BYTES_MIN: u32 = 68;
 pub(crate) const BYTES: u32 = 72;
 
 const _: () = assert!(size_of::<TestCommand>() == BYTES as usize);
+
+/// The type of its vIOMMUs.
+pub(crate) const VIOMMU_TYPE: u32 = 0xdead_beef;
 
 /// `struct iommu_test_cmd`. What `fields` mean depends on `op`.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes)]
@@ -74,6 +81,7 @@ mod op {
     pub(super) const ACCESS_REPLACE_IOAS: u32 = 11;
     pub(super) const MOCK_DOMAIN_FLAGS: u32 = 12;
     pub(super) const DIRTY: u32 = 13;
+    pub(super) const MD_CHECK_IOTLB: u32 = 14;
     pub(super) const TRIGGER_IOPF: u32 = 15;
     pub(super) const DEV_CHECK_CACHE: u32 = 16;
     pub(super) const PASID_ATTACH: u32 = 18;
@@ -124,6 +132,7 @@ pub(crate) fn run(
         op::ACCESS_REPLACE_IOAS => access::replace(exchange, &argument),
         op::SET_TEMP_MEMORY_LIMIT => set_batch_bytes(&argument),
         op::DIRTY => look::mark_written(ctx, exchange, argument),
+        op::MD_CHECK_IOTLB => look::check_iotlb(ctx, &argument),
         op::TRIGGER_IOPF => device::exists(ctx, argument.fields[0]),
         op::DEV_CHECK_CACHE => device::check_cache(ctx, &argument),
         op::PASID_ATTACH => device::attach_pasid(ctx, exchange, argument, PasidMode::Attach),

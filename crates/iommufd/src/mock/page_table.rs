@@ -4,7 +4,7 @@ use span::Span;
 use uapi::Errno;
 use zerocopy::IntoBytes;
 
-use super::failure;
+use super::{Cache, failure};
 use crate::dispatch::Exchange;
 use crate::{Geometry, Refusal};
 
@@ -42,8 +42,8 @@ pub(crate) fn describe_hardware(
 /// The geometry of a page table that is asked for with data: 4 to 8 bytes, of which the second word is its kind.
 ///
 /// # Errors
-/// `EOPNOTSUPP` for another type of data or kind of page table, `EINVAL` for too few bytes, `E2BIG` for more that mean
-/// something, [`Refusal::Unreachable`] (`EFAULT`).
+/// `EOPNOTSUPP` for another type of data or kind of page table, `EINVAL` for too few or too many bytes,
+/// [`Refusal::Unreachable`] (`EFAULT`).
 pub(crate) fn shape_of(
     exchange: &Exchange<'_>,
     geometry: &Geometry,
@@ -51,24 +51,48 @@ pub(crate) fn shape_of(
     at: u64,
     length: u32,
 ) -> Result<Geometry, Refusal> {
-    const BYTES_MIN: u32 = 4;
     const KIND_DEFAULT: u32 = 0;
     const KIND_HUGE: u32 = 1;
     const HUGE_PAGES: u64 = 1 << 20 | 4096;
-    if data_type != DATA_TYPE {
-        return Err(failure("another type of data", Errno::EOPNOTSUPP));
-    }
-    if length < BYTES_MIN {
-        return Err(failure("too little data", Errno::EINVAL));
-    }
-    let mut words = [0_u32; 2];
-    let known = (length as usize).min(size_of_val(&words));
-    exchange.caller().read(at, &mut words.as_mut_bytes()[..known])?;
-    match words[1] {
+    let [_, kind] = read_data(exchange, data_type, at, length)?;
+    match kind {
         KIND_DEFAULT => Ok(geometry.clone()),
         KIND_HUGE => {
             Ok(Geometry { aperture: Span::WHOLE, page_sizes: HUGE_PAGES, ..geometry.clone() })
         }
         _ => Err(failure("another kind of page table", Errno::EOPNOTSUPP)),
     }
+}
+
+/// The IOTLB of a nested page table that is asked for with data, of which the first word is what it holds at first.
+///
+/// # Errors
+/// As [`shape_of`]; the kind of page table means nothing here.
+pub(crate) fn iotlb_of(
+    exchange: &Exchange<'_>,
+    data_type: u32,
+    at: u64,
+    length: u32,
+) -> Result<Cache, Refusal> {
+    let [value, _] = read_data(exchange, data_type, at, length)?;
+    Ok(Cache::filled_with(value))
+}
+
+fn read_data(
+    exchange: &Exchange<'_>,
+    data_type: u32,
+    at: u64,
+    length: u32,
+) -> Result<[u32; 2], Refusal> {
+    const BYTES_MIN: usize = 4;
+    if data_type != DATA_TYPE {
+        return Err(failure("another type of data", Errno::EOPNOTSUPP));
+    }
+    let mut words = [0_u32; 2];
+    let length = length as usize;
+    if length < BYTES_MIN || length > size_of_val(&words) {
+        return Err(failure("too little data, or too much", Errno::EINVAL));
+    }
+    exchange.caller().read(at, &mut words.as_mut_bytes()[..length])?;
+    Ok(words)
 }

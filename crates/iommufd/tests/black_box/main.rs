@@ -27,6 +27,7 @@ mod hwpt_alloc;
 mod ioas;
 mod map;
 mod meanwhile;
+mod nested;
 mod pasid;
 mod pin_failures;
 mod pins_against_model;

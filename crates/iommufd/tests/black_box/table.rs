@@ -99,6 +99,7 @@ fn the_commands_of_this_crate_are_served() {
         CommandId::GetHwInfo,
         CommandId::HwptSetDirtyTracking,
         CommandId::HwptGetDirtyBitmap,
+        CommandId::HwptInvalidate,
         CommandId::IoasMapFile,
         CommandId::ViommuAlloc,
         CommandId::VdeviceAlloc,

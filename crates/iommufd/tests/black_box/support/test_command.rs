@@ -30,6 +30,8 @@ pub(crate) mod op {
     pub(crate) const ACCESS_RW: u32 = 8;
     pub(crate) const MOCK_DOMAIN_REPLACE: u32 = 10;
     pub(crate) const ACCESS_REPLACE_IOAS: u32 = 11;
+    pub(crate) const CHECK_IOTLB: u32 = 14;
+    pub(crate) const CHECK_CACHE: u32 = 16;
 }
 
 /// What a test command answered.
