@@ -83,7 +83,11 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
         Object::Ioas(ioas) => build_asked(ctx, exchange, &iommu, &argument, ioas)?,
         Object::Hwpt(hwpt) if hwpt.nested.is_none() => nest(Over::Table(Arc::clone(hwpt)))?,
         Object::Viommu(viommu) => nest(Over::Viommu(Arc::clone(viommu)))?,
-        _ => return Err(Refusal::OtherType { id: pt_id }),
+        Object::Access(_)
+        | Object::Device(_)
+        | Object::Hwpt(_)
+        | Object::MockDevice(_)
+        | Object::Vdevice(_) => return Err(Refusal::OtherType { id: pt_id }),
     };
     if flags & hwpt_flags::FAULT_ID_VALID != 0 {
         return Err(Refusal::NoObject { id: argument.fault_id });
@@ -314,10 +318,8 @@ impl Kind for Hwpt {
 
     /// One that is not nested.
     fn pick(object: &Object) -> Option<Arc<Self>> {
-        match object {
-            Object::Hwpt(hwpt) if hwpt.nested.is_none() => Some(Arc::clone(hwpt)),
-            _ => None,
-        }
+        let Object::Hwpt(hwpt) = object else { return None };
+        hwpt.nested.is_none().then(|| Arc::clone(hwpt))
     }
 
     /// Leaves the IOAS, or what it is nested in. The last page table of an IOAS unpins its areas.

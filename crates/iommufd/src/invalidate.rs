@@ -71,7 +71,11 @@ fn invalidate(
             mock::invalidate_devices(ctx, exchange, viommu, &entries, done)
         }
         Object::Viommu(_) => Err(Refusal::Unsupported { feature: "invalidation by vIOMMUs" }),
-        _ => Err(Refusal::OtherType { id }),
+        Object::Access(_)
+        | Object::Device(_)
+        | Object::Ioas(_)
+        | Object::MockDevice(_)
+        | Object::Vdevice(_) => Err(Refusal::OtherType { id }),
     }
 }
 

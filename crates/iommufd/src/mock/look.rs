@@ -79,10 +79,7 @@ pub(super) fn check_pins(
 pub(super) fn check_iotlb(ctx: &Context, argument: &TestCommand) -> Result<(), Refusal> {
     let id = argument.id;
     let object = ctx.get_any(id)?;
-    let nested = match &*object {
-        Object::Hwpt(hwpt) => hwpt.nested(),
-        _ => None,
-    };
+    let nested = if let Object::Hwpt(hwpt) = &*object { hwpt.nested() } else { None };
     let [entry, value, ..] = argument.fields;
     nested.ok_or(Refusal::NoObject { id })?.iotlb().check(entry, value)
 }
