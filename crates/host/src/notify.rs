@@ -125,12 +125,30 @@ impl Listener {
     /// - `ENOENT` – the caller was killed meanwhile.
     /// - `EMFILE` – its table is full.
     pub fn install(&self, id: u64, file: BorrowedFd<'_>, cloexec: bool) -> io::Result<RawFd> {
+        self.add(id, file, cloexec, None)
+    }
+
+    /// As [`install`](Self::install), closed by exec, as descriptor `number`. What has that number is closed.
+    ///
+    /// # Errors
+    /// As there; `EBADF` – the number is not below the caller's limit.
+    pub fn install_at(&self, id: u64, file: BorrowedFd<'_>, number: RawFd) -> io::Result<RawFd> {
+        self.add(id, file, true, Some(number))
+    }
+
+    fn add(
+        &self,
+        id: u64,
+        file: BorrowedFd<'_>,
+        cloexec: bool,
+        number: Option<RawFd>,
+    ) -> io::Result<RawFd> {
         let flags = if cloexec { libc::O_CLOEXEC } else { 0 };
         let mut request = libc::seccomp_notif_addfd {
             id,
-            flags: 0,
+            flags: number.map_or(0, |_| libc::SECCOMP_ADDFD_FLAG_SETFD as u32),
             srcfd: file.as_raw_fd().cast_unsigned(),
-            newfd: 0,
+            newfd: number.unwrap_or(0).cast_unsigned(),
             newfd_flags: flags.cast_unsigned(),
         };
         // SAFETY: `request` is a live seccomp_notif_addfd that the kernel only reads.

@@ -45,8 +45,10 @@ impl Device {
             Object::Ioas(ioas) => self.attach_to_ioas(ioas),
             Object::Access(_)
             | Object::Device(_)
+            | Object::Fault(_)
             | Object::MockDevice(_)
             | Object::Vdevice(_)
+            | Object::Veventq(_)
             | Object::Viommu(_) => Err(Refusal::OtherType { id: pt_id }),
         }
     }
@@ -98,8 +100,10 @@ impl Device {
             }
             Object::Access(_)
             | Object::Device(_)
+            | Object::Fault(_)
             | Object::MockDevice(_)
             | Object::Vdevice(_)
+            | Object::Veventq(_)
             | Object::Viommu(_) => return Err(Refusal::OtherType { id: pt_id }),
         };
         if let Some(released) = group.attach_pasid(self, pasid, hwpt, mode, enable)? {

@@ -11,7 +11,7 @@ use sync::Contents;
 use uapi::Errno;
 
 use crate::mock::AccessFile;
-use crate::{Context, PageSet};
+use crate::{Context, EventFile, PageSet};
 
 /// The thread that issued a command.
 pub trait Caller {
@@ -76,6 +76,17 @@ pub trait Caller {
     /// # Errors
     /// The number of the reason: `EMFILE`, `ENOMEM`; `EOPNOTSUPP` where there are no such files.
     fn install_access(&self, file: &Arc<AccessFile>) -> Result<i32, Errno> {
+        let _ = file;
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Gives the caller an open file of events, and returns its descriptor. Reading and writing it is what
+    /// [`EventFile::read`] and [`EventFile::write`] do, at any position but 0 `ESPIPE`; the file is released
+    /// ([`EventFile::release`]) when nobody has it open any more; not where this fails.
+    ///
+    /// # Errors
+    /// The number of the reason: `EMFILE`, `ENOMEM`; `EOPNOTSUPP` where there are no such files.
+    fn install_events(&self, file: &Arc<EventFile>) -> Result<i32, Errno> {
         let _ = file;
         Err(Errno::EOPNOTSUPP)
     }

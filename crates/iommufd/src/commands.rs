@@ -9,8 +9,8 @@ use uapi::iommufd::Destroy;
 
 use crate::dispatch::Exchange;
 use crate::{
-    Context, Refusal, change_process, compat, dirty_tracking, hw_info, hwpt, invalidate, ioas,
-    mapping, options, tsm_command, vdevice, viommu,
+    Context, Refusal, change_process, compat, dirty_tracking, fault_queue, hw_info, hwpt,
+    invalidate, ioas, mapping, options, tsm_command, vdevice, veventq, viommu,
 };
 
 use Handler::{Counting, Plain};
@@ -56,6 +56,8 @@ const HANDLERS: &[(CommandId, Handler)] = &[
     (CommandId::HwptSetDirtyTracking, Plain(dirty_tracking::set)),
     (CommandId::HwptGetDirtyBitmap, Plain(dirty_tracking::get)),
     (CommandId::HwptInvalidate, Plain(invalidate::run)),
+    (CommandId::FaultQueueAlloc, Plain(fault_queue::alloc)),
+    (CommandId::VeventqAlloc, Plain(veventq::alloc)),
     (CommandId::VfioIoas, Plain(compat::vfio_ioas)),
     (CommandId::HwptAlloc, Plain(hwpt::alloc)),
     (CommandId::GetHwInfo, Plain(hw_info::get)),

@@ -324,6 +324,8 @@ impl Context {
             match object {
                 // What it is attached to is counted.
                 Object::Access(_) => {}
+                // No device uses what is left of them.
+                Object::Fault(_) | Object::Veventq(_) => {}
                 Object::Device(_) => counts.devices += 1,
                 Object::Hwpt(_) => counts.hwpts += 1,
                 // Its device is counted.

@@ -202,6 +202,7 @@ impl Group {
         let attachment = state.attachment.as_mut().filter(|other| other.has(device))?;
         attachment.devices.retain(|other| !Arc::ptr_eq(other, device));
         device.translate_through(None);
+        attachment.hwpt.forget_faults(device);
         unprepare(std::slice::from_ref(device), attachment.hwpt.ioas());
         device.header().drop_user();
         let hwpt = Arc::clone(&attachment.hwpt);
@@ -298,6 +299,7 @@ impl Attachment {
         for device in &self.devices {
             hwpt.header().add_user();
             device.translate_through(Some(Arc::clone(hwpt)));
+            self.hwpt.forget_faults(device);
         }
         let old = std::mem::replace(&mut self.hwpt, Arc::clone(hwpt));
         Ok(Some(Released { hwpt: old, users: self.devices.len() }))

@@ -16,6 +16,7 @@ use uapi::iommufd::{HwptAlloc, hwpt_flags};
 
 use crate::address_space::Mirror;
 use crate::dispatch::Exchange;
+use crate::fault_queue::FaultQueue;
 use crate::in_flight::Stay;
 use crate::ioas::Ioas;
 use crate::nested::{Nested, Over};
@@ -33,6 +34,8 @@ pub(crate) struct Hwpt {
     mirror: Option<Mirror>,
     /// What it has if it is nested.
     nested: Option<Nested>,
+    /// Where faults on it go. The page table is a user of it until destroyed.
+    faults: Option<Arc<FaultQueue>>,
     iommu: Arc<Iommu>,
     /// What it can hold, which may differ from what its IOMMU can.
     geometry: Geometry,
@@ -66,7 +69,7 @@ pub(crate) enum Purpose {
 ///   [`Ioas::add_table`] (`EINVAL`, `EADDRINUSE`, `EFAULT`, `ENOMEM`).
 /// - on a page table or a vIOMMU as [`nested::build`] (`EOPNOTSUPP`, `EINVAL`, `ENOMEM`); on anything else, a nested page
 ///   table too, [`Refusal::OtherType`] (`EINVAL`).
-/// - [`Refusal::NoObject`] (`ENOENT`): the fault queue, where one is asked for: there are none.
+/// - [`Refusal::NoObject`] (`ENOENT`): the fault queue, where one is asked for.
 /// - [`Refusal::Unreachable`] (`EFAULT`): the answer cannot be written; there is no page table then.
 pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Refusal> {
     let mut argument: HwptAlloc = exchange.argument();
@@ -78,9 +81,15 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
     // The device itself is let go at once: its end must not wait for the client's memory.
     let iommu = Arc::clone(ctx.get::<Device>(dev_id)?.endpoint().iommu());
     let parent = ctx.get_any(pt_id).map_err(|_| Refusal::ParentMissing { id: pt_id })?;
-    let nest = |over| nested::build(ctx, exchange, &iommu, &argument, over);
+    // That there is none is said last.
+    let faults = match flags & hwpt_flags::FAULT_ID_VALID {
+        0 => Ok(None),
+        _ => ctx.get::<FaultQueue>(argument.fault_id).map(|faults| Some(Arc::clone(&faults))),
+    };
+    let known = faults.as_ref().ok().cloned().flatten();
+    let nest = |over| nested::build(ctx, exchange, &iommu, &argument, over, known.clone());
     let pending = match &*parent {
-        Object::Ioas(ioas) => build_asked(ctx, exchange, &iommu, &argument, ioas)?,
+        Object::Ioas(ioas) => build_asked(ctx, exchange, &iommu, &argument, ioas, known.clone())?,
         Object::Hwpt(hwpt) if hwpt.nested.is_none() => nest(Over::Table(Arc::clone(hwpt)))?,
         Object::Viommu(viommu) => nest(Over::Viommu(Arc::clone(viommu)))?,
         Object::Access(_)
@@ -89,9 +98,7 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
         | Object::MockDevice(_)
         | Object::Vdevice(_) => return Err(Refusal::OtherType { id: pt_id }),
     };
-    if flags & hwpt_flags::FAULT_ID_VALID != 0 {
-        return Err(Refusal::NoObject { id: argument.fault_id });
-    }
+    faults?;
     if pending.nested.is_none() {
         pending.ioas.tables.lock().push(Arc::clone(&pending));
     }
@@ -108,6 +115,7 @@ fn build_asked<'c>(
     iommu: &Arc<Iommu>,
     argument: &HwptAlloc,
     ioas: &Arc<Ioas>,
+    faults: Option<Arc<FaultQueue>>,
 ) -> Result<Pending<'c, Hwpt>, Refusal> {
     let HwptAlloc { flags, data_type, data_len, data_uptr, .. } = *argument;
     check_flags(exchange, iommu, flags)?;
@@ -118,7 +126,7 @@ fn build_asked<'c>(
         }
         geometry = mock::shape_of(exchange, &geometry, data_type, data_uptr, data_len)?;
     }
-    Hwpt::build_shaped(ctx, ioas, iommu, geometry, Purpose::Command { flags })
+    Hwpt::build_shaped(ctx, ioas, iommu, geometry, Purpose::Command { flags }, faults)
 }
 
 fn check_flags(exchange: &Exchange<'_>, iommu: &Iommu, flags: u32) -> Result<(), Refusal> {
@@ -154,7 +162,7 @@ impl Hwpt {
         iommu: &Arc<Iommu>,
         purpose: Purpose,
     ) -> Result<Pending<'c, Self>, Refusal> {
-        Self::build_shaped(ctx, ioas, iommu, iommu.geometry().clone(), purpose)
+        Self::build_shaped(ctx, ioas, iommu, iommu.geometry().clone(), purpose, None)
     }
 
     fn build_shaped<'c>(
@@ -163,6 +171,7 @@ impl Hwpt {
         iommu: &Arc<Iommu>,
         geometry: Geometry,
         purpose: Purpose,
+        faults: Option<Arc<FaultQueue>>,
     ) -> Result<Pending<'c, Self>, Refusal> {
         let (flags, automatic) = match purpose {
             Purpose::Command { flags } => (flags, false),
@@ -182,6 +191,7 @@ impl Hwpt {
                 ioas: Arc::clone(ioas),
                 mirror: Some(mirror),
                 nested: None,
+                faults: hold(faults),
                 iommu: Arc::clone(iommu),
                 geometry,
                 written,
@@ -198,6 +208,7 @@ impl Hwpt {
         nested: Nested,
         iommu: &Arc<Iommu>,
         flags: u32,
+        faults: Option<Arc<FaultQueue>>,
     ) -> Self {
         Self {
             header,
@@ -206,10 +217,23 @@ impl Hwpt {
             iommu: Arc::clone(iommu),
             geometry: nested.parent().geometry.clone(),
             nested: Some(nested),
+            faults: hold(faults),
             written: None,
             automatic: false,
             nest_parent: false,
             takes_pasids: flags & hwpt_flags::PASID != 0,
+        }
+    }
+
+    /// Where faults on it go.
+    pub(crate) const fn faults(&self) -> Option<&Arc<FaultQueue>> {
+        self.faults.as_ref()
+    }
+
+    /// Forgets the faults of a device that leaves it.
+    pub(crate) fn forget_faults(&self, device: &Device) {
+        if let Some(faults) = &self.faults {
+            faults.forget(device.id());
         }
     }
 
@@ -288,6 +312,11 @@ impl Hwpt {
     }
 }
 
+/// Adds a user to a fault queue.
+fn hold(faults: Option<Arc<FaultQueue>>) -> Option<Arc<FaultQueue>> {
+    faults.inspect(|faults| faults.header().add_user())
+}
+
 impl Headed for Hwpt {
     fn header(&self) -> &Header {
         &self.header
@@ -324,6 +353,9 @@ impl Kind for Hwpt {
 
     /// Leaves the IOAS, or what it is nested in. The last page table of an IOAS unpins its areas.
     fn destroy(&self, ctx: &Context) {
+        if let Some(faults) = &self.faults {
+            faults.header().drop_user();
+        }
         if let Some(nested) = &self.nested {
             nested.leave();
         }

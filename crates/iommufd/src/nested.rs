@@ -11,6 +11,7 @@ use std::sync::Arc;
 use uapi::iommufd::{HwptAlloc, hwpt_flags};
 
 use crate::dispatch::Exchange;
+use crate::fault_queue::FaultQueue;
 use crate::hwpt::Hwpt;
 use crate::object::Pending;
 use crate::registry::{Headed, Header};
@@ -44,6 +45,7 @@ pub(crate) fn build<'c>(
     iommu: &Arc<Iommu>,
     argument: &HwptAlloc,
     over: Over,
+    faults: Option<Arc<FaultQueue>>,
 ) -> Result<Pending<'c, Hwpt>, Refusal> {
     over.check_iommu(iommu)?;
     exchange.refuse_flags(argument.flags, FLAGS)?;
@@ -60,7 +62,7 @@ pub(crate) fn build<'c>(
     Pending::build(ctx, |header| {
         over.header().add_user();
         let nested = Nested { over, iotlb };
-        Ok(Hwpt::nested_in(header, nested, iommu, argument.flags))
+        Ok(Hwpt::nested_in(header, nested, iommu, argument.flags, faults))
     })
 }
 

@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use crate::access::Access;
 use crate::device::Device;
+use crate::fault_queue::FaultQueue;
 use crate::hwpt::Hwpt;
 use crate::ioas::Ioas;
 use crate::mock::MockDevice;
 use crate::registry::{Headed, Header, Held, ReservedId};
 use crate::vdevice::Vdevice;
+use crate::veventq::Veventq;
 use crate::viommu::Viommu;
 use crate::{Context, Refusal};
 
@@ -22,10 +24,12 @@ use crate::{Context, Refusal};
 pub(crate) enum Object {
     Access(Arc<Access>),
     Device(Arc<Device>),
+    Fault(Arc<FaultQueue>),
     Hwpt(Arc<Hwpt>),
     Ioas(Arc<Ioas>),
     MockDevice(Arc<MockDevice>),
     Vdevice(Arc<Vdevice>),
+    Veventq(Arc<Veventq>),
     Viommu(Arc<Viommu>),
 }
 
@@ -34,10 +38,12 @@ impl Headed for Object {
         match self {
             Self::Access(access) => access.header(),
             Self::Device(device) => device.header(),
+            Self::Fault(faults) => faults.header(),
             Self::Hwpt(hwpt) => hwpt.header(),
             Self::Ioas(ioas) => ioas.header(),
             Self::MockDevice(mock) => mock.header(),
             Self::Vdevice(vdevice) => vdevice.header(),
+            Self::Veventq(vevents) => vevents.header(),
             Self::Viommu(viommu) => viommu.header(),
         }
     }
@@ -46,10 +52,12 @@ impl Headed for Object {
         match self {
             Self::Access(access) => access.facts(into),
             Self::Device(device) => device.facts(into),
+            Self::Fault(faults) => faults.facts(into),
             Self::Hwpt(hwpt) => hwpt.facts(into),
             Self::Ioas(ioas) => ioas.facts(into),
             Self::MockDevice(mock) => mock.facts(into),
             Self::Vdevice(vdevice) => vdevice.facts(into),
+            Self::Veventq(vevents) => vevents.facts(into),
             Self::Viommu(viommu) => viommu.facts(into),
         }
     }
@@ -61,10 +69,12 @@ impl Object {
         match self {
             Self::Access(access) => access.destroy(ctx),
             Self::Device(device) => device.destroy(ctx),
+            Self::Fault(faults) => faults.destroy(ctx),
             Self::Hwpt(hwpt) => hwpt.destroy(ctx),
             Self::Ioas(ioas) => ioas.destroy(ctx),
             Self::MockDevice(mock) => mock.destroy(ctx),
             Self::Vdevice(vdevice) => vdevice.destroy(ctx),
+            Self::Veventq(vevents) => vevents.destroy(ctx),
             Self::Viommu(viommu) => viommu.destroy(ctx),
         }
     }

@@ -33,6 +33,8 @@ pub enum Resource {
     AccessPin,
     /// Pages of one area, to be pinned together.
     Pages,
+    /// A page fault that its queue holds.
+    Event,
     /// Memory for the length of one command.
     Buffer,
 }
@@ -79,6 +81,7 @@ impl Quota for Limits {
             Resource::ReservedRange
             | Resource::AllowedRange
             | Resource::Access
+            | Resource::Event
             | Resource::AccessPin => self.ranges,
             // Bounded by the objects that they are of, or by the memory that there is.
             Resource::Context

@@ -180,6 +180,12 @@ pub enum Refusal {
         /// The vIOMMU.
         viommu: u32,
     },
+    /// The caller cannot be given a file (as the system says: `EMFILE`, `ENOMEM`).
+    #[error("no descriptor for an open file: {errno}")]
+    NoDescriptor {
+        /// Why.
+        errno: Errno,
+    },
     /// The device has no vdevice behind the vIOMMU that the page table is of (`ENOENT`).
     #[error("the device has no vdevice behind vIOMMU {viommu}")]
     NotBehind {
@@ -287,6 +293,12 @@ pub enum Refusal {
     /// The memory cannot be pinned (`EFAULT`, `EINVAL` or `ENOMEM`).
     #[error("memory cannot be pinned: {0:?}")]
     Pin(PinFault),
+    /// A queue for no events, or for too many (`EINVAL`).
+    #[error("a queue for {depth} events")]
+    QueueDepth {
+        /// As asked.
+        depth: u32,
+    },
     /// A range that does not end after its start (`EINVAL`).
     #[error("range from {start:#x} to {last:#x}")]
     RangeOrder {
@@ -408,6 +420,12 @@ pub enum Refusal {
         /// What it has.
         vdevice: u32,
     },
+    /// The vIOMMU has a queue for events of the type already (`EEXIST`).
+    #[error("vIOMMU {viommu} has a queue for events of that type")]
+    VeventqExists {
+        /// The vIOMMU.
+        viommu: u32,
+    },
     /// Data where the type of vIOMMU has none (`EINVAL`).
     #[error("{data_len} bytes of data for a vIOMMU that takes none")]
     ViommuData {
@@ -455,6 +473,7 @@ impl Refusal {
             | Self::NoFile { .. }
             | Self::OptionValue { .. }
             | Self::OverlappingRange { .. }
+            | Self::QueueDepth { .. }
             | Self::RangeOrder { .. }
             | Self::NoSuchIommu { .. }
             | Self::NoNestParent { .. }
@@ -491,9 +510,10 @@ impl Refusal {
             | Self::OutOfIds
             | Self::Pin(PinFault::Limit)
             | Self::TooManyRanges { .. } => Errno::ENOMEM,
-            Self::Overlap { .. } | Self::VdeviceExists { .. } | Self::VirtIdTaken { .. } => {
-                Errno::EEXIST
-            }
+            Self::Overlap { .. }
+            | Self::VdeviceExists { .. }
+            | Self::VeventqExists { .. }
+            | Self::VirtIdTaken { .. } => Errno::EEXIST,
             Self::PastTop { .. } => Errno::EOVERFLOW,
             Self::Pin(PinFault::Unmapped | PinFault::DeviceMemory) | Self::Unreachable => {
                 Errno::EFAULT
@@ -505,6 +525,7 @@ impl Refusal {
             | Self::UnknownFlags { .. }
             | Self::Unsupported { .. } => Errno::EOPNOTSUPP,
             Self::NoCompatIoas | Self::NoVm { .. } => Errno::ENODEV,
+            Self::NoDescriptor { errno } => *errno,
             Self::Test(failure) => failure.errno(),
             Self::Tsm(refusal) => refusal.errno(),
             Self::UnknownCommand { .. } => Errno::ENOTTY,

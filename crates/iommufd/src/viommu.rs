@@ -21,6 +21,7 @@ use crate::dispatch::Exchange;
 use crate::hwpt::Hwpt;
 use crate::object::{Kind, Object, Pending};
 use crate::registry::{Headed, Header};
+use crate::veventq::Veventq;
 use crate::{Context, Iommu, Refusal, Tvm, Vm, mock};
 
 /// A guest's view of an IOMMU.
@@ -33,6 +34,8 @@ pub(crate) struct Viommu {
     tvm: GuestVm,
     /// What the guest knows the devices behind it by. Each of their vdevices is a user of the vIOMMU.
     virt_ids: Mutex<rank::Objects, VirtIds>,
+    /// Where it tells its guest things, by their types. Each is a user of it.
+    queues: Mutex<rank::Objects, BTreeMap<u32, Arc<Veventq>>>,
 }
 
 /// Devices by the numbers that a guest knows them by.
@@ -103,7 +106,9 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
         hwpt.header().add_user();
         let name = || format!("{}{}", Viommu::NAME, header.id());
         let virt_ids = Mutex::with_contents(VirtIds::default()).named("virt_ids", name);
-        Ok(Viommu { header, hwpt: Arc::clone(&hwpt), iommu, viommu_type, tvm, virt_ids })
+        let queues = Mutex::new(BTreeMap::new());
+        let hwpt = Arc::clone(&hwpt);
+        Ok(Viommu { header, hwpt, iommu, viommu_type, tvm, virt_ids, queues })
     })?;
     argument.out_viommu_id = pending.header().id();
     exchange.respond(&argument)?;
@@ -190,6 +195,40 @@ impl Viommu {
     /// The device that the guest knows by a number.
     pub(crate) fn device(&self, virt_id: u64) -> Option<Arc<Device>> {
         self.virt_ids.lock().0.get(&virt_id).cloned()
+    }
+
+    /// The number that the guest knows a device by.
+    pub(crate) fn virt_id(&self, device: &Arc<Device>) -> Option<u64> {
+        let virt_ids = self.virt_ids.lock();
+        virt_ids.0.iter().find(|(_, other)| Arc::ptr_eq(other, device)).map(|(id, _)| *id)
+    }
+
+    /// Has events of a type told by `queue`.
+    ///
+    /// # Errors
+    /// [`Refusal::VeventqExists`] (`EEXIST`).
+    pub(crate) fn take_queue(&self, r#type: u32, queue: &Arc<Veventq>) -> Result<(), Refusal> {
+        match self.queues.lock().entry(r#type) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Arc::clone(queue));
+                Ok(())
+            }
+            Entry::Occupied(_) => Err(Refusal::VeventqExists { viommu: self.header.id() }),
+        }
+    }
+
+    /// Undoes [`take_queue`](Self::take_queue), if it succeeded for this queue.
+    pub(crate) fn free_queue(&self, r#type: u32, queue: &Veventq) {
+        let mut queues = self.queues.lock();
+        let ours = queues.get(&r#type).is_some_and(|other| std::ptr::eq(&**other, queue));
+        let freed = if ours { queues.remove(&r#type) } else { None };
+        drop(queues);
+        drop(freed);
+    }
+
+    /// Where events of a type are told.
+    pub(crate) fn queue(&self, r#type: u32) -> Option<Arc<Veventq>> {
+        self.queues.lock().get(&r#type).cloned()
     }
 
     /// What it is over.

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use iommufd::mock::AccessFile;
-use iommufd::{Caller, Context, FileFault, PageIdentity, Signal, Source, Unreachable};
+use iommufd::{Caller, Context, EventFile, FileFault, PageIdentity, Signal, Source, Unreachable};
 use rustix::fs::{FileType, OFlags, fstat};
 use rustix::io::Errno;
 use vfio::{BarPages, Container, DeviceFile, Group, Refusal};
@@ -17,7 +17,7 @@ use crate::files::{File, Object};
 use crate::front_end::FrontEnd;
 use crate::memory::ProcessMemory;
 use crate::process::Task;
-use crate::requests::{access_file, granted};
+use crate::requests::{access_file, event_file, granted};
 
 /// Most bytes of one call that observers are shown.
 const SHOWN_BYTES_MOST: usize = 64 << 10;
@@ -150,6 +150,10 @@ impl Caller for Client<'_> {
         access_file::install(self, file)
     }
 
+    fn install_events(&self, file: &Arc<EventFile>) -> Result<i32, uapi::Errno> {
+        event_file::install(self, file)
+    }
+
     fn access(&self, fd: i32) -> Result<Arc<AccessFile>, FileFault> {
         let file = self.file(fd)?;
         match &file.object {
@@ -158,6 +162,7 @@ impl Caller for Client<'_> {
             | Object::Vfio { .. }
             | Object::Group(_)
             | Object::Container(_)
+            | Object::Events(_)
             | Object::Attribute(_) => Err(FileFault::OtherKind),
         }
     }
@@ -171,6 +176,7 @@ impl Caller for Client<'_> {
             | Object::Group(_)
             | Object::Container(_)
             | Object::Access(_)
+            | Object::Events(_)
             | Object::Attribute(_) => Err(FileFault::OtherKind),
         }
     }
@@ -185,6 +191,7 @@ impl vfio::Caller for Client<'_> {
             | Object::Vfio { .. }
             | Object::Container(_)
             | Object::Access(_)
+            | Object::Events(_)
             | Object::Attribute(_) => Err(FileFault::OtherKind),
         }
     }
@@ -197,6 +204,7 @@ impl vfio::Caller for Client<'_> {
             | Object::Vfio { .. }
             | Object::Group(_)
             | Object::Access(_)
+            | Object::Events(_)
             | Object::Attribute(_) => Err(FileFault::OtherKind),
         }
     }

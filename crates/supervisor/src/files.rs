@@ -11,8 +11,8 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
-use iommufd::Context;
 use iommufd::mock::AccessFile;
+use iommufd::{Context, EventFile};
 use rustix::fs::OFlags;
 use sync::{Refcount, WaitQueue};
 use vfio::{Container, DeviceFile, GroupFile};
@@ -80,6 +80,8 @@ pub(crate) enum Object {
     Container(Arc<Container>),
     /// An access of the kernel's test interface.
     Access(Arc<AccessFile>),
+    /// A queue of events.
+    Events(Arc<EventFile>),
     /// A sysfs attribute opened for writing.
     Attribute(Arc<dyn Attribute>),
 }
@@ -172,6 +174,7 @@ impl Files {
             | Object::Group(_)
             | Object::Container(_)
             | Object::Access(_)
+            | Object::Events(_)
             | Object::Attribute(_) => false,
         };
         let found = table.iter().find(|(_, file)| granted(&file.object));

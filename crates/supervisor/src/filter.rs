@@ -7,6 +7,8 @@
 //!
 //! Takes no lock. Source: seccomp(2).
 
+use std::ops::RangeInclusive;
+
 use host::seccomp::{ARCHITECTURE, Instruction, Word, code, verdict};
 use uapi::COMMANDS;
 
@@ -21,7 +23,7 @@ pub(crate) enum EventfdMode {
 
 /// Fewest and most bytes of a `write` that may be one to a sysfs attribute. Longer texts do not
 /// exist there.
-pub(crate) const ATTRIBUTE_WRITE_BYTES: std::ops::RangeInclusive<u32> = 1..=64;
+pub(crate) const ATTRIBUTE_WRITE_BYTES: RangeInclusive<u32> = 1..=64;
 /// What is written to an eventfd: so frequent that it is let through.
 const EVENTFD_BYTES: u32 = 8;
 
@@ -42,7 +44,13 @@ pub(crate) enum Offsets {
 }
 
 /// The filter.
-pub(crate) fn program(eventfds: EventfdMode, offsets: Offsets) -> Vec<Instruction> {
+///
+/// Reads and writes of descriptors in `event_files` are notified, whatever they move.
+pub(crate) fn program(
+    eventfds: EventfdMode,
+    offsets: Offsets,
+    event_files: Option<&RangeInclusive<u32>>,
+) -> Vec<Instruction> {
     let mut program = vec![
         load(Word::Architecture),
         jump(code::JUMP_EQUAL, ARCHITECTURE, 1, 0),
@@ -50,7 +58,14 @@ pub(crate) fn program(eventfds: EventfdMode, offsets: Offsets) -> Vec<Instructio
         load(Word::Number),
     ];
     for &number in calls::WRITE {
-        for_call(&mut program, number, small_write());
+        let mut body = event_files.map(of_event_files).unwrap_or_default();
+        body.extend(small_write());
+        for_call(&mut program, number, body);
+    }
+    for (&number, event_files) in calls::READ.iter().zip(event_files) {
+        let mut body = of_event_files(event_files);
+        body.push(end(verdict::ALLOW));
+        for_call(&mut program, number, body);
     }
     for &number in calls::AT_OFFSET {
         let body = match offsets {
@@ -71,6 +86,16 @@ pub(crate) fn program(eventfds: EventfdMode, offsets: Offsets) -> Vec<Instructio
     };
     notify_always(&mut program, [calls::ALWAYS, eventfd_calls].concat());
     program
+}
+
+/// Notifies what is on a descriptor in `numbers`, and goes on otherwise.
+fn of_event_files(numbers: &RangeInclusive<u32>) -> Vec<Instruction> {
+    vec![
+        load(Word::ArgumentLow(0)),
+        jump(code::JUMP_AT_LEAST, *numbers.start(), 0, 2),
+        jump(code::JUMP_GREATER, *numbers.end(), 1, 0),
+        end(verdict::NOTIFY),
+    ]
 }
 
 /// A `write` of few bytes, but not of an eventfd's.
@@ -154,6 +179,9 @@ fn end(verdict: u32) -> Instruction {
 
 /// Call numbers, by what is asked of their arguments.
 pub(crate) mod calls {
+    /// Reads at the file's own position.
+    pub(crate) const READ: &[i64] = &[libc::SYS_read];
+
     /// Writes at the file's own position.
     pub(crate) const WRITE: &[i64] = &[libc::SYS_write];
 
@@ -282,7 +310,7 @@ mod tests {
 
     fn notifies(number: i64, arguments: [u64; 6]) -> bool {
         let call = Call::new(number, arguments);
-        match run(&program(EventfdMode::Copied, Offsets::Devices), call).0 {
+        match run(&program(EventfdMode::Copied, Offsets::Devices, None), call).0 {
             verdict::NOTIFY => true,
             verdict::ALLOW => false,
             other => panic!("verdict {other:#x}"),
@@ -325,8 +353,9 @@ mod tests {
     #[test]
     fn reads_and_writes_at_any_offset_are_notified_where_files_of_ours_begin_at_zero() {
         for &number in calls::AT_OFFSET {
-            let answer =
-                |offsets| run(&program(EventfdMode::Copied, offsets), Call::new(number, [0; 6])).0;
+            let answer = |offsets| {
+                run(&program(EventfdMode::Copied, offsets, None), Call::new(number, [0; 6])).0
+            };
             assert_eq!(answer(Offsets::All), verdict::NOTIFY, "{number}");
             assert_eq!(answer(Offsets::Devices), verdict::ALLOW, "{number}");
         }
@@ -342,6 +371,21 @@ mod tests {
     }
 
     #[test]
+    fn reads_and_writes_of_event_files_are_notified() {
+        let program = program(EventfdMode::Copied, Offsets::Devices, Some(&(896..=1023)));
+        for number in [libc::SYS_read, libc::SYS_write] {
+            for (fd, expected) in
+                [(0, false), (895, false), (896, true), (1023, true), (1024, false)]
+            {
+                for count in [0, 8, 4096] {
+                    let call = Call::new(number, [fd, 0, count, 0, 0, 0]);
+                    assert_eq!(run(&program, call).0 == verdict::NOTIFY, expected, "{fd}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn calls_that_name_files_are_notified() {
         for &number in calls::ALWAYS {
             assert!(notifies(number, [0; 6]), "{number}");
@@ -353,10 +397,13 @@ mod tests {
         for &number in calls::EVENTFD {
             let call = Call::new(number, [0; 6]);
             assert_eq!(
-                run(&program(EventfdMode::Copied, Offsets::Devices), call).0,
+                run(&program(EventfdMode::Copied, Offsets::Devices, None), call).0,
                 verdict::ALLOW
             );
-            assert_eq!(run(&program(EventfdMode::Made, Offsets::Devices), call).0, verdict::NOTIFY);
+            assert_eq!(
+                run(&program(EventfdMode::Made, Offsets::Devices, None), call).0,
+                verdict::NOTIFY
+            );
         }
     }
 
@@ -365,7 +412,7 @@ mod tests {
         let seen = [calls::WRITE, calls::AT_OFFSET, calls::MMAP, calls::IOCTL, calls::ALWAYS];
         for number in (0..600).filter(|number| !seen.iter().any(|calls| calls.contains(number))) {
             let answer = run(
-                &program(EventfdMode::Copied, Offsets::Devices),
+                &program(EventfdMode::Copied, Offsets::Devices, None),
                 Call::new(number, [u64::MAX; 6]),
             );
             assert_eq!(answer, (verdict::ALLOW, false), "{number}");
@@ -376,12 +423,12 @@ mod tests {
     fn other_conventions_are_allowed() {
         let call = Call { architecture: 0x4000_0003, ..Call::new(libc::SYS_openat, [0; 6]) };
         assert_eq!(
-            run(&program(EventfdMode::Copied, Offsets::Devices), call),
+            run(&program(EventfdMode::Copied, Offsets::Devices, None), call),
             (verdict::ALLOW, false)
         );
         let x32 = Call::new(0x4000_0000 | libc::SYS_openat, [0; 6]);
         assert_eq!(
-            run(&program(EventfdMode::Copied, Offsets::Devices), x32),
+            run(&program(EventfdMode::Copied, Offsets::Devices, None), x32),
             (verdict::ALLOW, false)
         );
     }

@@ -3,6 +3,7 @@
 //! Absent on purpose: what each call does, which is in [`requests`](crate::requests).
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -36,6 +37,8 @@ pub(crate) struct FrontEnd {
     pub(crate) tasks: Tasks,
     pub(crate) eventfds: Arc<Eventfds>,
     pub(crate) vms: Vms,
+    /// Numbers that descriptors of event files get.
+    pub(crate) event_numbers: RangeInclusive<u32>,
     /// Whether mappings of device files are refused as memory for DMA.
     pub(crate) refuses_device_memory: bool,
     /// Whether the program ever got a directory of the overlay, so that relative paths may be ours.
@@ -104,6 +107,7 @@ impl Release for FrontEnd {
             Object::Vfio { number, file } => self.device_reach(*number, file, busy),
             Object::Group(group) => self.group_reach(group, busy),
             Object::Access(access) => Reach::of_context(access.context(), busy),
+            Object::Events(events) => Reach::of_context(events.context(), busy),
             Object::Iommufd(_) | Object::Container(_) | Object::Attribute(_) => {
                 Reach::of_itself(busy)
             }
@@ -142,6 +146,11 @@ impl Release for FrontEnd {
             Object::Access(access) => {
                 file.outwait_commands();
                 access.release();
+                left(&Counts::default(), &file)
+            }
+            Object::Events(events) => {
+                file.outwait_commands();
+                events.release();
                 left(&Counts::default(), &file)
             }
             Object::Attribute(_) => return,

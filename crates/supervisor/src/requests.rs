@@ -6,6 +6,7 @@
 
 pub(crate) mod access_file;
 mod device_io;
+pub(crate) mod event_file;
 mod eventfd;
 pub(crate) mod granted;
 mod ioctl;
@@ -97,6 +98,7 @@ impl<'r> Request<'r> {
             libc::SYS_mmap => {
                 mmap::mmap(self, second, word(third), word(fourth), int(fifth), sixth)
             }
+            libc::SYS_read => event_file::read(self, int(first), second, third),
             libc::SYS_write => write::write(self, int(first), second, third),
             libc::SYS_openat => open::open(self, int(first), second, u64::from(word(third))),
             libc::SYS_openat2 => open::open_how(self, int(first), second, third, fourth),

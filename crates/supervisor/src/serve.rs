@@ -34,6 +34,7 @@ use crate::machine::Machine;
 use crate::overlay::Overlay;
 use crate::platform::P2pMap;
 use crate::process::Tasks;
+use crate::requests::event_file;
 use crate::run::{ExitStatus, OUR_FAILURE, Options, RunError, become_reaper};
 use crate::start::{Start, Starting};
 use crate::vms::Vms;
@@ -76,7 +77,10 @@ impl Supervisor {
         let closes = Closes::new().map_err(system("inotify"))?;
         let environment = environment_of(&machine, environment);
         let offsets = if machine.mock.is_some() { Offsets::All } else { Offsets::Devices };
-        let filter = filter::program(eventfds.mode(), offsets);
+        let event_numbers = event_file::numbers();
+        // Every `read` costs more where its descriptor is looked at.
+        let event_files = machine.mock.is_some().then_some(&event_numbers);
+        let filter = filter::program(eventfds.mode(), offsets, event_files);
         let start = Start { program: &program, environment: &environment, mask, filter: &filter };
         let Starting { pid, listener, link: exec } = start.begin()?;
         link.send(Message::Started(pid), Some(listener.as_fd()));
@@ -95,6 +99,7 @@ impl Supervisor {
             eventfds,
             vms: Vms::default(),
             directories_out: AtomicBool::new(false),
+            event_numbers,
             machine,
         });
         // Before anybody listens to the program, which from then on gets through its exec and may ask.

@@ -230,7 +230,7 @@ commands! {
         /// Returns after the DMA that uses what is dropped.
         0x8d IOMMU_HWPT_INVALIDATE HwptInvalidate waits served ALL
             Extensible(HwptInvalidate ..= reserved);
-        0x8e IOMMU_FAULT_QUEUE_ALLOC FaultQueueAlloc quick hole ALL
+        0x8e IOMMU_FAULT_QUEUE_ALLOC FaultQueueAlloc quick served ALL
             Extensible(FaultAlloc ..= out_fault_fd);
         0x8f IOMMU_IOAS_MAP_FILE IoasMapFile quick served ALL
             Extensible(IoasMapFile ..= iova);
@@ -242,7 +242,7 @@ commands! {
         /// Takes every address space of the context.
         0x92 IOMMU_IOAS_CHANGE_PROCESS IoasChangeProcess waits served ALL
             Extensible(IoasChangeProcess ..= reserved);
-        0x93 IOMMU_VEVENTQ_ALLOC VeventqAlloc waits hole ALL
+        0x93 IOMMU_VEVENTQ_ALLOC VeventqAlloc waits served ALL
             Extensible(VeventqAlloc ..= out_veventq_fd);
         0x94 IOMMU_HW_QUEUE_ALLOC HwQueueAlloc waits hole NOT_2025
             Extensible(HwQueueAlloc ..= length);
@@ -429,6 +429,7 @@ mod tests {
             IommuOption,
             VfioIoas,
             GetHwInfo,
+            FaultQueueAlloc,
             IoasMapFile,
             DeviceGetInfo,
             DeviceGetRegionInfo,

@@ -127,14 +127,6 @@ pub(super) fn check_pasid(ctx: &Context, argument: &TestCommand) -> Result<(), R
     Err(failure("the PASID goes through another page table", Errno::EINVAL))
 }
 
-/// Says whether there is a device of this id.
-///
-/// # Errors
-/// [`Refusal::NoObject`] (`ENOENT`).
-pub(super) fn exists(ctx: &Context, id: u32) -> Result<(), Refusal> {
-    ctx.get::<Device>(id).map(drop)
-}
-
 /// Says whether an entry of a device's cache holds a value.
 ///
 /// # Errors

@@ -10,6 +10,7 @@
 mod access;
 mod cache;
 mod device;
+mod event;
 mod invalidate;
 mod look;
 mod machine;
@@ -84,6 +85,7 @@ mod op {
     pub(super) const MD_CHECK_IOTLB: u32 = 14;
     pub(super) const TRIGGER_IOPF: u32 = 15;
     pub(super) const DEV_CHECK_CACHE: u32 = 16;
+    pub(super) const TRIGGER_VEVENT: u32 = 17;
     pub(super) const PASID_ATTACH: u32 = 18;
     pub(super) const PASID_REPLACE: u32 = 19;
     pub(super) const PASID_DETACH: u32 = 20;
@@ -133,7 +135,8 @@ pub(crate) fn run(
         op::SET_TEMP_MEMORY_LIMIT => set_batch_bytes(&argument),
         op::DIRTY => look::mark_written(ctx, exchange, argument),
         op::MD_CHECK_IOTLB => look::check_iotlb(ctx, &argument),
-        op::TRIGGER_IOPF => device::exists(ctx, argument.fields[0]),
+        op::TRIGGER_IOPF => event::fault(ctx, &argument),
+        op::TRIGGER_VEVENT => event::tell_guest(ctx, &argument),
         op::DEV_CHECK_CACHE => device::check_cache(ctx, &argument),
         op::PASID_ATTACH => device::attach_pasid(ctx, exchange, argument, PasidMode::Attach),
         op::PASID_REPLACE => device::attach_pasid(ctx, exchange, argument, PasidMode::Replace),

@@ -100,10 +100,12 @@ fn the_commands_of_this_crate_are_served() {
         CommandId::HwptSetDirtyTracking,
         CommandId::HwptGetDirtyBitmap,
         CommandId::HwptInvalidate,
+        CommandId::FaultQueueAlloc,
         CommandId::IoasMapFile,
         CommandId::ViommuAlloc,
         CommandId::VdeviceAlloc,
         CommandId::IoasChangeProcess,
+        CommandId::VeventqAlloc,
     ];
     let more: &[(Profile, &[CommandId])] = &[
         (Profile::Linux73, &[]),

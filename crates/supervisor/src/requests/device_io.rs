@@ -82,6 +82,7 @@ fn transfer(
             return attribute_transfer(request, &**attribute, direction, offset, pieces);
         }
         _ if !allowed => return Reply::Error(Errno::EBADF),
+        Object::Events(_) => return Reply::Error(Errno::ESPIPE),
         Object::Iommufd(_) | Object::Group(_) | Object::Container(_) | Object::Access(_) => {
             return Reply::Error(Errno::EINVAL);
         }

@@ -31,6 +31,7 @@ pub(super) fn ioctl(request: &Request<'_>, fd: i32, number: u32, argument: u64) 
         // Which groups it has, and so what is mapped, the release of any may change.
         Object::Container(_) => Touch::All,
         Object::Access(access) => Touch::of_context(access.context(), id),
+        Object::Events(events) => Touch::of_context(events.context(), id),
         Object::Attribute(_) => return Reply::Continue,
     };
     if command.is_some_and(|row| row.may_wait) {
@@ -46,7 +47,7 @@ pub(super) fn ioctl(request: &Request<'_>, fd: i32, number: u32, argument: u64) 
         Object::Vfio { file, .. } => file.ioctl(&client, number, argument),
         Object::Group(group) => group.ioctl(&client, number, argument),
         Object::Container(container) => container.ioctl(&client, number, argument),
-        Object::Access(_) | Object::Attribute(_) => Err(Errno::ENOTTY),
+        Object::Access(_) | Object::Events(_) | Object::Attribute(_) => Err(Errno::ENOTTY),
     };
     drop(running);
     let answer = answer.map(u64::from);

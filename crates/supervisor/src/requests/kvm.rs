@@ -35,7 +35,11 @@ pub(super) fn set_device_attribute(request: &Request<'_>, argument: u64) -> Repl
     match &target.file.object {
         Object::Vfio { file, .. } => file.link_vm(vm),
         Object::Group(group) => group.link_vm(vm),
-        Object::Iommufd(_) | Object::Container(_) | Object::Access(_) | Object::Attribute(_) => {}
+        Object::Iommufd(_)
+        | Object::Container(_)
+        | Object::Access(_)
+        | Object::Events(_)
+        | Object::Attribute(_) => {}
     }
     Reply::Value(0)
 }

@@ -32,7 +32,7 @@ pub(super) fn mmap(
     let (number, device) = match &target.file.object {
         Object::Vfio { number, file } => (*number, file),
         Object::Iommufd(_) => return Reply::Error(Errno::ENXIO),
-        Object::Group(_) | Object::Container(_) | Object::Access(_) => {
+        Object::Group(_) | Object::Container(_) | Object::Access(_) | Object::Events(_) => {
             return Reply::Error(Errno::ENODEV);
         }
         Object::Attribute(_) => return Reply::Continue,

@@ -2,13 +2,16 @@
 
 use uapi::Errno;
 
-use super::{Reply, Request};
+use super::{Reply, Request, event_file};
 use crate::files::Object;
 use crate::filter::ATTRIBUTE_WRITE_BYTES;
 use crate::reach::Touch;
 
 pub(super) fn write(request: &Request<'_>, fd: i32, from: u64, count: u64) -> Reply {
     let Some(target) = request.target(fd) else { return Reply::Continue };
+    if matches!(target.file.object, Object::Events(_)) {
+        return event_file::write(request, fd, from, count);
+    }
     let Object::Attribute(attribute) = &target.file.object else { return Reply::Continue };
     let mut buffer = [0; *ATTRIBUTE_WRITE_BYTES.end() as usize];
     let length = usize::try_from(count).unwrap_or(usize::MAX);
