@@ -96,7 +96,9 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
         | Object::Device(_)
         | Object::Hwpt(_)
         | Object::MockDevice(_)
-        | Object::Vdevice(_) => return Err(Refusal::OtherType { id: pt_id }),
+        | Object::Fault(_)
+        | Object::Vdevice(_)
+        | Object::Veventq(_) => return Err(Refusal::OtherType { id: pt_id }),
     };
     faults?;
     if pending.nested.is_none() {

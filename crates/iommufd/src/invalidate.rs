@@ -75,7 +75,9 @@ fn invalidate(
         | Object::Device(_)
         | Object::Ioas(_)
         | Object::MockDevice(_)
-        | Object::Vdevice(_) => Err(Refusal::OtherType { id }),
+        | Object::Fault(_)
+        | Object::Vdevice(_)
+        | Object::Veventq(_) => Err(Refusal::OtherType { id }),
     }
 }
 
