@@ -279,7 +279,7 @@ impl Transfer<'_> {
 }
 
 /// The memory of a part of an area: what is there, or pinned now. Called with no lock held.
-fn pin_part(piece: Piece, quota: &dyn Quota) -> Result<PinnedPart, Refusal> {
+pub(crate) fn pin_part(piece: Piece, quota: &dyn Quota) -> Result<PinnedPart, Refusal> {
     let Piece { area, memory } = piece;
     let memory = match memory {
         Some(memory) => memory,

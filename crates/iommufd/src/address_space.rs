@@ -167,11 +167,11 @@ impl AddressSpace {
     ///
     /// # Errors
     /// In the outcome:
-    /// - [`Refusal::AreaBusy`] (`EBUSY`): an area is still being mapped.
+    /// - [`Refusal::AreaBusy`] (`EBUSY`): an area is still being mapped, or held.
     /// - [`Refusal::NotWhole`] (`ENOENT`): an area sticks out of `asked`.
     pub(crate) fn unmap(&mut self, asked: Span) -> Unmapped {
-        let busy = self.building.iter().filter(|span| span.intersects(asked));
-        let busy = busy.min_by_key(|span| span.start()).copied();
+        let building = self.building.iter().copied().filter(|span| span.intersects(asked));
+        let busy = building.chain(self.held_in(asked)).min_by_key(|span| span.start());
         let before_busy = match busy {
             Some(busy) => {
                 let last = busy.start().checked_sub(1);

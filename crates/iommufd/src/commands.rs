@@ -9,7 +9,7 @@ use uapi::iommufd::Destroy;
 
 use crate::dispatch::Exchange;
 use crate::{
-    Context, Refusal, change_process, compat, dirty_tracking, fault_queue, hw_info, hwpt,
+    Context, Refusal, change_process, compat, dirty_tracking, fault_queue, hw_info, hw_queue, hwpt,
     invalidate, ioas, mapping, options, tsm_command, vdevice, veventq, viommu,
 };
 
@@ -58,6 +58,7 @@ const HANDLERS: &[(CommandId, Handler)] = &[
     (CommandId::HwptInvalidate, Plain(invalidate::run)),
     (CommandId::FaultQueueAlloc, Plain(fault_queue::alloc)),
     (CommandId::VeventqAlloc, Plain(veventq::alloc)),
+    (CommandId::HwQueueAlloc, Plain(hw_queue::alloc)),
     (CommandId::VfioIoas, Plain(compat::vfio_ioas)),
     (CommandId::HwptAlloc, Plain(hwpt::alloc)),
     (CommandId::GetHwInfo, Plain(hw_info::get)),

@@ -325,7 +325,7 @@ impl Context {
                 // What it is attached to is counted.
                 Object::Access(_) => {}
                 // No device uses what is left of them.
-                Object::Fault(_) | Object::Veventq(_) => {}
+                Object::Fault(_) | Object::HwQueue(_) | Object::Veventq(_) => {}
                 Object::Device(_) => counts.devices += 1,
                 Object::Hwpt(_) => counts.hwpts += 1,
                 // Its device is counted.

@@ -97,6 +97,7 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
         | Object::Hwpt(_)
         | Object::MockDevice(_)
         | Object::Fault(_)
+        | Object::HwQueue(_)
         | Object::Vdevice(_)
         | Object::Veventq(_) => return Err(Refusal::OtherType { id: pt_id }),
     };

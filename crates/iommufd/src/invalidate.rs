@@ -76,6 +76,7 @@ fn invalidate(
         | Object::Ioas(_)
         | Object::MockDevice(_)
         | Object::Fault(_)
+        | Object::HwQueue(_)
         | Object::Vdevice(_)
         | Object::Veventq(_) => Err(Refusal::OtherType { id }),
     }

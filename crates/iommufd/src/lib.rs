@@ -78,6 +78,7 @@ mod geometry;
 mod group;
 mod host_space;
 mod hw_info;
+mod hw_queue;
 mod hwpt;
 mod in_flight;
 mod invalidate;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::access::Access;
 use crate::device::Device;
 use crate::fault_queue::FaultQueue;
+use crate::hw_queue::HwQueue;
 use crate::hwpt::Hwpt;
 use crate::ioas::Ioas;
 use crate::mock::MockDevice;
@@ -25,6 +26,7 @@ pub(crate) enum Object {
     Access(Arc<Access>),
     Device(Arc<Device>),
     Fault(Arc<FaultQueue>),
+    HwQueue(Arc<HwQueue>),
     Hwpt(Arc<Hwpt>),
     Ioas(Arc<Ioas>),
     MockDevice(Arc<MockDevice>),
@@ -39,6 +41,7 @@ impl Headed for Object {
             Self::Access(access) => access.header(),
             Self::Device(device) => device.header(),
             Self::Fault(faults) => faults.header(),
+            Self::HwQueue(queue) => queue.header(),
             Self::Hwpt(hwpt) => hwpt.header(),
             Self::Ioas(ioas) => ioas.header(),
             Self::MockDevice(mock) => mock.header(),
@@ -53,6 +56,7 @@ impl Headed for Object {
             Self::Access(access) => access.facts(into),
             Self::Device(device) => device.facts(into),
             Self::Fault(faults) => faults.facts(into),
+            Self::HwQueue(queue) => queue.facts(into),
             Self::Hwpt(hwpt) => hwpt.facts(into),
             Self::Ioas(ioas) => ioas.facts(into),
             Self::MockDevice(mock) => mock.facts(into),
@@ -70,6 +74,7 @@ impl Object {
             Self::Access(access) => access.destroy(ctx),
             Self::Device(device) => device.destroy(ctx),
             Self::Fault(faults) => faults.destroy(ctx),
+            Self::HwQueue(queue) => queue.destroy(ctx),
             Self::Hwpt(hwpt) => hwpt.destroy(ctx),
             Self::Ioas(ioas) => ioas.destroy(ctx),
             Self::MockDevice(mock) => mock.destroy(ctx),

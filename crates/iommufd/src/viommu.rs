@@ -18,6 +18,7 @@ use uapi::iommufd::{ViommuAlloc, viommu_type};
 
 use crate::device::Device;
 use crate::dispatch::Exchange;
+use crate::hw_queue::HwQueue;
 use crate::hwpt::Hwpt;
 use crate::object::{Kind, Object, Pending};
 use crate::registry::{Headed, Header};
@@ -36,6 +37,8 @@ pub(crate) struct Viommu {
     virt_ids: Mutex<rank::Objects, VirtIds>,
     /// Where it tells its guest things, by their types. Each is a user of it.
     queues: Mutex<rank::Objects, BTreeMap<u32, Arc<Veventq>>>,
+    /// Hardware queues that its guest has, by their indices. Each is a user of it.
+    hw_queues: Mutex<rank::Objects, BTreeMap<u32, Arc<HwQueue>>>,
 }
 
 /// Devices by the numbers that a guest knows them by.
@@ -106,9 +109,9 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
         hwpt.header().add_user();
         let name = || format!("{}{}", Viommu::NAME, header.id());
         let virt_ids = Mutex::with_contents(VirtIds::default()).named("virt_ids", name);
-        let queues = Mutex::new(BTreeMap::new());
+        let (queues, hw_queues) = (Mutex::new(BTreeMap::new()), Mutex::new(BTreeMap::new()));
         let hwpt = Arc::clone(&hwpt);
-        Ok(Viommu { header, hwpt, iommu, viommu_type, tvm, virt_ids, queues })
+        Ok(Viommu { header, hwpt, iommu, viommu_type, tvm, virt_ids, queues, hw_queues })
     })?;
     argument.out_viommu_id = pending.header().id();
     exchange.respond(&argument)?;
@@ -222,6 +225,38 @@ impl Viommu {
         let mut queues = self.queues.lock();
         let ours = queues.get(&r#type).is_some_and(|other| std::ptr::eq(&**other, queue));
         let freed = if ours { queues.remove(&r#type) } else { None };
+        drop(queues);
+        drop(freed);
+    }
+
+    /// Gives a hardware queue its place. Returns the queue that it depends on, with a user added.
+    ///
+    /// # Errors
+    /// The hardware's about the index.
+    pub(crate) fn place_hw_queue(
+        &self,
+        queue: &Arc<HwQueue>,
+    ) -> Result<Option<Arc<HwQueue>>, Refusal> {
+        let index = queue.index();
+        let mut queues = self.hw_queues.lock();
+        mock::check_hw_queue(index, queues.contains_key(&index))?;
+        let below = match index.checked_sub(1) {
+            Some(below) => {
+                let below = queues.get(&below).filter(|below| below.header().try_add_user());
+                Some(Arc::clone(below.ok_or(mock::NO_QUEUE_BELOW)?))
+            }
+            None => None,
+        };
+        queues.insert(index, Arc::clone(queue));
+        Ok(below)
+    }
+
+    /// Undoes [`place_hw_queue`](Self::place_hw_queue), if it succeeded for this queue; the user aside.
+    pub(crate) fn free_hw_queue(&self, queue: &HwQueue) {
+        let mut queues = self.hw_queues.lock();
+        let index = queue.index();
+        let ours = queues.get(&index).is_some_and(|other| std::ptr::eq(&**other, queue));
+        let freed = if ours { queues.remove(&index) } else { None };
         drop(queues);
         drop(freed);
     }

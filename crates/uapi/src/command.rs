@@ -244,7 +244,7 @@ commands! {
             Extensible(IoasChangeProcess ..= reserved);
         0x93 IOMMU_VEVENTQ_ALLOC VeventqAlloc waits served ALL
             Extensible(VeventqAlloc ..= out_veventq_fd);
-        0x94 IOMMU_HW_QUEUE_ALLOC HwQueueAlloc waits hole NOT_2025
+        0x94 IOMMU_HW_QUEUE_ALLOC HwQueueAlloc waits served NOT_2025
             Extensible(HwQueueAlloc ..= length);
         0x94 IOMMU_VDEVICE_TSM_GUEST_REQUEST VdeviceTsmGuestRequest waits served RFC_2025
             Extensible(TsmGuestRequest ..= resp_uptr);
@@ -416,7 +416,8 @@ mod tests {
         }
         let partly: Vec<_> =
             served.clone().filter(|row| row.profiles != Profiles::ALL).map(|row| row.id).collect();
-        let of_iommufd = [VdeviceTsmGuestRequest, VdeviceTsmOp, VdeviceTsmReq, VdeviceTsmReqV5];
+        let of_iommufd =
+            [HwQueueAlloc, VdeviceTsmGuestRequest, VdeviceTsmOp, VdeviceTsmReq, VdeviceTsmReqV5];
         assert_eq!(partly, [&of_iommufd[..], &[DeviceTsmBind, DeviceTsmUnbind]].concat());
         let quick: Vec<_> = served.filter(|row| !row.may_wait).map(|row| row.id).collect();
         // Those that a listener answers with no other behind it: each must keep its promise.

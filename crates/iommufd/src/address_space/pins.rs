@@ -37,6 +37,8 @@ struct Pin {
     span: Span,
     /// Of each area; none yet while it is being pinned.
     memory: Vec<PinnedPart>,
+    /// Whether its areas cannot be unmapped.
+    holds: bool,
 }
 
 /// A part of an area that an access pinned.
@@ -142,8 +144,37 @@ impl AddressSpace {
             check_granted(part, area, write)
         })?;
         self.quota.admit(Resource::AccessPin, self.accesses.pins.len() as u64 + 1)?;
-        self.accesses.pins.insert((name, number), Pin { span: asked, memory: Vec::new() });
+        self.accesses
+            .pins
+            .insert((name, number), Pin { span: asked, memory: Vec::new(), holds: false });
         Ok(pieces)
+    }
+
+    /// As [`begin_pin`](Self::begin_pin), to be read, and until it ends its areas cannot be unmapped.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn begin_hold(
+        &mut self,
+        name: AccessName,
+        number: u32,
+        asked: Span,
+    ) -> Result<Vec<Piece>, Refusal> {
+        let pieces = self.begin_pin(name, number, asked, false)?;
+        if let Some(pin) = self.accesses.pins.get_mut(&(name, number)) {
+            pin.holds = true;
+        }
+        Ok(pieces)
+    }
+
+    /// The areas inside `asked` that cannot be unmapped.
+    pub(super) fn held_in(&self, asked: Span) -> impl Iterator<Item = Span> {
+        let held = self.accesses.pins.values().filter(|pin| pin.holds);
+        let areas = held.flat_map(|pin| {
+            let areas = self.entries(pin.span.start()).map(|entry| entry.span);
+            areas.take_while(|area| area.start() <= pin.span.last())
+        });
+        areas.filter(move |area| asked.contains_span(*area))
     }
 
     /// Ends a pin with its memory. Gives it back where what was to be pinned was unmapped meanwhile, to be let go of with

@@ -47,6 +47,26 @@ const _: () = assert!(size_of::<TestCommand>() == BYTES as usize);
 /// The type of its vIOMMUs.
 pub(crate) const VIOMMU_TYPE: u32 = 0xdead_beef;
 
+/// The type of its hardware queues.
+pub(crate) const HW_QUEUE_TYPE: u32 = 0xdead_beef;
+/// The queue with the index before is not there.
+pub(crate) const NO_QUEUE_BELOW: Refusal = failure("no queue below", Errno::EIO);
+
+/// Says whether a vIOMMU of the mock can have a hardware queue of this index, as far as that is the index's matter.
+///
+/// # Errors
+/// `EINVAL` for an index that it has not, `EEXIST` for one that is taken.
+pub(crate) const fn check_hw_queue(index: u32, is_taken: bool) -> Result<(), Refusal> {
+    const QUEUES: u32 = 2;
+    if index >= QUEUES {
+        return Err(failure("no such hardware queue", Errno::EINVAL));
+    }
+    if is_taken {
+        return Err(failure("the hardware queue is taken", Errno::EEXIST));
+    }
+    Ok(())
+}
+
 /// `struct iommu_test_cmd`. What `fields` mean depends on `op`.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes)]
 #[repr(C)]

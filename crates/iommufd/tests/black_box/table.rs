@@ -108,10 +108,16 @@ fn the_commands_of_this_crate_are_served() {
         CommandId::VeventqAlloc,
     ];
     let more: &[(Profile, &[CommandId])] = &[
-        (Profile::Linux73, &[]),
-        (Profile::Rfc, &[CommandId::VdeviceTsmOp, CommandId::VdeviceTsmReq]),
-        (Profile::RfcV5_2026_05, &[CommandId::VdeviceTsmOp, CommandId::VdeviceTsmReqV5]),
-        (Profile::RfcV7_2026_10, &[CommandId::VdeviceTsmReq]),
+        (Profile::Linux73, &[CommandId::HwQueueAlloc]),
+        (
+            Profile::Rfc,
+            &[CommandId::HwQueueAlloc, CommandId::VdeviceTsmOp, CommandId::VdeviceTsmReq],
+        ),
+        (
+            Profile::RfcV5_2026_05,
+            &[CommandId::HwQueueAlloc, CommandId::VdeviceTsmOp, CommandId::VdeviceTsmReqV5],
+        ),
+        (Profile::RfcV7_2026_10, &[CommandId::HwQueueAlloc, CommandId::VdeviceTsmReq]),
         (Profile::Rfc2025_05, &[CommandId::VdeviceTsmGuestRequest]),
     ];
     assert_eq!(more.len(), Profile::ALL.len());
