@@ -128,7 +128,8 @@ impl Access {
     /// Nothing is pinned then. In this order:
     /// - [`Refusal::Empty`] (`EINVAL`), [`Refusal::PastTop`] (`EOVERFLOW`)
     /// - [`AccessRefusal::NotAttached`] (`ENOENT`)
-    /// - for each area [`Refusal::Misaligned`] (`EINVAL`), [`AccessRefusal::NotGranted`] (`EPERM`)
+    /// - for each area [`Refusal::Misaligned`] (`EINVAL`), [`AccessRefusal::NotGranted`] (`EPERM`),
+    ///   [`DmaBufRefusal::NotForSoftware`](crate::DmaBufRefusal::NotForSoftware) (`EINVAL`)
     /// - [`Refusal::NotCovered`] (`ENOENT`)
     /// - [`Refusal::Pin`] (`EFAULT`, `EINVAL`, `ENOMEM`)
     pub(crate) fn pin(
@@ -183,7 +184,9 @@ impl Access {
     /// Some of the bytes may have been copied. In this order:
     /// - [`Refusal::Empty`] (`EINVAL`), [`Refusal::PastTop`] (`EOVERFLOW`)
     /// - [`AccessRefusal::NotAttached`] (`ENOENT`)
-    /// - for each area [`AccessRefusal::NotGranted`] (`EPERM`); [`Refusal::NotCovered`] (`ENOENT`)
+    /// - for each area [`AccessRefusal::NotGranted`] (`EPERM`),
+    ///   [`DmaBufRefusal::NotForSoftware`](crate::DmaBufRefusal::NotForSoftware) (`EINVAL`); [`Refusal::NotCovered`]
+    ///   (`ENOENT`)
     /// - [`Refusal::Pin`] (`EFAULT`, `EINVAL`, `ENOMEM`), [`Refusal::Unreachable`] (`EFAULT`)
     pub(crate) fn copy(
         &self,

@@ -24,6 +24,7 @@ mod allowed;
 mod copy;
 mod cut;
 mod pins;
+mod revoked;
 
 use pins::Accesses;
 pub(crate) use pins::{AccessName, PinnedPart};
@@ -226,14 +227,15 @@ impl AddressSpace {
         Ok(mirror)
     }
 
-    /// The lowest area from `from` on whose memory is not there.
+    /// The lowest area from `from` on whose memory is not there, and not taken back for good either.
     pub(crate) fn next_unfilled(&self, from: u64) -> Option<(Span, Area)> {
-        let unfilled = self.entries(from).find(|entry| entry.memory.is_none())?;
+        let wanting = |entry: &Entry| entry.memory.is_none() && !entry.area.is_revoked();
+        let unfilled = self.entries(from).find(wanting)?;
         Some((unfilled.span, unfilled.area))
     }
 
     /// Takes the memory of an area that [`begin_table`](Self::begin_table) asked for. Returns it if the area
-    /// is gone, was filled by another, or is no longer wanted.
+    /// is gone, was filled by another, was revoked, or is no longer wanted.
     pub(crate) fn fill(
         &mut self,
         span: Span,
@@ -242,7 +244,8 @@ impl AddressSpace {
     ) -> Option<Arc<dyn Pinned>> {
         let here = self.map.next(span.start());
         let same = here.is_some_and(|entry| entry.span == span && entry.area.same(area));
-        if same && !self.tables.is_empty() { self.map.fill(span, memory) } else { Some(memory) }
+        let wanted = !self.tables.is_empty() && !area.is_revoked();
+        if same && wanted { self.map.fill(span, memory) } else { Some(memory) }
     }
 
     /// Ends the mirroring by a page table. Returns what to let go of: all memory, if it was the last.
@@ -348,7 +351,7 @@ impl AddressSpace {
         let mut start = span.start();
         for Piece { area, memory } in pieces {
             let Some(place) = Span::new(start, area.length()) else { return };
-            self.map.insert(place, area, memory.clone().filter(|_| wanted));
+            self.map.insert(place, area, memory.clone().filter(|_| wanted && !area.is_revoked()));
             self.areas += 1;
             self.mapped_bytes += u128::from(area.length());
             start = place.last().wrapping_add(1);

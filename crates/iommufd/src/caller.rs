@@ -11,7 +11,7 @@ use sync::Contents;
 use uapi::Errno;
 
 use crate::mock::AccessFile;
-use crate::{Context, EventFile, PageSet};
+use crate::{Context, DmaBuf, EventFile, Import, PageSet};
 
 /// The thread that issued a command.
 pub trait Caller {
@@ -100,6 +100,24 @@ pub trait Caller {
         Err(FileFault::OtherKind)
     }
 
+    /// Gives the caller an open file of a buffer, with flags as `open` takes them, and returns its descriptor.
+    ///
+    /// # Errors
+    /// The number of the reason: `EMFILE`, `ENOMEM`; `EOPNOTSUPP` where there are no such files.
+    fn install_dma_buf(&self, buffer: &Arc<DmaBuf>, open_flags: u32) -> Result<i32, Errno> {
+        let _ = (buffer, open_flags);
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// The buffer behind an open file of the caller's.
+    ///
+    /// # Errors
+    /// [`FileFault::Closed`] (`EBADF`), [`FileFault::OtherKind`] (`EINVAL`).
+    fn dma_buf(&self, fd: i32) -> Result<Arc<DmaBuf>, FileFault> {
+        let _ = fd;
+        Err(FileFault::OtherKind)
+    }
+
     /// The context behind an open `/dev/iommu` of the caller's, with a file reference taken
     /// (`Context::get_file`) that the receiver puts.
     ///
@@ -119,6 +137,11 @@ pub trait Source: Send + Sync {
 
     /// What one mapping command named, where that is remembered.
     fn page_set(&self) -> Option<&PageSet> {
+        None
+    }
+
+    /// What one mapping command named, where that is a dma-buf.
+    fn import(&self) -> Option<&Import> {
         None
     }
 

@@ -31,7 +31,7 @@ pub(crate) fn run(
     if let Some(machine) = ctx.mock().filter(|_| request == mock::REQUEST) {
         let (body, got) = read_body(caller, address, mock::BYTES as usize)?;
         let exchange = Exchange::new(caller, mock::BYTES_MIN, mock::BYTES, address, body, got)?;
-        return mock::run(ctx, machine, &exchange).map(|()| 0);
+        return mock::run(ctx, machine, &exchange);
     }
     let unknown = Refusal::UnknownCommand { request };
     let command = uapi::lookup(FileKind::Iommufd, ctx.profile(), request);

@@ -246,6 +246,12 @@ impl Ioas {
         ctx.let_go(&*self.map, left);
     }
 
+    /// Takes the memory away from areas of buffers that were taken back. When this returns no DMA reaches it.
+    pub(crate) fn empty_revoked(&self, ctx: &Context) {
+        let parts = self.space.lock().empty_revoked();
+        parts.into_iter().for_each(|left| ctx.let_go(&*self.map, left));
+    }
+
     /// Pins what is not pinned. Called with no lock held.
     fn pin_all(&self, pieces: &mut [Piece]) -> Result<(), Refusal> {
         for piece in pieces.iter_mut().filter(|piece| piece.memory.is_none()) {

@@ -70,6 +70,7 @@ mod device;
 mod dirty_tracking;
 mod dispatch;
 mod dma;
+mod dma_buf;
 mod endpoint;
 mod event_file;
 mod fault_queue;
@@ -111,6 +112,7 @@ pub use caller::{
 pub use context::{Context, ContextSettings, Tvm};
 pub use counts::Counts;
 pub use device::{Device, HotResetView};
+pub use dma_buf::{DmaBuf, DmaBufRefusal, Import};
 pub use endpoint::Endpoint;
 pub use event_file::{EventFile, Waker};
 pub use geometry::{Geometry, Iommu, Reserved, ReservedKind};

@@ -12,7 +12,7 @@ use crate::area::{Area, Rights};
 use crate::dispatch::Exchange;
 use crate::ioas::Ioas;
 use crate::placement::Placement;
-use crate::{Context, FileFault, Refusal};
+use crate::{Caller, Context, FileFault, Refusal, Source};
 
 /// Maps the caller's memory: `IOMMU_IOAS_MAP`.
 ///
@@ -46,7 +46,9 @@ pub(crate) fn map(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Ref
 /// As [`map`], but for no reserved field, and for these after [`Refusal::NoObject`]:
 /// - [`Refusal::Empty`] (`EINVAL`)
 /// - [`Refusal::PastTop`] (`EOVERFLOW`): `start` plus `length`.
-/// - [`Refusal::BadFd`] (`EBADF`). What kind of file it is shows only when it is pinned.
+/// - a dma-buf: [`DmaBufRefusal::PastEnd`](crate::DmaBufRefusal::PastEnd) (`EINVAL`),
+///   [`DmaBufRefusal::Revoked`](crate::DmaBufRefusal::Revoked) (`ENODEV`).
+/// - [`Refusal::BadFd`] (`EBADF`). What other kind of file it is shows only when it is pinned.
 pub(crate) fn map_file(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Refusal> {
     let mut argument: IoasMapFile = exchange.argument();
     exchange.refuse_flags(argument.flags, MAP_FLAGS)?;
@@ -58,10 +60,11 @@ pub(crate) fn map_file(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<()
     }
     refuse_overflow(argument.start, argument.length)?;
     let fd = argument.fd;
-    let file = exchange.caller().file_memory(fd).map_err(|fault| match fault {
-        FileFault::Closed | FileFault::OtherKind => Refusal::BadFd { fd },
-    })?;
-    let file = ctx.mapped_by(exchange.caller(), file);
+    let file = match exchange.caller().dma_buf(fd) {
+        // Nobody is charged for what is a device's.
+        Ok(buffer) => Arc::new(buffer.import(argument.start, argument.length)?),
+        Err(FileFault::Closed | FileFault::OtherKind) => file_memory(ctx, exchange.caller(), fd)?,
+    };
     let area = Area::new(file, argument.start, argument.length, rights)?;
     let span = ioas.map(area, placement(argument.flags, argument.iova))?;
     argument.iova = span.start();
@@ -136,6 +139,13 @@ pub(crate) fn unmap(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
         return Err(Refusal::NothingMapped { asked });
     }
     exchange.respond(&argument)
+}
+
+fn file_memory(ctx: &Context, caller: &dyn Caller, fd: i32) -> Result<Arc<dyn Source>, Refusal> {
+    let file = caller.file_memory(fd).map_err(|fault| match fault {
+        FileFault::Closed | FileFault::OtherKind => Refusal::BadFd { fd },
+    })?;
+    Ok(ctx.mapped_by(caller, file))
 }
 
 const MAP_FLAGS: u32 = map_flags::FIXED_IOVA | map_flags::WRITEABLE | map_flags::READABLE;

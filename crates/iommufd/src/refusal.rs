@@ -8,6 +8,7 @@ use thiserror::Error;
 use uapi::Errno;
 
 use crate::access::AccessRefusal;
+use crate::dma_buf::DmaBufRefusal;
 use crate::group::PasidRefusal;
 use crate::mock::TestFailure;
 use crate::{PinFault, Resource, Unreachable};
@@ -15,6 +16,9 @@ use crate::{PinFault, Resource, Unreachable};
 /// A program asked for what cannot be had. Carries what was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
+    /// What a buffer of a device is not for.
+    #[error(transparent)]
+    DmaBuf(#[from] DmaBufRefusal),
     /// What a software user of an address space cannot have.
     #[error(transparent)]
     Access(#[from] AccessRefusal),
@@ -454,6 +458,7 @@ impl Refusal {
             Self::BadFd { .. } => Errno::EBADF,
             Self::DirtyTail { .. } | Self::TooMuch { .. } => Errno::E2BIG,
             Self::Access(AccessRefusal::PinnedArea { .. })
+            | Self::DmaBuf(DmaBufRefusal::PastEnd { .. } | DmaBufRefusal::NotForSoftware { .. })
             | Self::AttachedElsewhere { .. }
             | Self::Pasid(
                 PasidRefusal::Unattached { .. }
@@ -519,12 +524,15 @@ impl Refusal {
                 Errno::EFAULT
             }
             Self::RangesLeftOut { .. } => Errno::EMSGSIZE,
-            Self::NoSuchOperation { .. }
+            Self::DmaBuf(DmaBufRefusal::NotCut)
+            | Self::NoSuchOperation { .. }
             | Self::NoTsm
             | Self::ReservedField
             | Self::UnknownFlags { .. }
             | Self::Unsupported { .. } => Errno::EOPNOTSUPP,
-            Self::NoCompatIoas | Self::NoVm { .. } => Errno::ENODEV,
+            Self::DmaBuf(DmaBufRefusal::Revoked) | Self::NoCompatIoas | Self::NoVm { .. } => {
+                Errno::ENODEV
+            }
             Self::NoDescriptor { errno } => *errno,
             Self::Test(failure) => failure.errno(),
             Self::Tsm(refusal) => refusal.errno(),

@@ -6,7 +6,9 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use iommufd::mock::AccessFile;
-use iommufd::{Caller, Context, EventFile, FileFault, PageIdentity, Signal, Source, Unreachable};
+use iommufd::{
+    Caller, Context, DmaBuf, EventFile, FileFault, PageIdentity, Signal, Source, Unreachable,
+};
 use rustix::fs::{FileType, OFlags, fstat};
 use rustix::io::Errno;
 use vfio::{BarPages, Container, DeviceFile, Group, Refusal};
@@ -17,7 +19,7 @@ use crate::files::{File, Object};
 use crate::front_end::FrontEnd;
 use crate::memory::ProcessMemory;
 use crate::process::Task;
-use crate::requests::{access_file, event_file, granted};
+use crate::requests::{access_file, dma_buf_file, event_file, granted};
 
 /// Most bytes of one call that observers are shown.
 const SHOWN_BYTES_MOST: usize = 64 << 10;
@@ -163,8 +165,21 @@ impl Caller for Client<'_> {
             | Object::Group(_)
             | Object::Container(_)
             | Object::Events(_)
+            | Object::DmaBuf(_)
             | Object::Attribute(_) => Err(FileFault::OtherKind),
         }
+    }
+
+    fn install_dma_buf(&self, buffer: &Arc<DmaBuf>, open_flags: u32) -> Result<i32, uapi::Errno> {
+        dma_buf_file::install(self, buffer, open_flags)
+    }
+
+    fn dma_buf(&self, fd: i32) -> Result<Arc<DmaBuf>, FileFault> {
+        let file = self.file(fd)?;
+        if let Object::DmaBuf(buffer) = &file.object {
+            return Ok(Arc::clone(buffer));
+        }
+        Err(FileFault::OtherKind)
     }
 
     fn iommufd(&self, fd: i32) -> Result<Arc<Context>, FileFault> {
@@ -177,6 +192,7 @@ impl Caller for Client<'_> {
             | Object::Container(_)
             | Object::Access(_)
             | Object::Events(_)
+            | Object::DmaBuf(_)
             | Object::Attribute(_) => Err(FileFault::OtherKind),
         }
     }
@@ -192,6 +208,7 @@ impl vfio::Caller for Client<'_> {
             | Object::Container(_)
             | Object::Access(_)
             | Object::Events(_)
+            | Object::DmaBuf(_)
             | Object::Attribute(_) => Err(FileFault::OtherKind),
         }
     }
@@ -205,6 +222,7 @@ impl vfio::Caller for Client<'_> {
             | Object::Group(_)
             | Object::Access(_)
             | Object::Events(_)
+            | Object::DmaBuf(_)
             | Object::Attribute(_) => Err(FileFault::OtherKind),
         }
     }

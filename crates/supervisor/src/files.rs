@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use iommufd::mock::AccessFile;
-use iommufd::{Context, EventFile};
+use iommufd::{Context, DmaBuf, EventFile};
 use rustix::fs::OFlags;
 use sync::{Refcount, WaitQueue};
 use vfio::{Container, DeviceFile, GroupFile};
@@ -82,6 +82,8 @@ pub(crate) enum Object {
     Access(Arc<AccessFile>),
     /// A queue of events.
     Events(Arc<EventFile>),
+    /// A dma-buf of the kernel's test interface.
+    DmaBuf(Arc<DmaBuf>),
     /// A sysfs attribute opened for writing.
     Attribute(Arc<dyn Attribute>),
 }
@@ -175,6 +177,7 @@ impl Files {
             | Object::Container(_)
             | Object::Access(_)
             | Object::Events(_)
+            | Object::DmaBuf(_)
             | Object::Attribute(_) => false,
         };
         let found = table.iter().find(|(_, file)| granted(&file.object));

@@ -108,9 +108,10 @@ impl Release for FrontEnd {
             Object::Group(group) => self.group_reach(group, busy),
             Object::Access(access) => Reach::of_context(access.context(), busy),
             Object::Events(events) => Reach::of_context(events.context(), busy),
-            Object::Iommufd(_) | Object::Container(_) | Object::Attribute(_) => {
-                Reach::of_itself(busy)
-            }
+            Object::Iommufd(_)
+            | Object::Container(_)
+            | Object::DmaBuf(_)
+            | Object::Attribute(_) => Reach::of_itself(busy),
         }
     }
 
@@ -139,7 +140,7 @@ impl Release for FrontEnd {
                 group.release();
                 left(&Counts::default(), &file)
             }
-            Object::Container(_) => {
+            Object::Container(_) | Object::DmaBuf(_) => {
                 file.outwait_commands();
                 left(&Counts::default(), &file)
             }

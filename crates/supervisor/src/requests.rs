@@ -6,6 +6,7 @@
 
 pub(crate) mod access_file;
 mod device_io;
+pub(crate) mod dma_buf_file;
 pub(crate) mod event_file;
 mod eventfd;
 pub(crate) mod granted;

@@ -6,6 +6,7 @@ use span::Span;
 
 use super::AddressSpace;
 use crate::access::AccessRefusal;
+use crate::dma_buf::DmaBufRefusal;
 use crate::iova_map::Left;
 use crate::{PAGE_SIZE, Refusal, Resource};
 
@@ -44,6 +45,7 @@ impl AddressSpace {
     /// # Errors
     /// Nothing is cut then:
     /// - [`Refusal::AreaBusy`] (`EBUSY`): it is still being mapped.
+    /// - [`DmaBufRefusal::NotCut`] (`EOPNOTSUPP`)
     /// - [`AccessRefusal::PinnedArea`] (`EINVAL`): an access has pinned part of it.
     /// - [`Refusal::Misaligned`] (`EINVAL`): the cut, or its place in memory.
     /// - [`Refusal::Exhausted`] (`ENOMEM`)
@@ -56,6 +58,9 @@ impl AddressSpace {
         let Some(entry) = covering.filter(|entry| entry.span.last() != last) else {
             return Ok(Left::default());
         };
+        if entry.area.source.import().is_some() {
+            return Err(DmaBufRefusal::NotCut.into());
+        }
         if self.accesses.pin_in(entry.span) {
             return Err(AccessRefusal::PinnedArea { mapped: entry.span }.into());
         }

@@ -15,6 +15,7 @@ use span::Span;
 use super::{AddressSpace, Piece};
 use crate::access::AccessRefusal;
 use crate::area::Area;
+use crate::dma_buf::DmaBufRefusal;
 use crate::iova_map::Left;
 use crate::{PAGE_SIZE, Pinned, Refusal, Resource, Source};
 
@@ -106,7 +107,8 @@ impl AddressSpace {
     ///
     /// # Errors
     /// - [`AccessRefusal::NotAttached`] (`ENOENT`)
-    /// - for each area [`AccessRefusal::NotGranted`] (`EPERM`): it may not be written, or not be read.
+    /// - for each area [`AccessRefusal::NotGranted`] (`EPERM`): it may not be written, or not be read;
+    ///   [`DmaBufRefusal::NotForSoftware`] (`EINVAL`).
     /// - [`Refusal::NotCovered`] (`ENOENT`): an address is not mapped.
     pub(crate) fn reach(
         &self,
@@ -214,7 +216,14 @@ impl AddressSpace {
 fn check_granted(part: Span, area: &Area, write: bool) -> Result<(), Refusal> {
     let rights = area.rights();
     let granted = if write { rights.write } else { rights.read };
-    if granted { Ok(()) } else { Err(AccessRefusal::NotGranted { iova: part.start() }.into()) }
+    let iova = part.start();
+    if !granted {
+        return Err(AccessRefusal::NotGranted { iova }.into());
+    }
+    match area.source.import() {
+        Some(_) => Err(DmaBufRefusal::NotForSoftware { iova }.into()),
+        None => Ok(()),
+    }
 }
 
 const fn check_page_boundary(value: u64) -> Result<(), Refusal> {

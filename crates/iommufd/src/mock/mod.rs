@@ -10,6 +10,7 @@
 mod access;
 mod cache;
 mod device;
+mod dma_buf;
 mod event;
 mod invalidate;
 mod look;
@@ -110,6 +111,8 @@ mod op {
     pub(super) const PASID_REPLACE: u32 = 19;
     pub(super) const PASID_DETACH: u32 = 20;
     pub(super) const PASID_CHECK_HWPT: u32 = 21;
+    pub(super) const DMABUF_GET: u32 = 22;
+    pub(super) const DMABUF_REVOKE: u32 = 23;
 }
 
 /// Why a test command fails: in a test, a check that does not hold.
@@ -130,7 +133,7 @@ const fn failure(what: &'static str, errno: Errno) -> Refusal {
     Refusal::Test(TestFailure { what, errno })
 }
 
-/// Runs a test command.
+/// Runs a test command and returns what its system call does: 0, or a new descriptor.
 ///
 /// # Errors
 /// Those of the operation, as v7.3 has them; `EOPNOTSUPP` for one that there is not.
@@ -138,9 +141,11 @@ pub(crate) fn run(
     ctx: &Arc<Context>,
     machine: &Arc<MockMachine>,
     exchange: &Exchange<'_>,
-) -> Result<(), Refusal> {
+) -> Result<u32, Refusal> {
     let argument: TestCommand = exchange.argument();
-    match argument.op {
+    let done = match argument.op {
+        op::DMABUF_GET => return dma_buf::create(ctx, exchange, &argument),
+        op::DMABUF_REVOKE => dma_buf::set_revoked(machine, exchange, &argument),
         op::ADD_RESERVED => add_reserved(ctx, &argument),
         op::MOCK_DOMAIN => device::make(ctx, machine, exchange, argument, 0),
         op::MOCK_DOMAIN_FLAGS => device::make(ctx, machine, exchange, argument, argument.fields[3]),
@@ -163,7 +168,8 @@ pub(crate) fn run(
         op::PASID_DETACH => device::detach_pasid(ctx, &argument),
         op::PASID_CHECK_HWPT => device::check_pasid(ctx, &argument),
         _ => Err(failure("no such operation", Errno::EOPNOTSUPP)),
-    }
+    };
+    done.map(|()| 0)
 }
 
 /// Keeps addresses of an IOAS from being mapped for as long as it lives.

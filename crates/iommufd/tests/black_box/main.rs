@@ -20,6 +20,7 @@ mod copy;
 mod destroy;
 mod dirty;
 mod dma;
+mod dma_bufs;
 mod exhaustion;
 mod files;
 mod hw_info;

@@ -83,7 +83,11 @@ fn transfer(
         }
         _ if !allowed => return Reply::Error(Errno::EBADF),
         Object::Events(_) => return Reply::Error(Errno::ESPIPE),
-        Object::Iommufd(_) | Object::Group(_) | Object::Container(_) | Object::Access(_) => {
+        Object::Iommufd(_)
+        | Object::Group(_)
+        | Object::Container(_)
+        | Object::Access(_)
+        | Object::DmaBuf(_) => {
             return Reply::Error(Errno::EINVAL);
         }
         Object::Vfio { number, .. } => number,

@@ -32,6 +32,7 @@ pub(super) fn ioctl(request: &Request<'_>, fd: i32, number: u32, argument: u64) 
         Object::Container(_) => Touch::All,
         Object::Access(access) => Touch::of_context(access.context(), id),
         Object::Events(events) => Touch::of_context(events.context(), id),
+        Object::DmaBuf(_) => Touch::Nothing,
         Object::Attribute(_) => return Reply::Continue,
     };
     if command.is_some_and(|row| row.may_wait) {
@@ -47,7 +48,9 @@ pub(super) fn ioctl(request: &Request<'_>, fd: i32, number: u32, argument: u64) 
         Object::Vfio { file, .. } => file.ioctl(&client, number, argument),
         Object::Group(group) => group.ioctl(&client, number, argument),
         Object::Container(container) => container.ioctl(&client, number, argument),
-        Object::Access(_) | Object::Events(_) | Object::Attribute(_) => Err(Errno::ENOTTY),
+        Object::Access(_) | Object::DmaBuf(_) | Object::Events(_) | Object::Attribute(_) => {
+            Err(Errno::ENOTTY)
+        }
     };
     drop(running);
     let answer = answer.map(u64::from);

@@ -39,6 +39,7 @@ pub(super) fn set_device_attribute(request: &Request<'_>, argument: u64) -> Repl
         | Object::Container(_)
         | Object::Access(_)
         | Object::Events(_)
+        | Object::DmaBuf(_)
         | Object::Attribute(_) => {}
     }
     Reply::Value(0)

@@ -35,6 +35,7 @@ pub(super) fn mmap(
         Object::Group(_) | Object::Container(_) | Object::Access(_) | Object::Events(_) => {
             return Reply::Error(Errno::ENODEV);
         }
+        Object::DmaBuf(_) => return Reply::Error(Errno::EINVAL),
         Object::Attribute(_) => return Reply::Continue,
     };
     // What the kernel refuses by itself, it refuses first.

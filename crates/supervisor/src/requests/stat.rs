@@ -81,7 +81,7 @@ fn of_file(request: &Request<'_>, fd: i32) -> Option<Result<Metadata, Errno>> {
         Object::Iommufd(_) | Object::Vfio { .. } | Object::Group(_) | Object::Container(_) => {
             request.front.overlay.metadata(target.file.told.path.as_bytes(), true)
         }
-        Object::Access(_) | Object::Events(_) | Object::Attribute(_) => None,
+        Object::Access(_) | Object::DmaBuf(_) | Object::Events(_) | Object::Attribute(_) => None,
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use iommufd::mock::{AccessFile, MockMachine};
 use iommufd::{
-    Caller, Context, ContextSettings, FileFault, PageIdentity, PinAccess, PinFault, Pinned, Quota,
-    Signal, Source, Tvm, Unreachable,
+    Caller, Context, ContextSettings, DmaBuf, FileFault, PageIdentity, PinAccess, PinFault, Pinned,
+    Quota, Signal, Source, Tvm, Unreachable,
 };
 use sync::{Mutex, rank};
 use uapi::iommufd::{
@@ -26,10 +26,14 @@ pub(crate) struct Client {
     pub(crate) at: u64,
     /// Open files of accesses: descriptor [`FIRST_ACCESS`] and those that follow.
     accesses: Arc<Mutex<rank::DeviceSet, Vec<Arc<AccessFile>>>>,
+    /// Open files of buffers: descriptor [`FIRST_BUFFER`] and those that follow.
+    buffers: Arc<Mutex<rank::DeviceSet, Vec<Arc<DmaBuf>>>>,
 }
 
 /// The descriptor of the first access.
 const FIRST_ACCESS: i32 = 100;
+/// The descriptor of the first buffer.
+const FIRST_BUFFER: i32 = 200;
 
 /// The number of the client's process.
 pub(crate) const PROCESS: u32 = 41;
@@ -76,6 +80,7 @@ impl Client {
             file: Memory::file(FILE_BYTES),
             at: FIRST,
             accesses: Arc::new(Mutex::new(Vec::new())),
+            buffers: Arc::new(Mutex::new(Vec::new())),
         }
     }
 
@@ -93,6 +98,7 @@ impl Client {
             file: Arc::clone(&self.file),
             at: FIRST + number * 0x1000,
             accesses: Arc::clone(&self.accesses),
+            buffers: Arc::clone(&self.buffers),
         }
     }
 
@@ -274,6 +280,20 @@ impl Caller for Client {
 
     fn access(&self, fd: i32) -> Result<Arc<AccessFile>, FileFault> {
         self.access_file(fd).ok_or(FileFault::Closed)
+    }
+
+    fn install_dma_buf(&self, buffer: &Arc<DmaBuf>, _: u32) -> Result<i32, Errno> {
+        let mut buffers = self.buffers.lock();
+        buffers.push(Arc::clone(buffer));
+        Ok(FIRST_BUFFER + i32::try_from(buffers.len() - 1).unwrap())
+    }
+
+    fn dma_buf(&self, fd: i32) -> Result<Arc<DmaBuf>, FileFault> {
+        if fd == FILE || fd == PIPE {
+            return Err(FileFault::OtherKind);
+        }
+        let index = usize::try_from(fd - FIRST_BUFFER).map_err(|_| FileFault::Closed)?;
+        self.buffers.lock().get(index).cloned().ok_or(FileFault::Closed)
     }
 
     fn iommufd(&self, _: i32) -> Result<Arc<Context>, FileFault> {

@@ -32,6 +32,8 @@ pub(crate) mod op {
     pub(crate) const ACCESS_REPLACE_IOAS: u32 = 11;
     pub(crate) const CHECK_IOTLB: u32 = 14;
     pub(crate) const CHECK_CACHE: u32 = 16;
+    pub(crate) const DMABUF_GET: u32 = 22;
+    pub(crate) const DMABUF_REVOKE: u32 = 23;
 }
 
 /// What a test command answered.
@@ -46,6 +48,11 @@ impl Answer {
 impl Client {
     /// Runs a test command.
     pub(crate) fn test(&self, op: u32, id: u32, fields: &[Field]) -> Result<Answer, Errno> {
+        self.test_value(op, id, fields).map(|(answer, _)| answer)
+    }
+
+    /// As [`test`](Self::test), and says what the system call returned.
+    fn test_value(&self, op: u32, id: u32, fields: &[Field]) -> Result<(Answer, u32), Errno> {
         let mut bytes = [0; BYTES];
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
         put(0, &u32::try_from(BYTES).unwrap().to_ne_bytes());
@@ -58,9 +65,9 @@ impl Client {
             }
         }
         self.memory.write(self.at, &bytes).unwrap();
-        self.ctx.ioctl(self, REQUEST, self.at)?;
+        let value = self.ctx.ioctl(self, REQUEST, self.at)?;
         self.memory.read(self.at, &mut bytes).unwrap();
-        Ok(Answer(bytes))
+        Ok((Answer(bytes), value))
     }
 
     /// A mock device on page table or IOAS `pt`: its own id, the page table's, the device's.
@@ -106,6 +113,18 @@ impl Client {
     pub(crate) fn access_replace(&self, fd: i32, ioas: u32) -> Result<(), Errno> {
         let fields = [Word(16, ioas)];
         self.test(op::ACCESS_REPLACE_IOAS, fd.cast_unsigned(), &fields).map(|_| ())
+    }
+
+    /// A buffer: the descriptor of its file.
+    pub(crate) fn dma_buf_get(&self, length: u64) -> Result<i32, Errno> {
+        let length = u32::try_from(length).unwrap();
+        let (_, fd) = self.test_value(op::DMABUF_GET, 0, &[Word(16, length)])?;
+        Ok(fd.cast_signed())
+    }
+
+    pub(crate) fn dma_buf_revoke(&self, fd: i32, revoked: bool) -> Result<(), Errno> {
+        let fields = [Word(16, fd.cast_unsigned()), Word(20, revoked.into())];
+        self.test(op::DMABUF_REVOKE, 0, &fields).map(|_| ())
     }
 
     /// Whether each page is pinned so often.
