@@ -144,9 +144,12 @@ impl Listener {
         number: Option<RawFd>,
     ) -> io::Result<RawFd> {
         let flags = if cloexec { libc::O_CLOEXEC } else { 0 };
+        // libc has it as 64 bits; the kernel's field has 32.
+        const SET_NUMBER: u32 = 1;
+        const _: () = assert!(SET_NUMBER as u64 == libc::SECCOMP_ADDFD_FLAG_SETFD);
         let mut request = libc::seccomp_notif_addfd {
             id,
-            flags: number.map_or(0, |_| libc::SECCOMP_ADDFD_FLAG_SETFD as u32),
+            flags: number.map_or(0, |_| SET_NUMBER),
             srcfd: file.as_raw_fd().cast_unsigned(),
             newfd: number.unwrap_or(0).cast_unsigned(),
             newfd_flags: flags.cast_unsigned(),

@@ -48,8 +48,8 @@ pub(super) fn fault(ctx: &Context, argument: &TestCommand) -> Result<(), Refusal
 pub(super) fn tell_guest(ctx: &Context, argument: &TestCommand) -> Result<(), Refusal> {
     let device = ctx.get::<Device>(argument.fields[0])?;
     let unknown = failure("no guest knows the device", Errno::ENOENT);
-    let table = device.table().ok_or(unknown.clone())?;
-    let viommu = table.nested().and_then(|nested| nested.viommu()).ok_or(unknown.clone())?;
+    let table = device.table().ok_or(unknown)?;
+    let viommu = table.nested().and_then(|nested| nested.viommu()).ok_or(unknown)?;
     let virt_id = viommu.virt_id(&device).filter(|virt_id| *virt_id != 0).ok_or(unknown)?;
     let none = failure("the guest has no queue for events", Errno::EOPNOTSUPP);
     let queue = viommu.queue(EVENT_TYPE).ok_or(none)?;
