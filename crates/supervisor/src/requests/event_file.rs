@@ -44,7 +44,7 @@ pub(crate) fn install(client: &Client<'_>, events: &Arc<EventFile>) -> Result<i3
     let free = numbers.find(|number| client.task.identify(number.cast_signed()).is_err());
     let number = free.ok_or(Errno::EMFILE)?;
     let (read_end, write_end) =
-        pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(|error| kernels(error))?;
+        pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(kernels)?;
     let flags = if events.is_writable() { OFlags::RDWR } else { OFlags::RDONLY };
     let theirs = described_again(&read_end, flags)?;
     let identity = Identity::of(read_end.as_fd()).map_err(kernels)?;
