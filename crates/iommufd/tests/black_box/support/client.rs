@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use iommufd::mock::{AccessFile, MockMachine};
 use iommufd::{
-    Caller, Context, ContextSettings, DmaBuf, FileFault, PageIdentity, PinAccess, PinFault, Pinned,
-    Quota, Signal, Source, Tvm, Unreachable,
+    Caller, Context, ContextSettings, DmaBuf, EventFile, FileFault, PageIdentity, PinAccess,
+    PinFault, Pinned, Quota, Signal, Source, Tvm, Unreachable,
 };
 use sync::{Mutex, rank};
 use uapi::iommufd::{
@@ -28,12 +28,16 @@ pub(crate) struct Client {
     accesses: Arc<Mutex<rank::DeviceSet, Vec<Arc<AccessFile>>>>,
     /// Open files of buffers: descriptor [`FIRST_BUFFER`] and those that follow.
     buffers: Arc<Mutex<rank::DeviceSet, Vec<Arc<DmaBuf>>>>,
+    /// Open files of events: descriptor [`FIRST_EVENTS`] and those that follow.
+    events: Arc<Mutex<rank::DeviceSet, Vec<Arc<EventFile>>>>,
 }
 
 /// The descriptor of the first access.
 const FIRST_ACCESS: i32 = 100;
 /// The descriptor of the first buffer.
 const FIRST_BUFFER: i32 = 200;
+/// The descriptor of the first file of events.
+const FIRST_EVENTS: i32 = 300;
 
 /// The number of the client's process.
 pub(crate) const PROCESS: u32 = 41;
@@ -81,7 +85,13 @@ impl Client {
             at: FIRST,
             accesses: Arc::new(Mutex::new(Vec::new())),
             buffers: Arc::new(Mutex::new(Vec::new())),
+            events: Arc::new(Mutex::new(Vec::new())),
         }
+    }
+
+    /// The file of events that was given last.
+    pub(crate) fn event_file(&self) -> Arc<EventFile> {
+        Arc::clone(self.events.lock().last().unwrap())
     }
 
     /// The file of an access.
@@ -99,6 +109,7 @@ impl Client {
             at: FIRST + number * 0x1000,
             accesses: Arc::clone(&self.accesses),
             buffers: Arc::clone(&self.buffers),
+            events: Arc::clone(&self.events),
         }
     }
 
@@ -276,6 +287,12 @@ impl Caller for Client {
         let mut accesses = self.accesses.lock();
         accesses.push(Arc::clone(file));
         Ok(FIRST_ACCESS + i32::try_from(accesses.len() - 1).unwrap())
+    }
+
+    fn install_events(&self, file: &Arc<EventFile>) -> Result<i32, Errno> {
+        let mut events = self.events.lock();
+        events.push(Arc::clone(file));
+        Ok(FIRST_EVENTS + i32::try_from(events.len() - 1).unwrap())
     }
 
     fn access(&self, fd: i32) -> Result<Arc<AccessFile>, FileFault> {

@@ -31,7 +31,9 @@ pub(crate) mod op {
     pub(crate) const MOCK_DOMAIN_REPLACE: u32 = 10;
     pub(crate) const ACCESS_REPLACE_IOAS: u32 = 11;
     pub(crate) const CHECK_IOTLB: u32 = 14;
+    pub(crate) const TRIGGER_IOPF: u32 = 15;
     pub(crate) const CHECK_CACHE: u32 = 16;
+    pub(crate) const TRIGGER_VEVENT: u32 = 17;
     pub(crate) const DMABUF_GET: u32 = 22;
     pub(crate) const DMABUF_REVOKE: u32 = 23;
 }
