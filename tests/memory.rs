@@ -2,7 +2,9 @@
 
 mod programs;
 
-use programs::{Scratch, run, succeed};
+use std::process::Command;
+
+use programs::{Scratch, is_root, run, succeed, unprivileged};
 
 /// How memory goes, and how the work that was writing to it may end. Where the bytes stay reachable
 /// by address (a hole fills with fresh pages) the work is done; else it ends in "memory gone".
@@ -44,6 +46,23 @@ fn what_software_pins_is_told_and_runs_out_on_demand() {
     let program = scratch.c_client("software_user", &[]);
     let mock = concat!("--platform=", env!("CARGO_MANIFEST_DIR"), "/../../platforms/mock.toml");
     assert_eq!(succeed(run(&[mock]).arg(&program)).trim(), "done");
+}
+
+/// What is pinned is held against RLIMIT_MEMLOCK of who may not lock as much as it likes.
+#[test]
+fn pinning_ends_where_the_memlock_limit_does() {
+    let scratch = Scratch::new();
+    let program = scratch.c_client("locked", &[]);
+    let done = |command: &mut Command| assert_eq!(succeed(command).trim(), "done");
+    done(run(&[]).arg(&program).arg("free"));
+    if is_root() {
+        done(run(&[]).arg(&program).args(["limited", "drop"]));
+    }
+    let bindery = scratch.bindery();
+    done(unprivileged(&bindery).args(["run", "--"]).arg(&program).arg("free"));
+    let mirror = scratch.platform("capabilities = \"unless-dropped\"", "capabilities = \"mirror\"");
+    let mut mirrored = unprivileged(&bindery);
+    done(mirrored.arg("run").arg("--platform").arg(&mirror).arg("--").arg(&program).arg("limited"));
 }
 
 #[test]

@@ -59,13 +59,19 @@ impl Scratch {
 
     /// `bindery run` with VFIO's own type1 behind `/dev/vfio/vfio`; the program and its arguments follow.
     pub(crate) fn run_with_type1(&self) -> Command {
-        let default = supervisor::DEFAULT_TOML;
-        let own = default
-            .replace("vfio_container = \"iommufd\"", "vfio_container = \"vfio_iommu_type1\"");
-        assert_ne!(own, default, "the default platform names its container");
-        let path = self.0.join("type1.toml");
-        fs::write(&path, own).expect("the platform file is written");
+        let path =
+            self.platform("vfio_container = \"iommufd\"", "vfio_container = \"vfio_iommu_type1\"");
         run(&["--platform", path.to_str().expect("a path in plain text")])
+    }
+
+    /// The default platform's file with `now` where it says `before`.
+    pub(crate) fn platform(&self, before: &str, now: &str) -> PathBuf {
+        let default = supervisor::DEFAULT_TOML;
+        let own = default.replace(before, now);
+        assert_ne!(own, default, "the default platform says {before}");
+        let path = self.0.join("platform.toml");
+        fs::write(&path, own).expect("the platform file is written");
+        path
     }
 
     /// Copies the command under test into it, where every user may run it.

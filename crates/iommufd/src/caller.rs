@@ -65,6 +65,13 @@ pub trait Caller {
         true
     }
 
+    /// `memory` as it is held against what the caller may lock (`RLIMIT_MEMLOCK`), all of its process or all of its user:
+    /// pinning more is [`PinFault::Limit`] (`ENOMEM`). The same `memory` where there is no such limit.
+    fn charged(&self, memory: Arc<dyn Source>, to_process: bool) -> Arc<dyn Source> {
+        let _ = to_process;
+        memory
+    }
+
     /// The number of the caller's process.
     fn process(&self) -> u32 {
         0

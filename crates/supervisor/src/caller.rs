@@ -137,11 +137,18 @@ impl Caller for Client<'_> {
     }
 
     fn may_lock_memory(&self) -> bool {
-        capabilities::holds(self.thread, Capability::IpcLock)
+        self.holds(Capability::IpcLock)
     }
 
     fn may_raise_limits(&self) -> bool {
-        capabilities::holds(self.thread, Capability::SysResource)
+        self.holds(Capability::SysResource)
+    }
+
+    fn charged(&self, memory: Arc<dyn Source>, to_process: bool) -> Arc<dyn Source> {
+        if self.may_lock_memory() {
+            return memory;
+        }
+        self.front.locked_memory.charged(memory, self.task.process(), to_process)
     }
 
     fn process(&self) -> u32 {
@@ -242,6 +249,10 @@ impl vfio::Caller for Client<'_> {
 }
 
 impl Client<'_> {
+    fn holds(&self, capability: Capability) -> bool {
+        capabilities::holds(self.front.machine.settings.capabilities, self.thread, capability)
+    }
+
     /// The file of ours behind descriptor `fd`.
     fn file(&self, fd: i32) -> Result<Arc<File>, FileFault> {
         let identity = self.task.identify(fd).map_err(|_| FileFault::Closed)?;

@@ -1,34 +1,49 @@
-//! Which capabilities a thread of the program counts as holding.
+//! Which capabilities a thread of the program counts as holding: by [`Capabilities::UnlessDropped`], those that it holds
+//! and those that we lack ourselves, which it had no chance to drop.
 //!
-//! A capability counts as held unless the program has dropped it since it was started: what whoever runs Bindery lacks
-//! from the beginning is no fault of the program's. Read anew at each question. Takes no lock. Source: capabilities(7),
-//! proc_pid_status(5).
+//! Asked anew at each question. Takes no lock. Source: capabilities(7), capget(2).
 
-use std::fs;
 use std::sync::OnceLock;
 
-/// A capability, by its number.
+use rustix::process::Pid;
+use rustix::thread::{CapabilitySet, capabilities};
+
+use crate::platform::Capabilities;
+
+/// A capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Capability {
     /// `CAP_IPC_LOCK`: what is pinned is held against no limit.
-    IpcLock = 14,
+    IpcLock,
     /// `CAP_SYS_RESOURCE`: limits may be raised.
-    SysResource = 24,
+    SysResource,
 }
 
-/// Whether thread `tid` counts as holding it.
-pub(crate) fn holds(tid: i32, capability: Capability) -> bool {
-    static OURS: OnceLock<u64> = OnceLock::new();
-    let bit = 1_u64 << capability as u32;
-    let ours = *OURS.get_or_init(|| effective("self").unwrap_or(0));
-    ours & bit == 0 || effective(&tid.to_string()).is_none_or(|held| held & bit != 0)
+/// Whether thread `tid` counts as holding it. One that is gone holds all.
+pub(crate) fn holds(policy: Capabilities, tid: i32, capability: Capability) -> bool {
+    static OURS: OnceLock<CapabilitySet> = OnceLock::new();
+    let wanted = capability.set();
+    if policy == Capabilities::UnlessDropped {
+        let ours = OURS.get_or_init(|| effective(None).unwrap_or(CapabilitySet::empty()));
+        if !ours.contains(wanted) {
+            return true;
+        }
+    }
+    Pid::from_raw(tid).and_then(|tid| effective(Some(tid))).is_none_or(|held| held.contains(wanted))
 }
 
-/// The effective set of a thread; `None` if it is gone.
-fn effective(task: &str) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{task}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(line.trim(), 16).ok()
+/// The effective set of a thread, our own if none is named; `None` if it is gone.
+fn effective(thread: Option<Pid>) -> Option<CapabilitySet> {
+    Some(capabilities(thread).ok()?.effective)
+}
+
+impl Capability {
+    const fn set(self) -> CapabilitySet {
+        match self {
+            Self::IpcLock => CapabilitySet::IPC_LOCK,
+            Self::SysResource => CapabilitySet::SYS_RESOURCE,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -38,9 +53,15 @@ mod tests {
     #[test]
     fn what_nobody_dropped_is_held() {
         let own = rustix::thread::gettid().as_raw_nonzero().get();
-        assert!(holds(own, Capability::IpcLock));
-        assert!(holds(own, Capability::SysResource));
-        assert!(effective("self").is_some());
-        assert!(effective("0").is_none());
+        for capability in [Capability::IpcLock, Capability::SysResource] {
+            assert!(holds(Capabilities::UnlessDropped, own, capability));
+            let real = effective(None).is_some_and(|held| held.contains(capability.set()));
+            assert_eq!(holds(Capabilities::Mirror, own, capability), real);
+        }
+    }
+
+    #[test]
+    fn a_thread_that_is_gone_is_not_refused() {
+        assert!(holds(Capabilities::Mirror, i32::MAX, Capability::IpcLock));
     }
 }

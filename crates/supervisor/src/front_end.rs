@@ -18,6 +18,7 @@ use crate::closes::{Closes, Release};
 use crate::descendants;
 use crate::eventfds::Eventfds;
 use crate::files::{File, Files, Object};
+use crate::locked_memory::LockedMemory;
 use crate::machine::Machine;
 use crate::observer::{Left, Observer};
 use crate::overlay::Overlay;
@@ -37,6 +38,7 @@ pub(crate) struct FrontEnd {
     pub(crate) tasks: Tasks,
     pub(crate) eventfds: Arc<Eventfds>,
     pub(crate) vms: Vms,
+    pub(crate) locked_memory: Arc<LockedMemory>,
     /// Numbers that descriptors of event files get.
     pub(crate) event_numbers: RangeInclusive<u32>,
     /// Whether mappings of device files are refused as memory for DMA.

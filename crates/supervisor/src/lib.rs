@@ -37,6 +37,7 @@ mod kept_memory;
 pub mod ledger;
 mod link;
 mod listener;
+mod locked_memory;
 pub mod machine;
 mod memory;
 mod observer;

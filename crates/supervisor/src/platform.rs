@@ -28,7 +28,7 @@ pub use functions::{Driver, FunctionEntry, GroupName, Model};
 use mistake::Source;
 pub use mistake::{Fault, Mistake, PlatformError};
 pub use option::device_help;
-pub use settings::{IommuHardware, P2pMap, Settings, VfioContainer};
+pub use settings::{Capabilities, IommuHardware, P2pMap, Settings, VfioContainer};
 
 /// What `bindery platform` prints: the platform there is when none is named.
 pub const DEFAULT_TOML: &str = include_str!("../../../platforms/default.toml");

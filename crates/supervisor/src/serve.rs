@@ -99,6 +99,7 @@ impl Supervisor {
             eventfds,
             vms: Vms::default(),
             directories_out: AtomicBool::new(false),
+            locked_memory: Arc::default(),
             event_numbers,
             machine,
         });

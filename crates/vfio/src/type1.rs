@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use iommufd::{Context, HostMapping, HostSpace, Iommu, PinAccess, ReservedKind};
+use iommufd::{Context, HostMapping, HostSpace, Iommu, PinAccess, ReservedKind, Source};
 use span::Span;
 use uapi::vfio::{IommuType1DmaMap, IommuType1DmaUnmap, dma_map_flags, dma_unmap_flags};
 use zerocopy::IntoBytes;
@@ -205,7 +205,7 @@ impl Type1 {
         }
         check_inside(&self.allowed, span)?;
         let memory = Movable::new(asked.vaddr);
-        let source = MovableSource::new(argument.caller.memory_with_devices(), &memory);
+        let source = MovableSource::new(memory_of(argument), &memory);
         let (read, write) =
             (asked.flags & dma_map_flags::READ != 0, asked.flags & dma_map_flags::WRITE != 0);
         let mapping = HostMapping {
@@ -234,7 +234,7 @@ impl Type1 {
         if !entry.moving || iova != asked.iova || entry.length != asked.size {
             return Err(Refusal::NotThatEntry);
         }
-        let source = argument.caller.memory_with_devices();
+        let source = memory_of(argument);
         let pinned = source.pin(asked.vaddr, asked.size, entry.access);
         entry.memory.put(asked.vaddr, pinned.map_err(iommufd::Refusal::from)?);
         entry.moving = false;
@@ -338,6 +338,11 @@ fn common_sizes(one: u64, other: u64) -> u64 {
     let small = PAGE_SIZE - 1;
     let other = if other & small == 0 { other } else { other & !small | PAGE_SIZE };
     one & other
+}
+
+/// The caller's memory, BARs too, held against what its process may lock.
+fn memory_of(argument: &Argument<'_>) -> Arc<dyn Source> {
+    argument.caller.charged(argument.caller.memory_with_devices(), true)
 }
 
 fn span_of(start: u64, length: u64) -> Result<Span, Refusal> {

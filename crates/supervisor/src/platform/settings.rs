@@ -41,6 +41,18 @@ pub struct Settings {
     pub lock_msix: bool,
     /// What a client hears when its TDI goes to ERROR.
     pub tdi_error_event: TdiErrorEvent,
+    /// Which capabilities count as held.
+    pub capabilities: Capabilities,
+}
+
+/// Which capabilities a thread of the program counts as holding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Capabilities {
+    /// All that it has not dropped since it was started: what whoever runs Bindery lacks is no fault of the program's.
+    #[default]
+    UnlessDropped,
+    /// Those that it holds.
+    Mirror,
 }
 
 /// What `IOMMU_IOAS_MAP` of a mapped BAR answers.
@@ -89,6 +101,7 @@ impl Default for Settings {
             tsm_dialect: Dialect::Any,
             lock_msix: false,
             tdi_error_event: TdiErrorEvent::Err,
+            capabilities: Capabilities::UnlessDropped,
         }
     }
 }
@@ -108,9 +121,8 @@ const KEYS: &[&str] = &[
     "tsm_dialect",
     "lock_msix",
     "tdi_error_event",
+    "capabilities",
 ];
-/// Settings of the design whose behaviour this version does not have.
-const KEYS_LATER: &[&str] = &["capabilities"];
 
 const IOMMUS: &[(&str, IommuHardware)] =
     &[("plain", IommuHardware::Plain), ("mock", IommuHardware::Mock)];
@@ -134,12 +146,14 @@ const TSM_DIALECTS: &[(&str, Dialect)] =
     &[("any", Dialect::Any), ("cca", Dialect::Cca), ("sev", Dialect::Sev), ("tdx", Dialect::Tdx)];
 const TDI_ERROR_EVENTS: &[(&str, TdiErrorEvent)] =
     &[("err", TdiErrorEvent::Err), ("req", TdiErrorEvent::Req), ("none", TdiErrorEvent::None)];
+const CAPABILITIES: &[(&str, Capabilities)] =
+    &[("unless-dropped", Capabilities::UnlessDropped), ("mirror", Capabilities::Mirror)];
 /// A device that needs longer than a minute is as good as silent.
 const EXCHANGE_TIMEOUT_MS_MOST: u64 = 60_000;
 
 /// Reads the table.
 pub(super) fn read(mut fields: Fields<'_>) -> Read<Settings> {
-    fields.allow(KEYS, KEYS_LATER)?;
+    fields.allow(KEYS, &[])?;
     let profiles: Vec<_> = Profile::ALL.iter().map(|profile| (profile.name(), *profile)).collect();
     let hardware = fields.choice("iommu", IOMMUS, &["vtd", "smmuv3"])?;
     let default = Settings::default();
@@ -185,6 +199,7 @@ pub(super) fn read(mut fields: Fields<'_>) -> Read<Settings> {
             TDI_ERROR_EVENTS,
             default.tdi_error_event,
         )?,
+        capabilities: choice(&mut fields, "capabilities", CAPABILITIES, default.capabilities)?,
     })
 }
 
