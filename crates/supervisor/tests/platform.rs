@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bindery_supervisor::machine::Machine;
 use bindery_supervisor::platform::{
-    DEFAULT_TOML, GroupName, Model, P2pMap, Platform, PlatformError, Settings, VfioContainer,
-    device_help,
+    Capabilities, DEFAULT_TOML, GroupName, Model, P2pMap, Platform, PlatformError, Settings,
+    VfioContainer, device_help,
 };
 use iommufd::Tvm;
 use pci::{Address, DmaFault, Interrupt, Notices};
@@ -87,6 +87,7 @@ exchange_timeout_ms = 250
 tsm_dialect = "sev"
 lock_msix = true
 tdi_error_event = "req"
+capabilities = "mirror"
 "#,
     )
     .unwrap();
@@ -100,6 +101,7 @@ tdi_error_event = "req"
         tsm_dialect: Dialect::Sev,
         lock_msix: true,
         tdi_error_event: TdiErrorEvent::Req,
+        capabilities: Capabilities::Mirror,
         ..Settings::default()
     };
     assert_eq!(platform.settings, expected);
@@ -161,18 +163,16 @@ p.toml:1:2: unknown key `setings` in the file; keys: settings, iommu, function, 
         "\
 p.toml:2:1: unknown key `close_ordr` in [settings]; keys: uapi, iommu, close_order, \
          reset_while_bound, client_clears_bme, flr_while_locked, tvm, p2p_map, vfio_container, \
-         doe, exchange_timeout_ms, tsm_dialect, lock_msix, tdi_error_event
+         doe, exchange_timeout_ms, tsm_dialect, lock_msix, tdi_error_event, capabilities
      2 | close_ordr = 1
        | ^^^^^^^^^^",
     ),
     (
         "[settings]\ncapabilities = \"held\"\n",
         "\
-p.toml:2:1: `capabilities` is not available in this version; keys: uapi, iommu, close_order, \
-         reset_while_bound, client_clears_bme, flr_while_locked, tvm, p2p_map, vfio_container, \
-         doe, exchange_timeout_ms, tsm_dialect, lock_msix, tdi_error_event
+p.toml:2:16: `capabilities` has no value \"held\"; values: unless-dropped, mirror
      2 | capabilities = \"held\"
-       | ^^^^^^^^^^^^",
+       |                ^^^^^^",
     ),
     (
         "[settings]\ntvm = \"xen\"\n",
