@@ -28,7 +28,7 @@ use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use ask::{AskError, evidence, instances, ledgers, order, statuses};
+pub use ask::{AskError, evidence, instances, ledger, ledgers, order, statuses};
 pub(crate) use instance::Running;
 pub use question::{
     Accounts, EvidenceRow, FunctionRow, Listing, Owner, TsmCounts, TsmOrder, TsmRow, TsmStatus,

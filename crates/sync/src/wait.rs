@@ -15,16 +15,23 @@ use crate::mutex::Guard;
 use crate::rank::Rank;
 
 #[expect(clippy::disallowed_types, reason = "the wait queue is what everyone else waits with")]
-type WakeUps = std::sync::Mutex<u64>;
+type Lock = std::sync::Mutex<Turns>;
 #[expect(clippy::disallowed_types, reason = "the wait queue is what everyone else waits with")]
 type Sleepers = std::sync::Condvar;
 
 /// A queue of sleeping threads, all woken at once.
 #[derive(Debug)]
 pub struct WaitQueue {
-    wake_ups: WakeUps,
+    turns: Lock,
     sleepers: Sleepers,
     object: Object,
+}
+
+#[derive(Debug, Default)]
+struct Turns {
+    wake_ups: u64,
+    /// Threads that sleep. Where there is none, waking makes no system call.
+    asleep: u32,
 }
 
 impl WaitQueue {
@@ -33,7 +40,7 @@ impl WaitQueue {
         let object = Object::new(NAME);
         // Wake-ups make a difference to sleepers only, and are told to them.
         hook::holds(object.id(), || 0);
-        Self { wake_ups: WakeUps::new(0), sleepers: Sleepers::new(), object }
+        Self { turns: Lock::default(), sleepers: Sleepers::new(), object }
     }
 
     /// Sleeps until `count` is zero. Whoever makes it zero then calls [`wake_all`](Self::wake_all).
@@ -75,8 +82,14 @@ impl WaitQueue {
     #[track_caller]
     pub fn wake_all(&self) {
         hook::before(Kind::Wake, self.object.id(), NAME);
-        *self.wake_ups.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.sleepers.notify_all();
+        let anybody = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.wake_ups += 1;
+            turns.asleep > 0
+        };
+        if anybody {
+            self.sleepers.notify_all();
+        }
     }
 
     pub(crate) const fn id(&self) -> ObjectId {
@@ -99,16 +112,17 @@ impl WaitQueue {
     #[track_caller]
     fn note(&self) -> u64 {
         hook::before(Kind::WaitCheck, self.object.id(), NAME);
-        *self.wake_ups.lock().unwrap_or_else(PoisonError::into_inner)
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner).wake_ups
     }
 
     /// Sleeps while there was no wake-up since `noted`.
     #[track_caller]
     fn sleep(&self, noted: u64) {
         hook::before(Kind::Sleep, self.object.id(), NAME);
-        let wake_ups = self.wake_ups.lock().unwrap_or_else(PoisonError::into_inner);
-        let woken = self.sleepers.wait_while(wake_ups, |wake_ups| *wake_ups == noted);
-        drop(woken.unwrap_or_else(PoisonError::into_inner));
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.asleep += 1;
+        let woken = self.sleepers.wait_while(turns, |turns| turns.wake_ups == noted);
+        woken.unwrap_or_else(PoisonError::into_inner).asleep -= 1;
     }
 }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use serde::Serialize;
-use supervisor::control::{self, Accounts, AskError};
+use supervisor::control::{self, Accounts};
 use supervisor::ledger::{ContextRow, FileRow, Ledger, ManagerRow, TdiRow};
 
 use super::headline;
@@ -18,15 +18,14 @@ struct Everything {
 
 /// Prints the ledger of every running instance, or of one.
 pub(super) fn run(pid: Option<u32>, json: bool) -> ExitCode {
-    let mut instances = control::ledgers();
-    if let Some(pid) = pid {
-        instances.retain(|accounts| accounts.pid == pid);
-        if instances.is_empty() {
-            let error = AskError::NotRunning { pid, running: control::instances() };
+    let instances = match pid.map(control::ledger) {
+        None => control::ledgers(),
+        Some(Ok(accounts)) => vec![accounts],
+        Some(Err(error)) => {
             eprintln!("bindery: {error}");
             return ExitCode::from(exit::OURS);
         }
-    }
+    };
     if json {
         print_json(&Everything { instances });
     } else if instances.is_empty() {

@@ -74,6 +74,24 @@ pub fn ledgers() -> Vec<Accounts> {
     all
 }
 
+/// Asks the instance of process `pid` what it holds.
+///
+/// # Errors
+/// [`AskError`].
+pub fn ledger(pid: u32) -> Result<Accounts, AskError> {
+    let (pid, socket) = reach(Some(pid))?;
+    let silent = |cause| silence(pid, cause);
+    match ask(&socket, &Question::Ledger).map_err(silent)? {
+        Answer::Ledger(accounts) => Ok(accounts),
+        Answer::Refused(refused) => Err(AskError::Refused(refused)),
+        Answer::Ls(_)
+        | Answer::TsmStatus(_)
+        | Answer::Evidence(_)
+        | Answer::Done
+        | Answer::Error(_) => Err(silent(io::Error::other(OTHER_QUESTION))),
+    }
+}
+
 /// Asks every running instance of this user how its TSMs and TDIs stand, in the order of their process
 /// IDs.
 pub fn statuses() -> Vec<TsmStatus> {
@@ -90,7 +108,7 @@ pub fn statuses() -> Vec<TsmStatus> {
 /// [`AskError`].
 pub fn order(pid: Option<u32>, order: TsmOrder) -> Result<(), AskError> {
     let (pid, socket) = reach(pid)?;
-    let silent = |cause| AskError::Silent { pid, cause };
+    let silent = |cause| silence(pid, cause);
     match ask(&socket, &Question::Tsm { order }).map_err(silent)? {
         Answer::Done => Ok(()),
         Answer::Refused(refused) => Err(AskError::Refused(refused)),
@@ -115,7 +133,7 @@ pub fn evidence(
     nonce: Option<String>,
 ) -> Result<Vec<EvidenceRow>, AskError> {
     let (pid, socket) = reach(pid)?;
-    let silent = |cause| AskError::Silent { pid, cause };
+    let silent = |cause| silence(pid, cause);
     match ask(&socket, &Question::Evidence { function, nonce }).map_err(silent)? {
         Answer::Evidence(rows) => Ok(rows),
         Answer::Refused(refused) => Err(AskError::Refused(refused)),
@@ -127,13 +145,33 @@ pub fn evidence(
     }
 }
 
-/// The instance that is meant, and where it listens.
+/// The instance that is meant, and where it listens. One that is named need not answer yet.
 fn reach(pid: Option<u32>) -> Result<(u32, PathBuf), AskError> {
+    if let Some(pid) = pid
+        && let Some(socket) = socket_of(pid)
+    {
+        return Ok((pid, socket));
+    }
     let pid = find(pid, instances())?;
-    let named = |socket: &PathBuf| {
-        socket.file_name().and_then(|name| name.to_str()) == Some(pid.to_string().as_str())
-    };
-    Ok((pid, all_sockets().find(named).ok_or(AskError::Nobody)?))
+    Ok((pid, socket_of(pid).ok_or(AskError::Nobody)?))
+}
+
+fn socket_of(pid: u32) -> Option<PathBuf> {
+    let name = pid.to_string();
+    all_sockets().find(|socket| socket.file_name().is_some_and(|found| *found == *name))
+}
+
+/// Why the instance of process `pid` did not answer: it is gone, or it is silent.
+fn silence(pid: u32, cause: io::Error) -> AskError {
+    let is_gone =
+        matches!(cause.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
+    if is_gone {
+        AskError::NotRunning { pid, running: instances() }
+    } else {
+        let is_late = cause.kind() == io::ErrorKind::WouldBlock;
+        let late = || io::Error::other(format!("not within {} s", PATIENCE.as_secs()));
+        AskError::Silent { pid, cause: if is_late { late() } else { cause } }
+    }
 }
 
 /// Which of those that run is meant.
