@@ -220,7 +220,7 @@ impl Bench {
             let state = pages.load_u32(at + status::STATE as usize);
             let reason = pages.load_u32(at + status::REASON as usize);
             let documented = match state {
-                status_state::FAULT => reason::BUS_MASTER_OFF..=reason::TDI_IN_ERROR,
+                status_state::FAULT => reason::BUS_MASTER_OFF..=reason::BAD_TABLE,
                 status_state::INVALID => reason::OPERATION..=reason::ADDRESS,
                 status_state::IDLE..=status_state::ABORTED => reason::NONE..=reason::NONE,
                 _ => panic!("slot {slot} is in state {state}"),

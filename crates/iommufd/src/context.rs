@@ -62,6 +62,7 @@ pub struct Context {
 #[derive(Default)]
 struct Ledger {
     dma_faults: BTreeMap<DmaFaultReason, u64>,
+    invalidations: u64,
     left_at_close: Option<Counts>,
     /// Whether the client wants pinned pages charged to its process.
     charges_process: bool,
@@ -293,6 +294,12 @@ impl Context {
         map.reclaim(left);
     }
 
+    pub(crate) fn count_invalidations(&self, done: u32) {
+        if done > 0 {
+            self.ledger.lock().invalidations += u64::from(done);
+        }
+    }
+
     pub(crate) fn count_dma_fault(&self, reason: DmaFaultReason) {
         *self.ledger.lock().dma_faults.entry(reason).or_default() += 1;
     }
@@ -317,9 +324,14 @@ impl Context {
     }
 
     fn count(&self) -> Counts {
+        let (dma_faults, invalidations) = {
+            let ledger = self.ledger.lock();
+            (ledger.dma_faults.clone(), ledger.invalidations)
+        };
         let mut counts = Counts {
             tombstones: self.registry.tombstones(),
-            dma_faults: self.ledger.lock().dma_faults.clone(),
+            dma_faults,
+            invalidations,
             ..Counts::default()
         };
         for object in self.registry.published() {

@@ -27,6 +27,8 @@ pub struct Counts {
     pub mapped_bytes: u64,
     /// Bytes of those whose memory is pinned.
     pub pinned_bytes: u64,
+    /// Entries of guests' invalidations taken since the context was opened.
+    pub invalidations: u64,
     /// DMA accesses refused since the context was opened.
     pub dma_faults: BTreeMap<DmaFaultReason, u64>,
 }

@@ -1,4 +1,4 @@
-//! DMA of a bound device: through its page table to pinned memory, piece by piece.
+//! DMA of a bound device: through its page table, or a guest's and then its parent, to pinned memory, piece by piece.
 //!
 //! Each piece (what follows one another in memory, at most 64 KiB) is translated and copied inside one stay, and so is
 //! the note that it was written. Takes PAGES and OBJECTS for the length of a look-up each, and holds no lock while it
@@ -73,12 +73,14 @@ impl Device {
         let stay = self.context().enter_dma(self.visitors());
         let table = self.table().ok_or((first, DmaFaultReason::NotAttached))?;
         let address = iova.checked_add(first as u64).ok_or((first, DmaFaultReason::NotMapped))?;
-        let most = bytes.len().min(PIECE_MAX);
-        let found = table.ioas().map.translate(&stay, address, access, most as u64);
+        let reached = table.reach(&stay, address, access).map_err(|reason| (first, reason))?;
+        let alike = usize::try_from(reached.left).unwrap_or(usize::MAX);
+        let most = bytes.len().min(PIECE_MAX).min(alike);
+        let found = table.ioas().map.translate(&stay, reached.address, access, most as u64);
         let found = found.map_err(|reason| (first, reason))?;
         let now = most.min(usize::try_from(found.left).unwrap_or(usize::MAX));
         if access == DmaAccess::Write {
-            table.note_write(&stay, address, now as u64);
+            table.bottom().note_write(&stay, reached.address, now as u64);
         }
         match copy(&*found.memory, found.at, first..first + now) {
             Ok(()) => Ok(now),

@@ -2,8 +2,6 @@
 //!
 //! Plain values that a platform file describes. Takes no lock. Deliberately absent: what is mapped.
 
-use std::sync::Arc;
-
 use span::Span;
 
 /// What an IOMMU can do and which addresses it leaves to devices.
@@ -68,38 +66,4 @@ pub enum ReservedKind {
     Reserved,
     /// Where devices write MSIs: `msi`.
     Msi,
-}
-
-/// One IOMMU of the platform.
-#[derive(Debug)]
-pub struct Iommu {
-    geometry: Geometry,
-    is_mock: bool,
-}
-
-impl Iommu {
-    /// An IOMMU that can do what `geometry` says.
-    pub fn new(geometry: Geometry) -> Arc<Self> {
-        Arc::new(Self { geometry, is_mock: false })
-    }
-
-    /// The kernel's mock of an IOMMU, with this geometry.
-    pub(crate) fn mock(geometry: Geometry) -> Arc<Self> {
-        Arc::new(Self { geometry, is_mock: true })
-    }
-
-    /// Whether it is the kernel's mock.
-    pub(crate) const fn is_mock(&self) -> bool {
-        self.is_mock
-    }
-
-    /// Whether page tables can be attached by PASID. The mock's take any device's.
-    pub(crate) const fn has_pasids(&self) -> bool {
-        self.is_mock || self.geometry.max_pasid_log2 > 0
-    }
-
-    /// What it can do.
-    pub const fn geometry(&self) -> &Geometry {
-        &self.geometry
-    }
 }

@@ -19,7 +19,7 @@ use crate::ioas::Ioas;
 use crate::object::{Kind, Object, Pending};
 use crate::registry::{Headed, Header};
 use crate::viommu::Viommu;
-use crate::{Context, PAGE_SIZE, PinFault, Refusal, mock};
+use crate::{Context, PAGE_SIZE, PinFault, Refusal};
 
 /// A hardware queue that a guest has.
 pub(crate) struct HwQueue {
@@ -64,7 +64,7 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
     }
     let asked = Span::new(start, length).ok_or(Refusal::PastTop { start, length })?;
     let viommu = Arc::clone(&*ctx.get::<Viommu>(argument.viommu_id)?);
-    if !viommu.is_mock() || argument.r#type != mock::HW_QUEUE_TYPE {
+    if !viommu.iommu().hardware().has_hw_queues(argument.r#type) {
         return Err(unsupported);
     }
     let pending = Pending::build(ctx, |header| {

@@ -10,6 +10,7 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use pci::{DmaAccess, DmaFaultReason};
 use span::Span;
 use sync::Contents;
 use uapi::iommufd::{HwptAlloc, hwpt_flags};
@@ -17,13 +18,14 @@ use uapi::iommufd::{HwptAlloc, hwpt_flags};
 use crate::address_space::Mirror;
 use crate::dispatch::Exchange;
 use crate::fault_queue::FaultQueue;
+use crate::hardware::{Reached, ThroughParent, UserData};
 use crate::in_flight::Stay;
 use crate::ioas::Ioas;
 use crate::nested::{Nested, Over};
 use crate::object::{Kind, Object, Pending};
 use crate::registry::{Headed, Header};
 use crate::written_pages::WrittenPages;
-use crate::{Context, Device, Geometry, Iommu, PAGE_SIZE, Refusal, Resource, mock, nested};
+use crate::{Context, Device, Geometry, Iommu, PAGE_SIZE, Refusal, Resource, nested};
 
 /// A page table.
 pub(crate) struct Hwpt {
@@ -120,14 +122,12 @@ fn build_asked<'c>(
     ioas: &Arc<Ioas>,
     faults: Option<Arc<FaultQueue>>,
 ) -> Result<Pending<'c, Hwpt>, Refusal> {
-    let HwptAlloc { flags, data_type, data_len, data_uptr, .. } = *argument;
+    let flags = argument.flags;
     check_flags(exchange, iommu, flags)?;
     let mut geometry = iommu.geometry().clone();
-    if data_type != 0 {
-        if !iommu.is_mock() {
-            return Err(Refusal::Unsupported { feature: "data of page tables" });
-        }
-        geometry = mock::shape_of(exchange, &geometry, data_type, data_uptr, data_len)?;
+    if argument.data_type != 0 {
+        let data = UserData::of(exchange, argument);
+        geometry = iommu.hardware().shape(&geometry, &data)?;
     }
     Hwpt::build_shaped(ctx, ioas, iommu, geometry, Purpose::Command { flags }, faults)
 }
@@ -282,6 +282,26 @@ impl Hwpt {
         }
     }
 
+    /// Where an address of a device leads in what it shows: by the guest's tables if it is nested, else nowhere else.
+    ///
+    /// # Errors
+    /// As [`GuestTable::translate`](crate::hardware::GuestTable::translate).
+    pub(crate) fn reach(
+        &self,
+        stay: &Stay<'_>,
+        address: u64,
+        access: DmaAccess,
+    ) -> Result<Reached, DmaFaultReason> {
+        let Some(nested) = &self.nested else { return Ok(Reached { address, left: u64::MAX }) };
+        let memory = ThroughParent { parent: nested.parent(), stay };
+        nested.table().translate(&memory, address, access)
+    }
+
+    /// The one at the bottom: itself, unless it is nested.
+    pub(crate) fn bottom(&self) -> &Self {
+        self.nested.as_ref().map_or(self, |nested| nested.parent())
+    }
+
     /// Whether it goes with its last attachment.
     pub(crate) const fn is_automatic(&self) -> bool {
         self.automatic
@@ -300,8 +320,14 @@ impl Hwpt {
     /// Whether the hardware of a device can walk it.
     ///
     /// # Errors
-    /// [`Refusal::Incompatible`] (`EINVAL`): the IOMMU lacks dirty tracking, a page size, or address bits.
+    /// [`Refusal::Incompatible`] (`EINVAL`): the IOMMU lacks dirty tracking, a page size, or address bits; then the
+    /// hardware's about a guest's tables.
     pub(crate) fn check_suits(&self, iommu: &Iommu) -> Result<(), Refusal> {
+        self.check_shape(iommu)?;
+        self.nested.as_ref().map_or(Ok(()), |nested| nested.table().check_attach(iommu.geometry()))
+    }
+
+    fn check_shape(&self, iommu: &Iommu) -> Result<(), Refusal> {
         let (made_for, other) = (&self.geometry, iommu.geometry());
         if self.iommu.is_mock() {
             let suits = self.written.is_none() || other.dirty_tracking;

@@ -9,7 +9,7 @@ use uapi::iommufd::HwptInvalidate;
 
 use crate::dispatch::Exchange;
 use crate::object::Object;
-use crate::{Context, PAGE_SIZE, Refusal, mock};
+use crate::{Context, HardwareRefusal, PAGE_SIZE, Refusal};
 
 /// The entries of one command.
 pub(crate) struct Entries {
@@ -43,6 +43,7 @@ pub(crate) fn run(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Ref
     let mut done = 0;
     let result = invalidate(ctx, exchange, &argument, &mut done);
     argument.entry_num = done;
+    ctx.count_invalidations(done);
     exchange.respond(&argument)?;
     result
 }
@@ -65,12 +66,12 @@ fn invalidate(
     match &*ctx.get_any(id)? {
         Object::Hwpt(hwpt) => {
             let nested = hwpt.nested().ok_or(Refusal::OtherType { id })?;
-            mock::invalidate_table(exchange, nested.iotlb(), &entries, done)
+            nested.table().invalidate(exchange, &entries, done)
         }
-        Object::Viommu(viommu) if viommu.is_mock() => {
-            mock::invalidate_devices(ctx, exchange, viommu, &entries, done)
+        Object::Viommu(viommu) => {
+            let hardware = viommu.iommu().hardware();
+            hardware.invalidate_behind(ctx, exchange, viommu, &entries, done)
         }
-        Object::Viommu(_) => Err(Refusal::Unsupported { feature: "invalidation by vIOMMUs" }),
         Object::Access(_)
         | Object::Device(_)
         | Object::Ioas(_)
@@ -92,6 +93,22 @@ impl Entries {
             return Ok(());
         }
         Err(Refusal::EntryShape { length: self.length, number: self.number })
+    }
+
+    /// Reads entry `index` into all of `into`; what the client has beyond it must be zero.
+    ///
+    /// # Errors
+    /// [`HardwareRefusal::EntryLength`] (`EINVAL`), [`Refusal::DirtyTail`] (`E2BIG`), [`Refusal::Unreachable`] (`EFAULT`).
+    pub(crate) fn read(
+        &self,
+        exchange: &Exchange<'_>,
+        index: u32,
+        into: &mut [u8],
+    ) -> Result<(), Refusal> {
+        if (self.length as usize) < into.len() {
+            return Err(HardwareRefusal::EntryLength { length: self.length }.into());
+        }
+        exchange.read_extensible(self.address_of(index)?, self.length, into)
     }
 
     /// Where entry `index` is.

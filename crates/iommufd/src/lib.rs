@@ -14,6 +14,7 @@
 //! | `Ioas` | an address space: reserved spans, areas, which page tables mirror them |
 //! | `Hwpt` | one page table; all page tables of an IOAS translate alike |
 //! | [`Device`] | the bond between an [`Endpoint`] and a context; the way of its DMA; the gate of its TDI |
+//! | [`Hardware`] | which IOMMU it is: its description, its walk of a guest's tables |
 //! | [`Group`] | an iommu_group: who owns its DMA, what it is attached to, which vdevice each device has |
 //! | `Viommu` | a page table to nest others in, the VM, the numbers that its guest knows devices by |
 //! | `Access` | a software user of an address space: what it pinned, what it copies |
@@ -77,6 +78,7 @@ mod fault_queue;
 mod flat_map;
 mod geometry;
 mod group;
+mod hardware;
 mod host_space;
 mod hw_info;
 mod hw_queue;
@@ -115,8 +117,9 @@ pub use device::{Device, HotResetView};
 pub use dma_buf::{DmaBuf, DmaBufRefusal, Import};
 pub use endpoint::Endpoint;
 pub use event_file::{EventFile, Waker};
-pub use geometry::{Geometry, Iommu, Reserved, ReservedKind};
+pub use geometry::{Geometry, Reserved, ReservedKind};
 pub use group::{Group, PasidMode, PasidRefusal};
+pub use hardware::{Hardware, HardwareRefusal, Iommu};
 pub use host_space::{HostMapping, HostSpace};
 pub use page_set::PageSet;
 pub use quota::{Exhausted, Limits, Quota, Resource};

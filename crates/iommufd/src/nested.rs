@@ -12,16 +12,17 @@ use uapi::iommufd::{HwptAlloc, hwpt_flags};
 
 use crate::dispatch::Exchange;
 use crate::fault_queue::FaultQueue;
+use crate::hardware::{GuestTable, UserData};
 use crate::hwpt::Hwpt;
 use crate::object::Pending;
 use crate::registry::{Headed, Header};
 use crate::viommu::Viommu;
-use crate::{Context, Iommu, Refusal, mock};
+use crate::{Context, Iommu, Refusal};
 
 /// What a nested page table has of its own.
 pub(crate) struct Nested {
     over: Over,
-    iotlb: mock::Cache,
+    table: GuestTable,
 }
 
 /// What it is nested in. The page table is a user of it until destroyed.
@@ -50,18 +51,18 @@ pub(crate) fn build<'c>(
     over.check_iommu(iommu)?;
     exchange.refuse_flags(argument.flags, FLAGS)?;
     let nests = match &over {
-        Over::Table(_) => iommu.is_mock(),
-        Over::Viommu(viommu) => viommu.is_mock(),
+        Over::Table(_) => iommu.hardware().nests_in_tables(),
+        Over::Viommu(viommu) => viommu.iommu().hardware().nests_behind_viommus(),
     };
     if argument.data_type == 0 || !nests {
         return Err(Refusal::Unsupported { feature: "nested page tables" });
     }
     over.check_nests()?;
-    let HwptAlloc { data_type, data_uptr, data_len, .. } = *argument;
-    let iotlb = mock::iotlb_of(exchange, data_type, data_uptr, data_len)?;
+    let data = UserData::of(exchange, argument);
+    let table = iommu.hardware().nest(iommu.geometry(), &data)?;
     Pending::build(ctx, |header| {
         over.header().add_user();
-        let nested = Nested { over, iotlb };
+        let nested = Nested { over, table };
         Ok(Hwpt::nested_in(header, nested, iommu, argument.flags, faults))
     })
 }
@@ -82,9 +83,9 @@ impl Nested {
         }
     }
 
-    /// What hardware keeps of its translations.
-    pub(crate) const fn iotlb(&self) -> &mock::Cache {
-        &self.iotlb
+    /// What its hardware has of it.
+    pub(crate) const fn table(&self) -> &GuestTable {
+        &self.table
     }
 
     /// Lets go of what it is nested in.

@@ -10,6 +10,7 @@ use uapi::Errno;
 use crate::access::AccessRefusal;
 use crate::dma_buf::DmaBufRefusal;
 use crate::group::PasidRefusal;
+use crate::hardware::HardwareRefusal;
 use crate::mock::TestFailure;
 use crate::{PinFault, Resource, Unreachable};
 
@@ -22,6 +23,9 @@ pub enum Refusal {
     /// What a software user of an address space cannot have.
     #[error(transparent)]
     Access(#[from] AccessRefusal),
+    /// What the hardware does not do with a guest's tables.
+    #[error(transparent)]
+    Hardware(#[from] HardwareRefusal),
     /// A PASID cannot be attached.
     #[error(transparent)]
     Pasid(#[from] PasidRefusal),
@@ -465,6 +469,13 @@ impl Refusal {
                 | PasidRefusal::TableWithout { .. }
                 | PasidRefusal::AddressSpace
                 | PasidRefusal::OutOfRange { .. },
+            )
+            | Self::Hardware(
+                HardwareRefusal::DataLength { .. }
+                | HardwareRefusal::EntryType { .. }
+                | HardwareRefusal::EntryLength { .. }
+                | HardwareRefusal::EntryRange { .. }
+                | HardwareRefusal::TableWidth { .. },
             )
             | Self::CacheIncoherent
             | Self::DataShape { .. }

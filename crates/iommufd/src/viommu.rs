@@ -23,7 +23,7 @@ use crate::hwpt::Hwpt;
 use crate::object::{Kind, Object, Pending};
 use crate::registry::{Headed, Header};
 use crate::veventq::Veventq;
-use crate::{Context, Iommu, Refusal, Tvm, Vm, mock};
+use crate::{Context, Iommu, Refusal, Tvm, Vm};
 
 /// A guest's view of an IOMMU.
 pub(crate) struct Viommu {
@@ -90,7 +90,7 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
         let device = ctx.get::<Device>(argument.dev_id)?;
         (Arc::clone(device.endpoint().iommu()), GuestVm::of(ctx, &device))
     };
-    if !is_supported(&iommu, ctx.profile(), argument.r#type) {
+    if !iommu.hardware().has_viommus(ctx.profile(), argument.r#type) {
         return unsupported;
     }
     let hwpt = ctx.get::<Hwpt>(argument.hwpt_id)?;
@@ -117,18 +117,6 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
     exchange.respond(&argument)?;
     pending.publish();
     Ok(())
-}
-
-/// Whether the IOMMU has vIOMMUs of a type, as programs of `profile` know it.
-fn is_supported(iommu: &Iommu, profile: Profile, viommu_type: u32) -> bool {
-    if iommu.is_mock() {
-        return viommu_type == mock::VIOMMU_TYPE;
-    }
-    match viommu_type {
-        viommu_type::ARM_SMMUV3 => true,
-        viommu_type::ARM_REALM_SMMUV3 => profile != Profile::Linux73,
-        _ => false,
-    }
 }
 
 impl GuestVm {
@@ -173,8 +161,7 @@ impl Viommu {
     /// # Errors
     /// [`Refusal::OtherIommu`] (`EINVAL`).
     pub(crate) fn check_same_iommu(&self, iommu: &Arc<Iommu>) -> Result<(), Refusal> {
-        // The mock's devices differ in what their IOMMU can, and it is one all the same.
-        if Arc::ptr_eq(&self.iommu, iommu) || self.iommu.is_mock() && iommu.is_mock() {
+        if self.iommu.is(iommu) {
             Ok(())
         } else {
             Err(Refusal::OtherIommu { viommu: self.header.id() })
@@ -239,14 +226,20 @@ impl Viommu {
     ) -> Result<Option<Arc<HwQueue>>, Refusal> {
         let index = queue.index();
         let mut queues = self.hw_queues.lock();
-        mock::check_hw_queue(index, queues.contains_key(&index))?;
-        let below = match index.checked_sub(1) {
-            Some(below) => {
-                let below = queues.get(&below).filter(|below| below.header().try_add_user());
-                Some(Arc::clone(below.ok_or(mock::NO_QUEUE_BELOW)?))
-            }
-            None => None,
+        let hardware = self.iommu.hardware();
+        // One that is going is there no more for others to depend on.
+        let below = index.checked_sub(1).and_then(|below| queues.get(&below));
+        let below = below.filter(|below| below.header().try_add_user()).cloned();
+        let is_taken = |other| match index.checked_sub(1) {
+            Some(lower) if other == lower => below.is_some(),
+            _ => queues.contains_key(&other),
         };
+        if let Err(refusal) = hardware.check_hw_queue(index, is_taken) {
+            if let Some(below) = below {
+                below.header().drop_user();
+            }
+            return Err(refusal);
+        }
         queues.insert(index, Arc::clone(queue));
         Ok(below)
     }
@@ -271,9 +264,9 @@ impl Viommu {
         &self.hwpt
     }
 
-    /// Whether it is of the kernel's mock.
-    pub(crate) fn is_mock(&self) -> bool {
-        self.iommu.is_mock()
+    /// Whose it is.
+    pub(crate) const fn iommu(&self) -> &Arc<Iommu> {
+        &self.iommu
     }
 
     /// Undoes [`take_virt_id`](Self::take_virt_id).

@@ -202,6 +202,9 @@ pub enum DmaFaultReason {
     /// Mapped, but not for this direction.
     #[error("permission")]
     Permission,
+    /// A guest's table on the way has an entry that its IOMMU does not understand.
+    #[error("bad entry in a guest's page table")]
+    BadTable,
     /// Mapped, but the memory behind it is gone (truncated, unmapped, its process exited).
     #[error("memory behind it is gone")]
     MemoryGone,

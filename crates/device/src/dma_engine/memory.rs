@@ -119,6 +119,7 @@ fn fault_reason(fault: pci::DmaFaultReason) -> u32 {
         pci::DmaFaultReason::NotAttached => reason::NOT_ATTACHED,
         pci::DmaFaultReason::NotMapped => reason::NOT_MAPPED,
         pci::DmaFaultReason::Permission => reason::PERMISSION,
+        pci::DmaFaultReason::BadTable => reason::BAD_TABLE,
         pci::DmaFaultReason::MemoryGone => reason::MEMORY_GONE,
         pci::DmaFaultReason::TdiNotInRun => reason::TDI_NOT_IN_RUN,
         pci::DmaFaultReason::TdiInError => reason::TDI_IN_ERROR,

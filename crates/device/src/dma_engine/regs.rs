@@ -258,6 +258,8 @@ pub mod reason {
     pub const TDI_NOT_IN_RUN: u32 = 6;
     /// Fault: the interface went to ERROR.
     pub const TDI_IN_ERROR: u32 = 7;
+    /// Fault: a guest's page table on the way has a bad entry.
+    pub const BAD_TABLE: u32 = 8;
     /// Invalid: unknown operation.
     pub const OPERATION: u32 = 16;
     /// Invalid: unknown flag, or a reserved field is not zero.

@@ -133,7 +133,8 @@ impl State {
     /// # Errors
     /// [`Refusal::NotBehind`] (`ENOENT`).
     pub(super) fn check_behind(&self, device: &Device, hwpt: &Hwpt) -> Result<(), Refusal> {
-        let Some(viommu) = hwpt.nested().and_then(Nested::viommu) else { return Ok(()) };
+        let nested = hwpt.nested().filter(|nested| nested.table().needs_vdevice());
+        let Some(viommu) = nested.and_then(Nested::viommu) else { return Ok(()) };
         let link = self.bound(device).and_then(|bound| bound.vdevice.as_ref());
         if link.is_some_and(|link| Arc::ptr_eq(link.vdevice.viommu(), viommu)) {
             return Ok(());

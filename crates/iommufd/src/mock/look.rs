@@ -81,7 +81,8 @@ pub(super) fn check_iotlb(ctx: &Context, argument: &TestCommand) -> Result<(), R
     let object = ctx.get_any(id)?;
     let nested = if let Object::Hwpt(hwpt) = &*object { hwpt.nested() } else { None };
     let [entry, value, ..] = argument.fields;
-    nested.ok_or(Refusal::NoObject { id })?.iotlb().check(entry, value)
+    let iotlb = nested.and_then(|nested| nested.table().mock_cache());
+    iotlb.ok_or(Refusal::NoObject { id })?.check(entry, value)
 }
 
 /// Marks pages of a page table as written: one for each bit that is set in the caller's bitmap. Answers how many.

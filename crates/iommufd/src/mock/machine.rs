@@ -8,7 +8,7 @@ use pci::{Address, DmaFault, Interrupt, Notices};
 use span::Span;
 use sync::{Mutex, rank};
 
-use crate::{Context, Geometry, Group, Iommu, Limits, Quota};
+use crate::{Context, Geometry, Group, Hardware, Iommu, Limits, Quota};
 
 /// The mock platform behind all its contexts.
 pub struct MockMachine {
@@ -50,15 +50,18 @@ impl MockMachine {
     pub fn under(quota: Arc<dyn Quota>) -> Arc<Self> {
         let iommus = [(true, 0), (false, 0), (true, PASID_BITS), (false, PASID_BITS)];
         let iommus = iommus.map(|(dirty_tracking, max_pasid_log2)| {
-            Iommu::mock(Geometry {
-                aperture: Span::from_ends(APERTURE.0, APERTURE.1).unwrap_or(Span::WHOLE),
-                reserved: Vec::new(),
-                page_sizes: !(PAGE_BYTES - 1),
-                dirty_tracking,
-                cache_coherent: true,
-                msi_isolated: true,
-                max_pasid_log2,
-            })
+            Iommu::of(
+                Hardware::Mock,
+                Geometry {
+                    aperture: Span::from_ends(APERTURE.0, APERTURE.1).unwrap_or(Span::WHOLE),
+                    reserved: Vec::new(),
+                    page_sizes: !(PAGE_BYTES - 1),
+                    dirty_tracking,
+                    cache_coherent: true,
+                    msi_isolated: true,
+                    max_pasid_log2,
+                },
+            )
         });
         Arc::new(Self { iommus, quota, state: Mutex::new(State::default()) })
     }

@@ -50,20 +50,21 @@ pub(crate) const VIOMMU_TYPE: u32 = 0xdead_beef;
 
 /// The type of its hardware queues.
 pub(crate) const HW_QUEUE_TYPE: u32 = 0xdead_beef;
-/// The queue with the index before is not there.
-pub(crate) const NO_QUEUE_BELOW: Refusal = failure("no queue below", Errno::EIO);
 
-/// Says whether a vIOMMU of the mock can have a hardware queue of this index, as far as that is the index's matter.
+/// Says whether a vIOMMU of the mock can have a hardware queue of this index.
 ///
 /// # Errors
-/// `EINVAL` for an index that it has not, `EEXIST` for one that is taken.
-pub(crate) const fn check_hw_queue(index: u32, is_taken: bool) -> Result<(), Refusal> {
+/// `EINVAL` for an index that it has not, `EEXIST` for one that is taken, `EIO` where the queue below is not there.
+pub(crate) fn check_hw_queue(index: u32, is_taken: impl Fn(u32) -> bool) -> Result<(), Refusal> {
     const QUEUES: u32 = 2;
     if index >= QUEUES {
         return Err(failure("no such hardware queue", Errno::EINVAL));
     }
-    if is_taken {
+    if is_taken(index) {
         return Err(failure("the hardware queue is taken", Errno::EEXIST));
+    }
+    if index.checked_sub(1).is_some_and(|below| !is_taken(below)) {
+        return Err(failure("no queue below", Errno::EIO));
     }
     Ok(())
 }

@@ -2,10 +2,11 @@
 
 use span::Span;
 use uapi::Errno;
+use uapi::iommufd::hw_capabilities;
 use zerocopy::IntoBytes;
 
 use super::{Cache, failure};
-use crate::dispatch::Exchange;
+use crate::hardware::{Description, UserData};
 use crate::{Geometry, Refusal};
 
 /// The type of hardware that tests know it by.
@@ -15,28 +16,17 @@ const TEST_REGISTER: u32 = 0xdead_beef;
 /// The type of data that its page tables take.
 const DATA_TYPE: u32 = 0xdead;
 
-/// Writes what the mock's hardware is, as much as there is room for, and gives type and bytes.
+/// What the mock's hardware is.
 ///
 /// # Errors
-/// `EOPNOTSUPP` for another type, [`Refusal::Unreachable`] (`EFAULT`).
-pub(crate) fn describe_hardware(
-    exchange: &Exchange<'_>,
-    wanted: u32,
-    at: u64,
-    room: u32,
-) -> Result<(u32, u32), Refusal> {
+/// `EOPNOTSUPP` for another type.
+pub(crate) fn describe_hardware(wanted: u32) -> Result<Description, Refusal> {
     if wanted != 0 && wanted != HW_INFO_TYPE {
         return Err(failure("another type of hardware", Errno::EOPNOTSUPP));
     }
-    let described = [0_u32, TEST_REGISTER];
-    let bytes = described.as_bytes();
-    let room = room as usize;
-    exchange.caller().write(at, &bytes[..room.min(bytes.len())])?;
-    if let Some(rest) = room.checked_sub(bytes.len()).filter(|rest| *rest > 0) {
-        let after = at.checked_add(bytes.len() as u64).ok_or(Refusal::Unreachable)?;
-        exchange.write_zeros(after, u32::try_from(rest).unwrap_or(u32::MAX))?;
-    }
-    Ok((HW_INFO_TYPE, 8))
+    let bytes = [0_u32, TEST_REGISTER].as_bytes().to_vec();
+    let capabilities = hw_capabilities::PCI_ATS_NOT_SUPPORTED;
+    Ok(Description { data_type: HW_INFO_TYPE, bytes, capabilities })
 }
 
 /// The geometry of a page table that is asked for with data: 4 to 8 bytes, of which the second word is its kind.
@@ -44,17 +34,11 @@ pub(crate) fn describe_hardware(
 /// # Errors
 /// `EOPNOTSUPP` for another type of data or kind of page table, `EINVAL` for too few or too many bytes,
 /// [`Refusal::Unreachable`] (`EFAULT`).
-pub(crate) fn shape_of(
-    exchange: &Exchange<'_>,
-    geometry: &Geometry,
-    data_type: u32,
-    at: u64,
-    length: u32,
-) -> Result<Geometry, Refusal> {
+pub(crate) fn shape_of(data: &UserData<'_>, geometry: &Geometry) -> Result<Geometry, Refusal> {
     const KIND_DEFAULT: u32 = 0;
     const KIND_HUGE: u32 = 1;
     const HUGE_PAGES: u64 = 1 << 20 | 4096;
-    let [_, kind] = read_data(exchange, data_type, at, length)?;
+    let [_, kind] = read_data(data)?;
     match kind {
         KIND_DEFAULT => Ok(geometry.clone()),
         KIND_HUGE => {
@@ -68,31 +52,15 @@ pub(crate) fn shape_of(
 ///
 /// # Errors
 /// As [`shape_of`]; the kind of page table means nothing here.
-pub(crate) fn iotlb_of(
-    exchange: &Exchange<'_>,
-    data_type: u32,
-    at: u64,
-    length: u32,
-) -> Result<Cache, Refusal> {
-    let [value, _] = read_data(exchange, data_type, at, length)?;
+pub(crate) fn iotlb_of(data: &UserData<'_>) -> Result<Cache, Refusal> {
+    let [value, _] = read_data(data)?;
     Ok(Cache::filled_with(value))
 }
 
-fn read_data(
-    exchange: &Exchange<'_>,
-    data_type: u32,
-    at: u64,
-    length: u32,
-) -> Result<[u32; 2], Refusal> {
-    const BYTES_MIN: usize = 4;
-    if data_type != DATA_TYPE {
+fn read_data(data: &UserData<'_>) -> Result<[u32; 2], Refusal> {
+    const BYTES_MIN: u32 = 4;
+    if data.data_type != DATA_TYPE {
         return Err(failure("another type of data", Errno::EOPNOTSUPP));
     }
-    let mut words = [0_u32; 2];
-    let length = length as usize;
-    if length < BYTES_MIN || length > size_of_val(&words) {
-        return Err(failure("too little data, or too much", Errno::EINVAL));
-    }
-    exchange.caller().read(at, &mut words.as_mut_bytes()[..length])?;
-    Ok(words)
+    data.read(BYTES_MIN)
 }

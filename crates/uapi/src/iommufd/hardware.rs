@@ -68,6 +68,12 @@ constants! {
         AMD = 4, "IOMMU_HW_INFO_TYPE_AMD";
     }
 
+    /// `flags` of [`HwInfoVtd`].
+    mod hw_info_vtd_flags: u32 {
+        /// Nothing is mapped read-only in what page tables are nested in.
+        ERRATA_772415_SPR17 = 1 << 0, "IOMMU_HW_INFO_VTD_ERRATA_772415_SPR17";
+    }
+
     /// `out_capabilities` of [`HwInfo`].
     mod hw_capabilities: u64 {
         DIRTY_TRACKING = 1 << 0, "IOMMU_HW_CAP_DIRTY_TRACKING";

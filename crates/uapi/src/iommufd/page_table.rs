@@ -107,6 +107,16 @@ constants! {
         AMD_GUEST = 3, "IOMMU_HWPT_DATA_AMD_GUEST";
     }
 
+    /// `flags` of [`HwptVtdS1`].
+    mod vtd_s1_flags: u64 {
+        /// Requests of supervisors.
+        SRE = 1 << 0, "IOMMU_VTD_S1_SRE";
+        /// Extended accessed flags.
+        EAFE = 1 << 1, "IOMMU_VTD_S1_EAFE";
+        /// Supervisors too write only where the tables allow it.
+        WPE = 1 << 2, "IOMMU_VTD_S1_WPE";
+    }
+
     /// `flags` of [`HwptSetDirtyTracking`].
     mod dirty_tracking_flags: u32 {
         ENABLE = 1, "IOMMU_HWPT_DIRTY_TRACKING_ENABLE";
