@@ -28,7 +28,7 @@ use vfio::{DeviceSet, VirtualFunction, Watch};
 use crate::clock::Clock;
 use crate::fail_nth::FailNth;
 use crate::observer::Observer;
-use crate::platform::{Driver, IommuHardware, Platform, Settings};
+use crate::platform::{Driver, Platform, Settings};
 use crate::trace::Tap;
 use hardware::{Hardware, Placed};
 pub use identity::Identity;
@@ -155,7 +155,7 @@ impl Machine {
         let managers = tee::managers(platform, &endpoints);
         let tsm =
             tee::registry(platform, &endpoints, &bridges, &managers, &clock, Arc::clone(&told));
-        let iommu = Iommu::new(platform.iommu.clone());
+        let iommu = iommu_of(platform);
         let sets = bridges.iter().map(|bridge| (bridge.downstream(), DeviceSet::new(true)));
         let mut host = Host {
             settings: platform.settings,
@@ -175,7 +175,7 @@ impl Machine {
         });
         let devices: Vec<_> = devices.collect();
         tee::watch(&devices, &tsm, platform.settings.tdi_error_event, &told);
-        let is_mock = platform.settings.hardware == IommuHardware::Mock;
+        let is_mock = platform.settings.hardware == iommufd::Hardware::Mock;
         let fail_nth = Arc::new(FailNth::default());
         let mock = is_mock.then(|| MockMachine::under(Arc::clone(&fail_nth) as _));
         Self { settings: platform.settings, iommu, mock, fail_nth, devices, bridges, tsm, clock }
@@ -207,6 +207,14 @@ impl Bridge {
     pub(crate) fn leads_to(&self, address: Address) -> bool {
         self.downstream() == (address.domain, address.bus)
     }
+}
+
+/// The IOMMU in front of the functions. The mock is in front of mock devices only.
+fn iommu_of(platform: &Platform) -> Arc<Iommu> {
+    let hardware = platform.settings.hardware;
+    let is_mock = hardware == iommufd::Hardware::Mock;
+    let hardware = if is_mock { iommufd::Hardware::Plain } else { hardware };
+    Iommu::of(hardware, platform.iommu.clone())
 }
 
 /// The host's software, as it takes in one function after the other.

@@ -11,6 +11,7 @@
 mod faults;
 mod fields;
 mod functions;
+mod hardware;
 mod mistake;
 mod option;
 mod settings;
@@ -19,7 +20,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
-use iommufd::{Geometry, Reserved, ReservedKind};
+use iommufd::{Geometry, Hardware, Reserved, ReservedKind};
 use span::Span;
 
 pub use faults::FaultEntry;
@@ -28,7 +29,7 @@ pub use functions::{Driver, FunctionEntry, GroupName, Model};
 use mistake::Source;
 pub use mistake::{Fault, Mistake, PlatformError};
 pub use option::device_help;
-pub use settings::{Capabilities, IommuHardware, P2pMap, Settings, VfioContainer};
+pub use settings::{Capabilities, P2pMap, Settings, VfioContainer};
 
 /// What `bindery platform` prints: the platform there is when none is named.
 pub const DEFAULT_TOML: &str = include_str!("../../../platforms/default.toml");
@@ -95,7 +96,9 @@ impl Platform {
     fn of_fields(mut file: Fields<'_>) -> Read<Self> {
         file.allow(&["settings", "iommu", "function", "fault"], &["tsm"])?;
         let settings = file.table("settings", "[settings]")?.map(settings::read).transpose()?;
-        let iommu = file.table("iommu", "[iommu]")?.map(geometry).transpose()?;
+        let settings = settings.unwrap_or_default();
+        let iommu = file.table("iommu", "[iommu]")?;
+        let iommu = iommu.map(|fields| geometry(fields, settings.hardware)).transpose()?;
         let mut functions = functions::Checked::default();
         for fields in file.tables("function", "[[function]]")? {
             functions.add(functions::read(fields)?)?;
@@ -105,7 +108,7 @@ impl Platform {
         let faults = file.tables("fault", "[[fault]]")?;
         let faults = faults.into_iter().map(|fields| faults::read(fields, &functions));
         Ok(Self {
-            settings: settings.unwrap_or_default(),
+            settings,
             iommu: iommu.unwrap_or_else(plain),
             faults: faults.collect::<Read<_>>()?,
             functions,
@@ -151,8 +154,9 @@ fn plain() -> Geometry {
     }
 }
 
-fn geometry(mut fields: Fields<'_>) -> Read<Geometry> {
+fn geometry(mut fields: Fields<'_>, hardware: Hardware) -> Read<Geometry> {
     fields.allow(IOMMU, &[])?;
+    let places = hardware::Places::of(&fields);
     let plain = plain();
     let aperture = match fields.table("aperture", "`aperture`")? {
         Some(mut ends) => {
@@ -163,7 +167,7 @@ fn geometry(mut fields: Fields<'_>) -> Read<Geometry> {
     };
     let pasid_bits = fields.number("max_pasid_log2", 0..=20, "0 to 20")?;
     let pasid_bits = pasid_bits.and_then(|bits| u8::try_from(bits).ok());
-    Ok(Geometry {
+    let geometry = Geometry {
         aperture,
         reserved: reserved(&mut fields)?.unwrap_or(plain.reserved),
         page_sizes: page_sizes(&mut fields)?.unwrap_or(plain.page_sizes),
@@ -171,7 +175,9 @@ fn geometry(mut fields: Fields<'_>) -> Read<Geometry> {
         cache_coherent: fields.switch("cache_coherent")?.unwrap_or(plain.cache_coherent),
         msi_isolated: fields.switch("msi_isolated")?.unwrap_or(plain.msi_isolated),
         max_pasid_log2: pasid_bits.unwrap_or(plain.max_pasid_log2),
-    })
+    };
+    hardware::check(&fields, hardware, &geometry, &places)?;
+    Ok(geometry)
 }
 
 /// `first` and `last` of a table: a span of whole pages, and where `first` stands.

@@ -16,6 +16,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use host::signal::Mask;
+use iommufd::Hardware;
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitOptions, getrlimit, setpgid, setrlimit, wait,
 };
@@ -79,7 +80,8 @@ impl Supervisor {
         let offsets = if machine.mock.is_some() { Offsets::All } else { Offsets::Devices };
         let event_numbers = event_file::numbers();
         // Every `read` costs more where its descriptor is looked at.
-        let event_files = machine.mock.is_some().then_some(&event_numbers);
+        let has_events = platform.settings.hardware != Hardware::Plain;
+        let event_files = has_events.then_some(&event_numbers);
         let filter = filter::program(eventfds.mode(), offsets, event_files);
         let start = Start { program: &program, environment: &environment, mask, filter: &filter };
         let Starting { pid, listener, link: exec } = start.begin()?;

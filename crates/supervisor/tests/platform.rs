@@ -142,6 +142,22 @@ msi_isolated = false
     assert!(!iommu.dirty_tracking && !iommu.cache_coherent && !iommu.msi_isolated);
 }
 
+#[test]
+fn the_shipped_platform_of_vtd_is_one_of_vtd() {
+    let text = include_str!("../../../platforms/vtd.toml");
+    let platform = Platform::parse("vtd.toml", text).unwrap();
+    let machine = build(&platform);
+    assert_eq!(machine.iommu.hardware(), iommufd::Hardware::Vtd);
+    assert_eq!(machine.iommu.geometry().max_pasid_log2, 20);
+    for bits in [39, 57] {
+        let last = (1_u64 << bits) - 1;
+        let text = format!(
+            "[settings]\niommu = \"vtd\"\n[iommu]\naperture = {{ first = 0, last = {last} }}\n"
+        );
+        assert_eq!(Platform::parse("p.toml", &text).unwrap().iommu.aperture.last(), last);
+    }
+}
+
 /// Each bad file, and all that is printed of it.
 const BAD_FILES: &[(&str, &str)] = &[
     (
@@ -189,11 +205,11 @@ p.toml:2:23: `exchange_timeout_ms` is 0; allowed: 1 to 60000
        |                       ^",
     ),
     (
-        "[settings]\niommu = \"vtd\"\n",
+        "[settings]\niommu = \"smmuv3\"\n",
         "\
-p.toml:2:9: `iommu = \"vtd\"` is not available in this version; available: plain, mock
-     2 | iommu = \"vtd\"
-       |         ^^^^^",
+p.toml:2:9: `iommu = \"smmuv3\"` is not available in this version; available: plain, vtd, mock
+     2 | iommu = \"smmuv3\"
+       |         ^^^^^^^^",
     ),
     (
         "[settings]\nuapi = \"linux-6.1\"\n",
@@ -237,6 +253,41 @@ p.toml:2:14: page_sizes must have \"4K\", the processor's page
 p.toml:2:42: [0x0-0x1fff] overlaps [0x0-0xfff], which is reserved too
      2 | reserved = [{ first = 0, last = 0xfff }, { first = 0, last = 0x1fff }]
        |                                          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^",
+    ),
+    (
+        "[settings]\niommu = \"vtd\"\n[iommu]\naperture = { first = 0, last = 0xffff_ffff }\n",
+        "\
+p.toml:4:12: not with `iommu = \"vtd\"`: addresses have 39, 48 or 57 bits, and begin at 0
+     4 | aperture = { first = 0, last = 0xffff_ffff }
+       |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^",
+    ),
+    (
+        "[settings]\niommu = \"vtd\"\n[iommu]\npage_sizes = [\"4K\", \"1G\"]\n",
+        "\
+p.toml:4:14: not with `iommu = \"vtd\"`: pages of 1G come with pages of 2M
+     4 | page_sizes = [\"4K\", \"1G\"]
+       |              ^^^^^^^^^^^^",
+    ),
+    (
+        "[settings]\niommu = \"vtd\"\n[iommu]\nreserved = []\n",
+        "\
+p.toml:4:12: not with `iommu = \"vtd\"`: 0xfee00000 to 0xfeefffff is for interrupts (\"msi\")
+     4 | reserved = []
+       |            ^^",
+    ),
+    (
+        "[settings]\niommu = \"vtd\"\n[iommu]\ncache_coherent = false\n",
+        "\
+p.toml:4:18: not with `iommu = \"vtd\"`: its DMA always snoops caches
+     4 | cache_coherent = false
+       |                  ^^^^^",
+    ),
+    (
+        "[settings]\niommu = \"vtd\"\n[iommu]\nmax_pasid_log2 = 21\n",
+        "\
+p.toml:4:18: `max_pasid_log2` is 21; allowed: 0 to 20
+     4 | max_pasid_log2 = 21
+       |                  ^^",
     ),
     (
         "[[function]]\naddress = \"b1d0:01:00.0\"\nmodel = \"nvm\"\n",

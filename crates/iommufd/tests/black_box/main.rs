@@ -50,3 +50,4 @@ mod tsm_request;
 mod tsm_stress;
 mod unmap;
 mod vdevice;
+mod vtd;

@@ -197,6 +197,14 @@ pub enum Fault {
         /// What is wrong, in words.
         what: String,
     },
+    /// What an IOMMU of the kind that `iommu` names cannot be like.
+    #[error("not with `iommu = {hardware:?}`: {what}")]
+    OtherHardware {
+        /// The kind.
+        hardware: &'static str,
+        /// What it is like.
+        what: &'static str,
+    },
     /// An option that is not `key=value`.
     #[error("{text:?} is not key=value; keys: {}", list(.allowed))]
     NotKeyValue {

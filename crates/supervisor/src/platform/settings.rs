@@ -2,7 +2,7 @@
 //!
 //! Takes no lock. What a setting does lives where it acts; here stands only how it is spelled.
 
-use iommufd::Tvm;
+use iommufd::{Hardware, Tvm};
 use tdisp::FunctionReset;
 use tsm::software::Dialect;
 use uapi::Profile;
@@ -14,7 +14,7 @@ use super::fields::{Fields, Read};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// What hardware the IOMMU is.
-    pub hardware: IommuHardware,
+    pub hardware: Hardware,
     /// Which kernel's numbers are served.
     pub uapi: Profile,
     /// In which order the last close of a device file takes things down.
@@ -64,16 +64,6 @@ pub enum P2pMap {
     Linux73,
 }
 
-/// What hardware the IOMMU is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum IommuHardware {
-    /// None in particular.
-    #[default]
-    Plain,
-    /// The mock of the kernel's own tests, with `IOMMU_TEST_CMD`.
-    Mock,
-}
-
 /// What serves `/dev/vfio/vfio`. `/dev/iommu` can be a group's container either way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum VfioContainer {
@@ -87,7 +77,7 @@ pub enum VfioContainer {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            hardware: IommuHardware::Plain,
+            hardware: Hardware::Plain,
             uapi: Profile::Rfc,
             close_order: CloseOrder::UnbindFirst,
             reset_while_bound: ResetWhileBound::Refuse,
@@ -124,8 +114,8 @@ const KEYS: &[&str] = &[
     "capabilities",
 ];
 
-const IOMMUS: &[(&str, IommuHardware)] =
-    &[("plain", IommuHardware::Plain), ("mock", IommuHardware::Mock)];
+const IOMMUS: &[(&str, Hardware)] =
+    &[("plain", Hardware::Plain), ("vtd", Hardware::Vtd), ("mock", Hardware::Mock)];
 const CLOSE_ORDERS: &[(&str, CloseOrder)] =
     &[("unbind-first", CloseOrder::UnbindFirst), ("linux-7.3", CloseOrder::Linux73)];
 const RESETS_WHILE_BOUND: &[(&str, ResetWhileBound)] = &[
@@ -155,7 +145,7 @@ const EXCHANGE_TIMEOUT_MS_MOST: u64 = 60_000;
 pub(super) fn read(mut fields: Fields<'_>) -> Read<Settings> {
     fields.allow(KEYS, &[])?;
     let profiles: Vec<_> = Profile::ALL.iter().map(|profile| (profile.name(), *profile)).collect();
-    let hardware = fields.choice("iommu", IOMMUS, &["vtd", "smmuv3"])?;
+    let hardware = fields.choice("iommu", IOMMUS, &["smmuv3"])?;
     let default = Settings::default();
     Ok(Settings {
         hardware: hardware.unwrap_or(default.hardware),

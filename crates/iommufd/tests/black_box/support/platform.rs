@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use iommufd::{Device, Endpoint, Geometry, Group, Iommu, Reserved, ReservedKind};
+use iommufd::{Device, Endpoint, Geometry, Group, Hardware, Iommu, Reserved, ReservedKind};
 use pci::{Address, DmaFault, Interrupt, Notices};
 use span::Span;
 use sync::{Epoch, Mutex, rank};
@@ -40,7 +40,12 @@ impl Platform {
     }
 
     pub(crate) fn behind(geometry: Geometry) -> Self {
-        let iommu = Iommu::new(geometry);
+        Self::of(Hardware::Plain, geometry)
+    }
+
+    /// Behind an IOMMU of a kind of hardware.
+    pub(crate) fn of(hardware: Hardware, geometry: Geometry) -> Self {
+        let iommu = Iommu::of(hardware, geometry);
         let heard = Arc::new(Heard::default());
         let at = |bus, function, group: &Arc<Group>| {
             let address = Address::new(0xb1d0, bus, 0, function).unwrap();
