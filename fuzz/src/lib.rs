@@ -13,6 +13,7 @@
 //! | [`trace_decode`] | calls with any bytes | each prints as one line |
 //! | [`security`] | messages of TDISP and IDE_KM | answers can be read, states change as the table says |
 //! | [`dsm`] | requests to a device's security manager, and what is done to its functions | functions act as the state that is told |
+//! | [`mock_commands`] | what a client does with the kernel's test interface | nothing pinned, charged or alive when all is closed |
 //! | [`guest`] | a guest's requests about a bound interface | answers fit, and unbind leaves the device unlocked |
 //! | [`words`] | scenarios and faults, as people write them | a mistake has a place inside the text |
 //! | [`config_walk`] | config space | chains end, and lie inside |
@@ -27,6 +28,7 @@ pub mod device_option;
 pub mod dsm;
 pub mod engine;
 pub mod guest;
+pub mod mock_commands;
 pub mod overlay_path;
 pub mod platform;
 pub mod security;
