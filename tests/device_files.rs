@@ -118,3 +118,11 @@ fn killed_clients_leave_the_device_free() {
     command.args(["sh", "-c", script, "sh"]).arg(abandon).arg(ROUNDS.to_string()).arg(fifo);
     assert_eq!(succeed(&mut command), "bound\n".repeat(ROUNDS));
 }
+
+#[test]
+fn dma_goes_through_a_guests_tables_on_vtd() {
+    let scratch = Scratch::new();
+    let program = scratch.c_client("nested_vtd", &[]);
+    let vtd = concat!(env!("CARGO_MANIFEST_DIR"), "/../../platforms/vtd.toml");
+    assert_eq!(succeed(run(&["--platform", vtd]).arg(program)), "ok\n");
+}
