@@ -57,6 +57,17 @@ struct Table {
     smallest_page: u64,
     /// What notes the pages written through it.
     log: Option<Arc<WrittenPages>>,
+    /// Whether it takes areas that are for reading only.
+    takes_read_only: bool,
+}
+
+/// What a page table is like that is to mirror a space.
+pub(crate) struct Shape<'g> {
+    pub(crate) geometry: &'g Geometry,
+    /// What notes the pages written through it.
+    pub(crate) log: Option<Arc<WrittenPages>>,
+    /// Whether it takes areas that are for reading only.
+    pub(crate) takes_read_only: bool,
 }
 
 /// What becomes an area.
@@ -154,9 +165,17 @@ impl AddressSpace {
     }
 
     /// Ends a mapping that had to be pinned.
-    pub(crate) fn finish_map(&mut self, span: Span, pieces: &[Piece]) {
+    ///
+    /// # Errors
+    /// [`Refusal::NotForWriting`] (`EINVAL`). The place is given back then.
+    pub(crate) fn finish_map(&mut self, span: Span, pieces: &[Piece]) -> Result<(), Refusal> {
         self.building.retain(|other| *other != span);
+        let is_read_only = pieces.iter().any(|piece| !piece.area.rights().write);
+        if is_read_only && !self.takes_read_only() {
+            return Err(Refusal::NotForWriting { mapped: span });
+        }
         self.insert(span, pieces);
+        Ok(())
     }
 
     /// Gives back the place of areas that could not be pinned.
@@ -208,11 +227,8 @@ impl AddressSpace {
     /// - [`Refusal::Exhausted`] (`ENOMEM`)
     /// - [`Refusal::ReservedMapped`], [`Refusal::ReservedAllowed`] (`EADDRINUSE`): an area, or what a client allows for
     ///   areas, lies outside its aperture.
-    pub(crate) fn begin_table(
-        &mut self,
-        geometry: &Geometry,
-        log: Option<Arc<WrittenPages>>,
-    ) -> Result<Mirror, Refusal> {
+    pub(crate) fn begin_table(&mut self, shape: Shape<'_>) -> Result<Mirror, Refusal> {
+        let Shape { geometry, log, takes_read_only } = shape;
         let smallest = geometry.smallest_page();
         if smallest == 0 || smallest > PAGE_SIZE {
             return Err(Refusal::PageSize { smallest });
@@ -222,9 +238,24 @@ impl AddressSpace {
         let mirror = Mirror(self.mirrors);
         self.reserve(Owner::PageTable(mirror), geometry.outside_aperture())?;
         self.mirrors += 1;
-        self.tables.insert(mirror, Table { smallest_page: smallest, log });
+        self.tables.insert(mirror, Table { smallest_page: smallest, log, takes_read_only });
         self.realign();
         Ok(mirror)
+    }
+
+    /// Says whether nothing that is mapped is for reading only.
+    ///
+    /// # Errors
+    /// [`Refusal::NotForWriting`] (`EINVAL`)
+    pub(crate) fn check_all_writable(&self) -> Result<(), Refusal> {
+        match self.entries(0).find(|entry| !entry.area.rights().write) {
+            Some(entry) => Err(Refusal::NotForWriting { mapped: entry.span }),
+            None => Ok(()),
+        }
+    }
+
+    fn takes_read_only(&self) -> bool {
+        self.tables.values().all(|table| table.takes_read_only)
     }
 
     /// The lowest area from `from` on whose memory is not there, and not taken back for good either.

@@ -15,7 +15,7 @@ use span::Span;
 use sync::Contents;
 use uapi::iommufd::{HwptAlloc, hwpt_flags};
 
-use crate::address_space::Mirror;
+use crate::address_space::{Mirror, Shape};
 use crate::dispatch::Exchange;
 use crate::fault_queue::FaultQueue;
 use crate::hardware::{Reached, ThroughParent, UserData};
@@ -187,7 +187,11 @@ impl Hwpt {
             } else {
                 None
             };
-            let mirror = ioas.add_table(ctx, &geometry, written.clone())?;
+            let is_parent = flags & hwpt_flags::NEST_PARENT != 0;
+            let takes_read_only = !is_parent || iommu.hardware().nests_in_read_only();
+            let log = written.clone();
+            let shape = Shape { geometry: &geometry, log, takes_read_only };
+            let mirror = ioas.add_table(ctx, shape)?;
             ioas.header().add_user();
             Ok(Self {
                 header,
@@ -199,7 +203,7 @@ impl Hwpt {
                 geometry,
                 written,
                 automatic,
-                nest_parent: flags & hwpt_flags::NEST_PARENT != 0,
+                nest_parent: is_parent,
                 takes_pasids: flags & hwpt_flags::PASID != 0,
             })
         })

@@ -10,7 +10,7 @@ use sync::{Mutex, Named, rank};
 use uapi::iommufd::{IoasAlloc, IoasAllowIovas, IoasIovaRanges, IovaRange};
 use zerocopy::IntoBytes;
 
-use crate::address_space::{AddressSpace, Begun, Mirror, Piece, Unmapped, Usage};
+use crate::address_space::{AddressSpace, Begun, Mirror, Piece, Shape, Unmapped, Usage};
 use crate::area::Area;
 use crate::dispatch::Exchange;
 use crate::hwpt::Hwpt;
@@ -18,8 +18,7 @@ use crate::iova_map::IovaMap;
 use crate::object::{Kind, Object, Pending};
 use crate::placement::Placement;
 use crate::registry::{Headed, Header};
-use crate::written_pages::WrittenPages;
-use crate::{Context, Geometry, Quota, Refusal, Resource};
+use crate::{Context, Quota, Refusal, Resource};
 
 /// An I/O address space.
 pub(crate) struct Ioas {
@@ -135,7 +134,7 @@ impl Ioas {
     ///
     /// # Errors
     /// As [`AddressSpace::begin_map`], then [`Refusal::Exhausted`] (`ENOMEM`), [`Refusal::Pin`] (`EFAULT`, `EINVAL`,
-    /// `ENOMEM`). Nothing is mapped then.
+    /// `ENOMEM`), [`Refusal::NotForWriting`] (`EINVAL`). Nothing is mapped then.
     pub(crate) fn map(&self, area: Area, placement: Placement) -> Result<Span, Refusal> {
         let mut piece = [Piece { area, memory: None }];
         let begun = self.space.lock().begin_map(&piece, placement)?;
@@ -164,7 +163,7 @@ impl Ioas {
             self.space.lock().abort_map(span);
             return Err(refusal);
         }
-        self.space.lock().finish_map(span, pieces);
+        self.space.lock().finish_map(span, pieces)?;
         Ok(span)
     }
 
@@ -212,32 +211,36 @@ impl Ioas {
     ///
     /// # Errors
     /// As [`AddressSpace::begin_table`], then [`Refusal::Exhausted`] (`ENOMEM`), [`Refusal::Pin`] (`EFAULT`, `EINVAL`,
-    /// `ENOMEM`). All is as before then.
-    pub(crate) fn add_table(
-        &self,
-        ctx: &Context,
-        geometry: &Geometry,
-        log: Option<Arc<WrittenPages>>,
-    ) -> Result<Mirror, Refusal> {
-        let mirror = self.space.lock().begin_table(geometry, log)?;
-        let mut from = Some(0);
-        while let Some((span, area)) = from.and_then(|from| self.space.lock().next_unfilled(from)) {
-            match area.pin(&*self.quota) {
-                Ok(memory) => {
-                    let unwanted = self.space.lock().fill(span, &area, memory);
-                    // What changed meanwhile is looked at again: it may have been cut in two.
-                    from = match unwanted {
-                        None => span.last().checked_add(1),
-                        Some(_) => Some(span.start()),
-                    };
-                }
-                Err(refusal) => {
-                    self.remove_table(ctx, mirror);
-                    return Err(refusal);
-                }
+    /// `ENOMEM`), [`Refusal::NotForWriting`] (`EINVAL`). All is as before then.
+    pub(crate) fn add_table(&self, ctx: &Context, shape: Shape<'_>) -> Result<Mirror, Refusal> {
+        let takes_read_only = shape.takes_read_only;
+        let mirror = self.space.lock().begin_table(shape)?;
+        let pinned = self.pin_areas();
+        // What is mapped from now on is judged as it is mapped.
+        let check =
+            || if takes_read_only { Ok(()) } else { self.space.lock().check_all_writable() };
+        match pinned.and_then(|()| check()) {
+            Ok(()) => Ok(mirror),
+            Err(refusal) => {
+                self.remove_table(ctx, mirror);
+                Err(refusal)
             }
         }
-        Ok(mirror)
+    }
+
+    /// Pins all areas for a new page table.
+    fn pin_areas(&self) -> Result<(), Refusal> {
+        let mut from = Some(0);
+        while let Some((span, area)) = from.and_then(|from| self.space.lock().next_unfilled(from)) {
+            let memory = area.pin(&*self.quota)?;
+            let unwanted = self.space.lock().fill(span, &area, memory);
+            // What changed meanwhile is looked at again: it may have been cut in two.
+            from = match unwanted {
+                None => span.last().checked_add(1),
+                Some(_) => Some(span.start()),
+            };
+        }
+        Ok(())
     }
 
     /// Undoes [`add_table`](Self::add_table). The last one unpins all areas, when no DMA uses them any more.

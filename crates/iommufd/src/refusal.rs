@@ -173,6 +173,12 @@ pub enum Refusal {
         /// The id.
         id: u32,
     },
+    /// An area is for reading only, and a page table that mirrors the space takes none such (`EINVAL`).
+    #[error("area {mapped} is for reading only")]
+    NotForWriting {
+        /// The area.
+        mapped: Span,
+    },
     /// No free span is large enough (`ENOSPC`).
     #[error("no room for {length:#x} bytes")]
     NoRoom {
@@ -487,6 +493,7 @@ impl Refusal {
             | Self::LargePagesInUse
             | Self::NoAccess
             | Self::NoFile { .. }
+            | Self::NotForWriting { .. }
             | Self::OptionValue { .. }
             | Self::OverlappingRange { .. }
             | Self::QueueDepth { .. }

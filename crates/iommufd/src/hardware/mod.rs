@@ -146,6 +146,14 @@ impl Hardware {
         }
     }
 
+    /// Whether what page tables are nested in may map memory for reading only. [v7.3 `vtdss.h`]
+    pub(crate) const fn nests_in_read_only(self) -> bool {
+        match self {
+            Self::Plain | Self::Mock => true,
+            Self::Vtd => false,
+        }
+    }
+
     /// Whether its page tables can be nested behind a vIOMMU.
     pub(crate) const fn nests_behind_viommus(self) -> bool {
         match self {

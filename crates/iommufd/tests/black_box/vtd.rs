@@ -8,7 +8,7 @@ use span::Span;
 use uapi::iommufd::{
     FaultAlloc, HwInfo, HwInfoVtd, HwptAlloc, HwptInvalidate, HwptVtdS1, HwptVtdS1Invalidate,
     hw_capabilities, hw_info_flags, hw_info_type, hw_info_vtd_flags, hwpt_data, hwpt_flags,
-    invalidate_data, viommu_type, vtd_invalidate_flags, vtd_s1_flags,
+    invalidate_data, map_flags, viommu_type, vtd_invalidate_flags, vtd_s1_flags,
 };
 use uapi::{CommandId, Errno};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -395,6 +395,32 @@ fn entries_may_be_longer_and_not_shorter() {
     assert_eq!(world.invalidate_as(short), (Err(Errno::EINVAL), 0));
     let nowhere = HwptInvalidate { data_uptr: 8, ..asked };
     assert_eq!(world.invalidate_as(nowhere), (Err(Errno::EFAULT), 0));
+}
+
+#[test]
+fn nothing_is_mapped_read_only_in_what_others_are_nested_in() {
+    let world = World::new();
+    let client = &world.client;
+    let flags = map_flags::FIXED_IOVA | map_flags::READABLE;
+    let map = |ioas, at| client.map(ioas, flags, at, VA, PAGE);
+    let (used, pinned) = (client.ranges(world.ioas), client.memory.pinned());
+    assert_eq!(map(world.ioas, 0x1000), Err(Errno::EINVAL));
+    let unmapped = client.map(world.ioas, flags, 0x1000, 0x1000_0000, PAGE);
+    assert_eq!(unmapped, Err(Errno::EFAULT), "memory that is not there is told first");
+    assert_eq!((client.ranges(world.ioas), client.memory.pinned()), (used, pinned));
+    client.map_at(world.ioas, 0x1000, VA, PAGE).unwrap();
+    let other = client.ioas();
+    map(other, 0x1000).unwrap();
+    let (dev, nest) = (world.device.id(), hwpt_flags::NEST_PARENT);
+    let plain = client.hwpt(dev, other, 0).unwrap();
+    assert_eq!(client.hwpt(dev, other, nest), Err(Errno::EINVAL));
+    map(other, 0x2000).unwrap();
+    assert_eq!(client.unmap_all(other), Ok(2 * PAGE));
+    let parent = client.hwpt(dev, other, nest).unwrap();
+    assert_eq!(map(other, 0x1000), Err(Errno::EINVAL));
+    client.destroy(parent).unwrap();
+    assert_eq!(map(other, 0x1000), Ok(0x1000));
+    client.destroy(plain).unwrap();
 }
 
 #[test]
