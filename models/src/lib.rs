@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 mod address_space;
+mod first_stage;
 mod pin_ledger;
 
 pub use address_space::{AddressSpace, Outcome, Place};
+pub use first_stage::{FirstStage, Walked, Words};
 pub use pin_ledger::PinLedger;

@@ -323,6 +323,16 @@ fn faults_say_why_and_where() {
 }
 
 #[test]
+fn a_table_that_leads_to_itself_is_marked_once_for_all() {
+    let world = World::new();
+    world.put(0, 0, GPA | entry::ALL);
+    world.device.attach(world.nested(first_stage())).unwrap();
+    world.device.write(0x800, &[1]).unwrap();
+    assert_eq!(world.entry(0, 0), GPA | entry::ALL | entry::ACCESSED | entry::DIRTY);
+    assert_eq!(world.entry(0, 0x100), 1);
+}
+
+#[test]
 fn extended_accessed_flags_are_set_where_they_are_enabled() {
     let world = World::new();
     world.fill();

@@ -127,7 +127,8 @@ impl FirstStage {
         if entry & reserved == 0 { Ok(()) } else { Err(DmaFaultReason::BadTable) }
     }
 
-    /// Marks entries that an access passes.
+    /// Marks entries that an access passes. One that it passes twice, of a table that leads to itself, is marked once,
+    /// with all that both ways call for.
     fn mark(
         &self,
         memory: &dyn GuestMemory,
@@ -135,16 +136,18 @@ impl FirstStage {
         access: DmaAccess,
     ) -> Result<(), DmaFaultReason> {
         let extended = self.flags & vtd_s1_flags::EAFE != 0;
-        for (place, passed) in path.iter().enumerate() {
-            let is_written = access == DmaAccess::Write && place + 1 == path.len();
-            let dirty = if is_written { entry::DIRTY } else { 0 };
-            let accessed = if extended { entry::EXTENDED_ACCESSED } else { 0 };
-            let missing = (entry::ACCESSED | accessed | dirty) & !passed.entry;
-            for (at, (seen, flags)) in
-                (passed.at..).zip(passed.entry.to_le_bytes().into_iter().zip(missing.to_le_bytes()))
-            {
-                if flags != 0 {
-                    memory.set_flags(at, seen, flags)?;
+        let accessed = if extended { entry::EXTENDED_ACCESSED } else { 0 } | entry::ACCESSED;
+        let dirty = if access == DmaAccess::Write { entry::DIRTY } else { 0 };
+        let last = path.last().map(|passed| passed.at);
+        for (place, Passed { at, entry }) in path.iter().enumerate() {
+            if path[..place].iter().any(|earlier| earlier.at == *at) {
+                continue;
+            }
+            let flags = accessed | if Some(*at) == last { dirty } else { 0 };
+            let missing = (flags & !entry).to_le_bytes();
+            for ((at, seen), missing) in (*at..).zip(entry.to_le_bytes()).zip(missing) {
+                if missing != 0 {
+                    memory.set_flags(at, seen, missing)?;
                 }
             }
         }

@@ -6,6 +6,8 @@
 //!
 //! Takes no lock. Source: [uapi/iommufd.h]; order of checks from v7.3 `intel/iommu.c`, `nested.c`, `pasid.c`.
 
+#[cfg(test)]
+mod against_model;
 mod first_stage;
 mod registers;
 
