@@ -158,8 +158,16 @@ impl Rig {
 
 /// What a byte of input stands for in a word of a struct.
 fn meaning(byte: u8) -> u32 {
-    const SPECIAL: [u32; 8] =
-        [u32::MAX, 0xdead_beef, 0xbeef_beef, 0xdead, 0xbadd_ad, FILE as u32, 0xff, STRUCTS as u32];
+    const SPECIAL: [u32; 8] = [
+        u32::MAX,
+        0xdead_beef,
+        0xbeef_beef,
+        0xdead,
+        0x00ba_ddad,
+        FILE as u32,
+        0xff,
+        STRUCTS as u32,
+    ];
     let low = u32::from(byte & 0x0f);
     match byte >> 4 {
         0x0..=0x3 => u32::from(byte),
