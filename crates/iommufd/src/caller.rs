@@ -98,6 +98,21 @@ pub trait Caller {
         Err(Errno::EOPNOTSUPP)
     }
 
+    /// Puts bytes where the file of `ctx`, one of the caller's, can be mapped from `offset` on.
+    ///
+    /// # Errors
+    /// The number of the reason: `ENOMEM`; `EOPNOTSUPP` where it cannot be mapped.
+    fn fill_window(&self, ctx: &Context, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let _ = (ctx, offset, bytes);
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// Whether the caller's process maps any of bytes `offset..offset + length` of the file of `ctx`.
+    fn maps_window(&self, ctx: &Context, offset: u64, length: u64) -> bool {
+        let _ = (ctx, offset, length);
+        false
+    }
+
     /// The access behind an open file of the caller's.
     ///
     /// # Errors

@@ -8,9 +8,10 @@ use uapi::CommandId;
 use uapi::iommufd::Destroy;
 
 use crate::dispatch::Exchange;
+use crate::object::Object;
 use crate::{
-    Context, Refusal, change_process, compat, dirty_tracking, fault_queue, hw_info, hw_queue, hwpt,
-    invalidate, ioas, mapping, options, tsm_command, vdevice, veventq, viommu,
+    Caller, Context, Refusal, change_process, compat, dirty_tracking, fault_queue, hw_info,
+    hw_queue, hwpt, invalidate, ioas, mapping, options, tsm_command, vdevice, veventq, viommu,
 };
 
 use Handler::{Counting, Plain};
@@ -74,12 +75,28 @@ const HANDLERS: &[(CommandId, Handler)] = &[
 ///
 /// # Errors
 /// - [`Refusal::NoObject`] (`ENOENT`)
+/// - [`Refusal::WindowMapped`] (`EBUSY`): the caller maps its window.
 /// - [`Refusal::Busy`] (`EBUSY`): something uses it. A device always has its binder.
 fn destroy(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Refusal> {
     let argument: Destroy = exchange.argument();
+    if ctx.mock().is_some() {
+        refuse_mapped(ctx, exchange.caller(), argument.id)?;
+    }
     let object = ctx.registry().take(argument.id)?;
     object.destroy(ctx);
     Ok(())
+}
+
+/// Refuses to end a vIOMMU whose window is mapped: each mapping is a user of it.
+fn refuse_mapped(ctx: &Context, caller: &dyn Caller, id: u32) -> Result<(), Refusal> {
+    let object = ctx.get_any(id)?;
+    let Object::Viommu(viommu) = &*object else { return Ok(()) };
+    match viommu.window() {
+        Some(window) if caller.maps_window(ctx, window.offset, window.length) => {
+            Err(Refusal::WindowMapped { viommu: id })
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use crate::mock::MockMachine;
 use crate::object::Object;
 use crate::paged_map::PagedMap;
 use crate::registry::{Headed, Registry};
+use crate::window::Windows;
 use crate::{Caller, Counts, Limits, PageSet, Quota, Source, dispatch};
 
 /// What a context is opened with.
@@ -55,6 +56,8 @@ pub struct Context {
     ledger: Mutex<rank::Objects, Ledger>,
     /// The IOAS that a container's commands are about. Not held.
     compat: Mutex<rank::Objects, Weak<Ioas>>,
+    /// What drivers let the client map of the file.
+    windows: Windows,
     /// What serves the kernel's test interface, where the platform's IOMMU is the mock.
     mock: Option<Arc<MockMachine>>,
 }
@@ -116,6 +119,7 @@ impl Context {
             dma,
             ledger: Mutex::new(Ledger::default()).named("ledger", name),
             compat: Mutex::new(Weak::new()).named("compat", name),
+            windows: Windows::default(),
             mock,
         })
     }
@@ -191,6 +195,18 @@ impl Context {
     /// What serves the kernel's test interface, if anything does.
     pub(crate) const fn mock(&self) -> Option<&Arc<MockMachine>> {
         self.mock.as_ref()
+    }
+
+    /// What drivers let the client map of the file.
+    pub(crate) const fn windows(&self) -> &Windows {
+        &self.windows
+    }
+
+    /// Whether bytes of the file are exactly a window that a client may map.
+    ///
+    /// Takes OBJECTS.
+    pub fn has_window(&self, offset: u64, length: u64) -> bool {
+        self.windows.has(offset, length)
     }
 
     /// Memory as one command of `caller` maps it.

@@ -104,6 +104,7 @@ mod tsm_command;
 mod vdevice;
 mod veventq;
 mod viommu;
+mod window;
 mod written_pages;
 
 pub use access::AccessRefusal;
@@ -127,6 +128,7 @@ pub use refusal::Refusal;
 pub use tdi::ResetGuard;
 /// How a TDI stands, as callers of [`Device::tdi`] see it.
 pub use tsm::{Binding, State as TdiState};
+pub use window::WINDOWS_BYTES;
 
 /// Bytes of the client's pages.
 pub(crate) const PAGE_SIZE: u64 = 4096;

@@ -440,6 +440,18 @@ pub enum Refusal {
         /// The vIOMMU.
         viommu: u32,
     },
+    /// A client maps the vIOMMU's window (`EBUSY`).
+    #[error("the window of vIOMMU {viommu} is mapped")]
+    WindowMapped {
+        /// The vIOMMU.
+        viommu: u32,
+    },
+    /// No room in the file for another window (`ENOMEM`).
+    #[error("no window of {length:#x} bytes is free")]
+    NoWindowFree {
+        /// As asked.
+        length: u64,
+    },
     /// Data where the type of vIOMMU has none (`EINVAL`).
     #[error("{data_len} bytes of data for a vIOMMU that takes none")]
     ViommuData {
@@ -462,6 +474,7 @@ impl Refusal {
         match self {
             Self::AreaBusy { .. }
             | Self::Busy { .. }
+            | Self::WindowMapped { .. }
             | Self::ContextInUse
             | Self::Pasid(PasidRefusal::Attached { .. })
             | Self::Resetting => Errno::EBUSY,
@@ -529,7 +542,8 @@ impl Refusal {
             | Self::NothingMapped { .. }
             | Self::NotWhole { .. } => Errno::ENOENT,
             Self::NoRoom { .. } => Errno::ENOSPC,
-            Self::Exhausted { .. }
+            Self::NoWindowFree { .. }
+            | Self::Exhausted { .. }
             | Self::OutOfIds
             | Self::Pin(PinFault::Limit)
             | Self::TooManyRanges { .. } => Errno::ENOMEM,

@@ -18,11 +18,13 @@ use uapi::iommufd::{ViommuAlloc, viommu_type};
 
 use crate::device::Device;
 use crate::dispatch::Exchange;
+use crate::hardware::UserData;
 use crate::hw_queue::HwQueue;
 use crate::hwpt::Hwpt;
 use crate::object::{Kind, Object, Pending};
 use crate::registry::{Headed, Header};
 use crate::veventq::Veventq;
+use crate::window::Window;
 use crate::{Context, Iommu, Refusal, Tvm, Vm};
 
 /// A guest's view of an IOMMU.
@@ -39,6 +41,8 @@ pub(crate) struct Viommu {
     queues: Mutex<rank::Objects, BTreeMap<u32, Arc<Veventq>>>,
     /// Hardware queues that its guest has, by their indices. Each is a user of it.
     hw_queues: Mutex<rank::Objects, BTreeMap<u32, Arc<HwQueue>>>,
+    /// What a client can map of it.
+    window: Option<Window>,
 }
 
 /// Devices by the numbers that a guest knows them by.
@@ -74,9 +78,9 @@ pub(crate) enum GuestVm {
 /// - [`Refusal::NoObject`] (`ENOENT`): the page table.
 /// - [`Refusal::NoNestParent`] (`EINVAL`)
 /// - [`Refusal::Incompatible`] (`EINVAL`): the page table is not for this device's IOMMU.
-/// - [`Refusal::ViommuData`] (`EINVAL`): no type here has data.
 /// - [`Refusal::NeedsVm`] (`EINVAL`): the type is a confidential guest's and there is no VM.
 /// - [`Refusal::OutOfIds`] (`ENOMEM`)
+/// - [`Refusal::ViommuData`] (`EINVAL`): data for a type that has none; else the hardware's about the data.
 /// - [`Refusal::Unreachable`] (`EFAULT`): the answer cannot be written; there is no vIOMMU then.
 pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Refusal> {
     let mut argument: ViommuAlloc = exchange.argument();
@@ -98,20 +102,20 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
         return Err(Refusal::NoNestParent { hwpt: argument.hwpt_id });
     }
     hwpt.check_suits(&iommu)?;
-    if argument.data_len != 0 {
-        return Err(Refusal::ViommuData { data_len: argument.data_len });
-    }
     let viommu_type = argument.r#type;
     if viommu_type == viommu_type::ARM_REALM_SMMUV3 && matches!(tvm, GuestVm::Absent) {
         return Err(Refusal::NeedsVm { viommu_type });
     }
     let pending = Pending::build(ctx, |header| {
+        let data = UserData::of_viommu(exchange, &argument);
+        let open = |data| iommu.hardware().open_window(ctx, exchange.caller(), &data);
+        let window = data.map(open).transpose()?;
         hwpt.header().add_user();
         let name = || format!("{}{}", Viommu::NAME, header.id());
         let virt_ids = Mutex::with_contents(VirtIds::default()).named("virt_ids", name);
         let (queues, hw_queues) = (Mutex::new(BTreeMap::new()), Mutex::new(BTreeMap::new()));
         let hwpt = Arc::clone(&hwpt);
-        Ok(Viommu { header, hwpt, iommu, viommu_type, tvm, virt_ids, queues, hw_queues })
+        Ok(Viommu { header, hwpt, iommu, viommu_type, tvm, virt_ids, queues, hw_queues, window })
     })?;
     argument.out_viommu_id = pending.header().id();
     exchange.respond(&argument)?;
@@ -259,6 +263,11 @@ impl Viommu {
         self.queues.lock().get(&r#type).cloned()
     }
 
+    /// What a client can map of it.
+    pub(crate) const fn window(&self) -> Option<&Window> {
+        self.window.as_ref()
+    }
+
     /// What it is over.
     pub(crate) const fn hwpt(&self) -> &Arc<Hwpt> {
         &self.hwpt
@@ -303,8 +312,11 @@ impl Kind for Viommu {
         if let Object::Viommu(viommu) = object { Some(Arc::clone(viommu)) } else { None }
     }
 
-    /// Leaves the page table.
-    fn destroy(&self, _: &Context) {
+    /// Leaves the page table, and gives its window back.
+    fn destroy(&self, ctx: &Context) {
+        if let Some(window) = &self.window {
+            ctx.windows().free(window);
+        }
         self.hwpt.header().drop_user();
         self.header.end();
     }

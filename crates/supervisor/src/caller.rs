@@ -19,7 +19,7 @@ use crate::files::{File, Object};
 use crate::front_end::FrontEnd;
 use crate::memory::ProcessMemory;
 use crate::process::Task;
-use crate::requests::{access_file, dma_buf_file, event_file, granted};
+use crate::requests::{access_file, dma_buf_file, event_file, granted, window};
 
 /// Most bytes of one call that observers are shown.
 const SHOWN_BYTES_MOST: usize = 64 << 10;
@@ -161,6 +161,14 @@ impl Caller for Client<'_> {
 
     fn install_events(&self, file: &Arc<EventFile>) -> Result<i32, uapi::Errno> {
         event_file::install(self, file)
+    }
+
+    fn fill_window(&self, ctx: &Context, offset: u64, bytes: &[u8]) -> Result<(), uapi::Errno> {
+        window::fill(self, ctx, offset, bytes)
+    }
+
+    fn maps_window(&self, ctx: &Context, offset: u64, length: u64) -> bool {
+        window::is_mapped(self, ctx, offset, length)
     }
 
     fn access(&self, fd: i32) -> Result<Arc<AccessFile>, FileFault> {

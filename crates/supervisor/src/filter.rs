@@ -34,7 +34,7 @@ const POSITIVE_LAST_HIGH: u32 = 0x7fff_ffff;
 /// Bits of an ioctl number that hold its type.
 const IOCTL_TYPE_MASK: u32 = 0xff00;
 
-/// Which reads and writes at an offset may be of files of ours.
+/// Which reads, writes and mappings at an offset may be of files of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Offsets {
     /// Those of device files, whose offsets we choose.
@@ -75,7 +75,11 @@ pub(crate) fn program(
         for_call(&mut program, number, body);
     }
     for &number in calls::MMAP {
-        for_call(&mut program, number, at_our_offset(5));
+        let body = match offsets {
+            Offsets::Devices => at_our_offset(5),
+            Offsets::All => of_a_file(3),
+        };
+        for_call(&mut program, number, body);
     }
     for &number in calls::IOCTL {
         for_call(&mut program, number, our_command());
@@ -119,6 +123,18 @@ fn at_our_offset(index: u8) -> Vec<Instruction> {
         load(Word::ArgumentHigh(index)),
         jump(code::JUMP_AT_LEAST, OURS_FIRST_HIGH, 0, 2),
         jump(code::JUMP_GREATER, POSITIVE_LAST_HIGH, 1, 0),
+        end(verdict::NOTIFY),
+        end(verdict::ALLOW),
+    ]
+}
+
+/// A mapping of a file, by the flags in argument `index`.
+fn of_a_file(index: u8) -> Vec<Instruction> {
+    const ANONYMOUS: u32 = libc::MAP_ANONYMOUS.cast_unsigned();
+    vec![
+        load(Word::ArgumentLow(index)),
+        mask(ANONYMOUS),
+        jump(code::JUMP_EQUAL, 0, 0, 1),
         end(verdict::NOTIFY),
         end(verdict::ALLOW),
     ]
@@ -359,6 +375,19 @@ mod tests {
             assert_eq!(answer(Offsets::All), verdict::NOTIFY, "{number}");
             assert_eq!(answer(Offsets::Devices), verdict::ALLOW, "{number}");
         }
+    }
+
+    #[test]
+    fn mappings_of_files_are_notified_where_files_of_ours_begin_at_zero() {
+        let answer = |flags| {
+            let call = Call::new(libc::SYS_mmap, [0, 4096, 3, flags, 5, 4096]);
+            run(&program(EventfdMode::Copied, Offsets::All, None), call).0
+        };
+        let [shared, private, anonymous] =
+            [libc::MAP_SHARED, libc::MAP_PRIVATE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS]
+                .map(|flags| u64::from(flags.cast_unsigned()));
+        assert_eq!([shared, private].map(answer), [verdict::NOTIFY; 2]);
+        assert_eq!(answer(anonymous), verdict::ALLOW);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod open;
 mod path;
 mod proc_file;
 mod stat;
+pub(crate) mod window;
 mod write;
 
 use std::cell::RefCell;

@@ -25,7 +25,8 @@ pub(crate) use user_data::UserData;
 use crate::dispatch::Exchange;
 use crate::invalidate::Entries;
 use crate::viommu::Viommu;
-use crate::{Context, Geometry, Refusal, mock};
+use crate::window::Window;
+use crate::{Caller, Context, Geometry, Refusal, mock};
 
 /// A kind of hardware.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -188,6 +189,22 @@ impl Hardware {
             },
             Self::Mock => viommu_type == mock::VIOMMU_TYPE,
             Self::Vtd => false,
+        }
+    }
+
+    /// The window of a vIOMMU that comes with data.
+    ///
+    /// # Errors
+    /// [`Refusal::ViommuData`] (`EINVAL`): its vIOMMUs have no data; else the hardware's.
+    pub(crate) fn open_window(
+        self,
+        ctx: &Context,
+        caller: &dyn Caller,
+        data: &UserData<'_>,
+    ) -> Result<Window, Refusal> {
+        match self {
+            Self::Plain | Self::Vtd => Err(Refusal::ViommuData { data_len: data.length() }),
+            Self::Mock => mock::open_window(ctx, caller, data),
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Takes no lock. Source: [uapi/iommufd.h]; v7.3 `iommu.h`.
 
-use uapi::iommufd::HwptAlloc;
-use zerocopy::{FromBytes, IntoBytes};
+use uapi::iommufd::{HwptAlloc, ViommuAlloc};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::HardwareRefusal;
 use crate::Refusal;
@@ -23,6 +23,28 @@ impl<'e> UserData<'e> {
     pub(crate) const fn of(exchange: &'e Exchange<'e>, argument: &HwptAlloc) -> Self {
         let HwptAlloc { data_type, data_uptr, data_len, .. } = *argument;
         Self { exchange, data_type, address: data_uptr, length: data_len }
+    }
+
+    /// What comes with the request of a vIOMMU, if anything does.
+    pub(crate) fn of_viommu(exchange: &'e Exchange<'e>, argument: &ViommuAlloc) -> Option<Self> {
+        let ViommuAlloc { r#type: data_type, data_uptr, data_len, .. } = *argument;
+        let data = Self { exchange, data_type, address: data_uptr, length: data_len };
+        (data_len != 0).then_some(data)
+    }
+
+    /// Bytes that the client has.
+    pub(crate) const fn length(&self) -> u32 {
+        self.length
+    }
+
+    /// Writes back as much of the struct as the client has.
+    ///
+    /// # Errors
+    /// [`Refusal::Unreachable`] (`EFAULT`).
+    pub(crate) fn write<T: IntoBytes + Immutable>(&self, data: &T) -> Result<(), Refusal> {
+        let bytes = data.as_bytes();
+        let length = bytes.len().min(self.length as usize);
+        Ok(self.exchange.caller().write(self.address, &bytes[..length])?)
     }
 
     /// Reads the struct, of which the client has all.

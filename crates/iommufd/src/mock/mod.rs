@@ -17,6 +17,7 @@ mod look;
 mod machine;
 mod page_table;
 mod pins;
+mod window;
 
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ pub(crate) use invalidate::{invalidate_devices, invalidate_table};
 pub use machine::MockMachine;
 pub(crate) use page_table::{describe_hardware, iotlb_of, shape_of};
 pub use pins::Charged;
+pub(crate) use window::open_window;
 
 /// The request: number 0xa0 without direction or size.
 pub(crate) const REQUEST: u32 = 0x3ba0;

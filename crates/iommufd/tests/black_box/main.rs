@@ -51,3 +51,4 @@ mod tsm_stress;
 mod unmap;
 mod vdevice;
 mod vtd;
+mod windows;

@@ -4,16 +4,16 @@
 use uapi::Errno;
 use vfio::MapRequest;
 
-use super::{Reply, Request};
+use super::{Reply, Request, window};
 use crate::files::Object;
 use crate::observer::Call;
 use crate::reach::Touch;
 
 /// Smallest page of every supported architecture.
-const PAGE_BYTES: u64 = 4096;
-const MAP_TYPE: u32 = libc::MAP_TYPE.cast_unsigned();
-const SHARED: u32 = libc::MAP_SHARED.cast_unsigned();
-const SHARED_VALIDATE: u32 = libc::MAP_SHARED_VALIDATE.cast_unsigned();
+pub(super) const PAGE_BYTES: u64 = 4096;
+pub(super) const MAP_TYPE: u32 = libc::MAP_TYPE.cast_unsigned();
+pub(super) const SHARED: u32 = libc::MAP_SHARED.cast_unsigned();
+pub(super) const SHARED_VALIDATE: u32 = libc::MAP_SHARED_VALIDATE.cast_unsigned();
 const ANONYMOUS: u32 = libc::MAP_ANONYMOUS.cast_unsigned();
 
 pub(super) fn mmap(
@@ -31,7 +31,12 @@ pub(super) fn mmap(
     let front = request.front;
     let (number, device) = match &target.file.object {
         Object::Vfio { number, file } => (*number, file),
-        Object::Iommufd(_) => return Reply::Error(Errno::ENXIO),
+        Object::Iommufd(context) => {
+            return match window::check(context, length, protection, flags, offset) {
+                Ok(()) => Reply::Continue,
+                Err(errno) => Reply::Error(errno),
+            };
+        }
         Object::Group(_) | Object::Container(_) | Object::Access(_) | Object::Events(_) => {
             return Reply::Error(Errno::ENODEV);
         }

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-use iommufd::{Context, ContextSettings, Resource};
+use iommufd::{Context, ContextSettings, Resource, WINDOWS_BYTES};
 use mem::Pages;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use uapi::{Errno, FileKind};
@@ -115,11 +115,13 @@ fn make_node(
             None => Touch::Nothing,
         },
     });
+    // Only the mock's vIOMMUs have windows.
+    let windows_bytes = front.machine.mock.as_ref().map_or(0, |_| WINDOWS_BYTES);
     let (kind, name, length) = match node {
-        Node::Iommu => (FileKind::Iommufd, "iommufd", 0),
+        Node::Iommu => (FileKind::Iommufd, "iommufd", windows_bytes),
         Node::Vfio(_) => (FileKind::VfioDevice, "vfio", DEVICE_FILE_BYTES),
         Node::Container => match front.machine.settings.vfio_container {
-            VfioContainer::Iommufd => (FileKind::Iommufd, "vfio-container", 0),
+            VfioContainer::Iommufd => (FileKind::Iommufd, "vfio-container", windows_bytes),
             VfioContainer::Type1 => (FileKind::VfioContainer, "vfio-container", 0),
         },
         Node::Group(_) => (FileKind::VfioGroup, "vfio-group", 0),

@@ -1,5 +1,6 @@
 //! A program that has `/dev/iommu` open.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use iommufd::mock::{AccessFile, MockMachine};
@@ -30,6 +31,15 @@ pub(crate) struct Client {
     buffers: Arc<Mutex<rank::DeviceSet, Vec<Arc<DmaBuf>>>>,
     /// Open files of events: descriptor [`FIRST_EVENTS`] and those that follow.
     events: Arc<Mutex<rank::DeviceSet, Vec<Arc<EventFile>>>>,
+    windows: Arc<Mutex<rank::DeviceSet, FileWindows>>,
+}
+
+/// What can be mapped of the open file, and which of it is.
+#[derive(Default)]
+struct FileWindows {
+    /// By offset.
+    bytes: BTreeMap<u64, Vec<u8>>,
+    mapped: Option<u64>,
 }
 
 /// The descriptor of the first access.
@@ -86,7 +96,18 @@ impl Client {
             accesses: Arc::new(Mutex::new(Vec::new())),
             buffers: Arc::new(Mutex::new(Vec::new())),
             events: Arc::new(Mutex::new(Vec::new())),
+            windows: Arc::new(Mutex::new(FileWindows::default())),
         }
+    }
+
+    /// What the window at an offset was filled with.
+    pub(crate) fn window(&self, offset: u64) -> Option<Vec<u8>> {
+        self.windows.lock().bytes.get(&offset).cloned()
+    }
+
+    /// Maps the window at an offset, or none.
+    pub(crate) fn map_window(&self, offset: Option<u64>) {
+        self.windows.lock().mapped = offset;
     }
 
     /// The file of events that was given last.
@@ -110,6 +131,7 @@ impl Client {
             accesses: Arc::clone(&self.accesses),
             buffers: Arc::clone(&self.buffers),
             events: Arc::clone(&self.events),
+            windows: Arc::clone(&self.windows),
         }
     }
 
@@ -293,6 +315,16 @@ impl Caller for Client {
         let mut events = self.events.lock();
         events.push(Arc::clone(file));
         Ok(FIRST_EVENTS + i32::try_from(events.len() - 1).unwrap())
+    }
+
+    fn fill_window(&self, _: &Context, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
+        self.windows.lock().bytes.insert(offset, bytes.to_vec());
+        Ok(())
+    }
+
+    fn maps_window(&self, _: &Context, offset: u64, length: u64) -> bool {
+        let mapped = self.windows.lock().mapped;
+        mapped.is_some_and(|mapped| (offset..offset + length).contains(&mapped))
     }
 
     fn access(&self, fd: i32) -> Result<Arc<AccessFile>, FileFault> {
