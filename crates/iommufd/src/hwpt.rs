@@ -124,11 +124,11 @@ fn build_asked<'c>(
 ) -> Result<Pending<'c, Hwpt>, Refusal> {
     let flags = argument.flags;
     check_flags(exchange, iommu, flags)?;
-    let mut geometry = iommu.geometry().clone();
-    if argument.data_type != 0 {
-        let data = UserData::of(exchange, argument);
-        geometry = iommu.hardware().shape(&geometry, &data)?;
-    }
+    let hardware = iommu.hardware();
+    let geometry = match argument.data_type {
+        0 => hardware.shape(iommu.geometry(), flags),
+        _ => hardware.shape_with(iommu.geometry(), &UserData::of(exchange, argument))?,
+    };
     Hwpt::build_shaped(ctx, ioas, iommu, geometry, Purpose::Command { flags }, faults)
 }
 
@@ -142,7 +142,7 @@ fn check_flags(exchange: &Exchange<'_>, iommu: &Iommu, flags: u32) -> Result<(),
     if flags & BOTH == BOTH {
         return unsupported("faults of a nest parent");
     }
-    if flags & hwpt_flags::PASID != 0 && !iommu.has_pasids() {
+    if flags & hwpt_flags::PASID != 0 && !iommu.makes_tables_for_pasids() {
         return unsupported("PASID");
     }
     Ok(())
@@ -165,7 +165,8 @@ impl Hwpt {
         iommu: &Arc<Iommu>,
         purpose: Purpose,
     ) -> Result<Pending<'c, Self>, Refusal> {
-        Self::build_shaped(ctx, ioas, iommu, iommu.geometry().clone(), purpose, None)
+        let geometry = iommu.hardware().shape(iommu.geometry(), 0);
+        Self::build_shaped(ctx, ioas, iommu, geometry, purpose, None)
     }
 
     fn build_shaped<'c>(

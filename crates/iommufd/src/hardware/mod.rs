@@ -124,11 +124,19 @@ impl Hardware {
         }
     }
 
+    /// The geometry of a page table on an address space that is asked for with these flags, and without data.
+    pub(crate) fn shape(self, geometry: &Geometry, flags: u32) -> Geometry {
+        match self {
+            Self::Plain | Self::Mock => geometry.clone(),
+            Self::Vtd => vtd::shape(geometry, flags),
+        }
+    }
+
     /// The geometry of a page table on an address space that is asked for with data.
     ///
     /// # Errors
     /// [`Refusal::Unsupported`] (`EOPNOTSUPP`): it takes none; else the hardware's.
-    pub(crate) fn shape(
+    pub(crate) fn shape_with(
         self,
         geometry: &Geometry,
         data: &UserData<'_>,

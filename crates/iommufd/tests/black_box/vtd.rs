@@ -249,6 +249,30 @@ fn whether_hardware_can_walk_the_tables_is_asked_at_attachment() {
 }
 
 #[test]
+fn page_tables_are_of_the_first_stage_where_that_will_do() {
+    let world = World::new();
+    let client = &world.client;
+    let last = |flags: Option<u32>| {
+        let ioas = client.ioas();
+        match flags {
+            Some(flags) => drop(client.hwpt(world.device.id(), ioas, flags).unwrap()),
+            None => drop(world.device.attach(ioas).unwrap()),
+        }
+        client.ranges(ioas).0.last().unwrap().1
+    };
+    let (lower_half, all) = ((1 << 47) - 1, (1 << 48) - 1);
+    assert_eq!(last(None), lower_half);
+    assert_eq!(last(Some(0)), lower_half);
+    assert_eq!(last(Some(hwpt_flags::PASID)), lower_half, "also without PASIDs");
+    assert_eq!(last(Some(hwpt_flags::NEST_PARENT)), all);
+    assert_eq!(last(Some(hwpt_flags::DIRTY_TRACKING)), all);
+    let above = client.ioas();
+    client.map_at(above, 1 << 47, VA, PAGE).unwrap();
+    assert_eq!(client.hwpt(world.device.id(), above, 0), Err(Errno::EADDRINUSE));
+    client.hwpt(world.device.id(), above, hwpt_flags::DIRTY_TRACKING).unwrap();
+}
+
+#[test]
 fn it_has_no_viommu_and_takes_fault_queues() {
     let world = World::new();
     for viommu_type in [viommu_type::ARM_SMMUV3, 7] {

@@ -13,7 +13,7 @@ mod registers;
 
 use uapi::iommufd::{
     HwInfoVtd, HwptVtdS1, HwptVtdS1Invalidate, hw_capabilities, hw_info_type, hw_info_vtd_flags,
-    hwpt_data, invalidate_data, vtd_invalidate_flags,
+    hwpt_data, hwpt_flags, invalidate_data, vtd_invalidate_flags,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -43,6 +43,17 @@ pub(super) fn describe(geometry: &Geometry, wanted: u32) -> Result<Description, 
         bytes: described.as_bytes().to_vec(),
         capabilities: hw_capabilities::PCI_ATS_NOT_SUPPORTED,
     })
+}
+
+/// The geometry of a page table on an address space: the first stage's, which has the lower half of its addresses,
+/// unless flags ask for what only the second can.
+pub(super) fn shape(geometry: &Geometry, flags: u32) -> Geometry {
+    const SECOND_STAGE: u32 = hwpt_flags::NEST_PARENT | hwpt_flags::DIRTY_TRACKING;
+    let Some(aperture) = registers::lower_half(geometry).filter(|_| flags & SECOND_STAGE == 0)
+    else {
+        return geometry.clone();
+    };
+    Geometry { aperture, ..geometry.clone() }
 }
 
 /// The first stage that a client describes. Flags and width are judged by [`FirstStage::check_attach`].

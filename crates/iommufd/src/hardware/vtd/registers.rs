@@ -2,11 +2,18 @@
 //!
 //! Takes no lock. Source: the VT-d specification, 11.4.2 and 11.4.3; names of fields as there.
 
+use span::Span;
+
 use crate::Geometry;
 
 /// Bits of an input address that hardware of this geometry translates.
 pub(super) fn address_bits(geometry: &Geometry) -> u32 {
     u64::BITS - geometry.aperture.last().leading_zeros()
+}
+
+/// Addresses that tables of the first stage translate for devices: those below the first whose highest bit is set.
+pub(super) fn lower_half(geometry: &Geometry) -> Option<Span> {
+    Span::from_ends(0, geometry.aperture.last() >> 1)
 }
 
 /// Whether a guest's tables can have five levels.
