@@ -60,6 +60,11 @@ pub trait Caller {
         true
     }
 
+    /// Whether the caller has `CAP_SYS_RAWIO`.
+    fn may_do_raw_io(&self) -> bool {
+        true
+    }
+
     /// Whether the caller has `CAP_IPC_LOCK`, with which what it pins is held against no limit.
     fn may_lock_memory(&self) -> bool {
         true

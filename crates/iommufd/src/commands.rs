@@ -11,7 +11,8 @@ use crate::dispatch::Exchange;
 use crate::object::Object;
 use crate::{
     Caller, Context, Refusal, change_process, compat, dirty_tracking, fault_queue, hw_info,
-    hw_queue, hwpt, invalidate, ioas, mapping, options, tsm_command, vdevice, veventq, viommu,
+    hw_queue, hwpt, invalidate, ioas, mapping, options, physical, tsm_command, vdevice, veventq,
+    viommu,
 };
 
 use Handler::{Counting, Plain};
@@ -65,6 +66,7 @@ const HANDLERS: &[(CommandId, Handler)] = &[
     (CommandId::GetHwInfo, Plain(hw_info::get)),
     (CommandId::ViommuAlloc, Plain(viommu::alloc)),
     (CommandId::VdeviceAlloc, Plain(vdevice::alloc)),
+    (CommandId::IoasNoiommuGetPa, Plain(physical::get)),
     (CommandId::VdeviceTsmOp, Plain(tsm_command::op)),
     (CommandId::VdeviceTsmReq, Counting(tsm_command::request)),
     (CommandId::VdeviceTsmReqV5, Counting(tsm_command::request_v5)),

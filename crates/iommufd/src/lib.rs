@@ -94,6 +94,7 @@ mod object;
 mod options;
 mod page_set;
 mod paged_map;
+mod physical;
 mod placement;
 mod quota;
 mod refusal;

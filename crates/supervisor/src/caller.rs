@@ -140,6 +140,10 @@ impl Caller for Client<'_> {
         self.holds(Capability::IpcLock)
     }
 
+    fn may_do_raw_io(&self) -> bool {
+        self.holds(Capability::SysRawio)
+    }
+
     fn may_raise_limits(&self) -> bool {
         self.holds(Capability::SysResource)
     }

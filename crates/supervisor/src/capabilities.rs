@@ -15,6 +15,8 @@ use crate::platform::Capabilities;
 pub(crate) enum Capability {
     /// `CAP_IPC_LOCK`: what is pinned is held against no limit.
     IpcLock,
+    /// `CAP_SYS_RAWIO`: physical addresses may be known.
+    SysRawio,
     /// `CAP_SYS_RESOURCE`: limits may be raised.
     SysResource,
 }
@@ -41,6 +43,7 @@ impl Capability {
     const fn set(self) -> CapabilitySet {
         match self {
             Self::IpcLock => CapabilitySet::IPC_LOCK,
+            Self::SysRawio => CapabilitySet::SYS_RAWIO,
             Self::SysResource => CapabilitySet::SYS_RESOURCE,
         }
     }

@@ -248,7 +248,7 @@ commands! {
             Extensible(HwQueueAlloc ..= length);
         0x94 IOMMU_VDEVICE_TSM_GUEST_REQUEST VdeviceTsmGuestRequest waits served RFC_2025
             Extensible(TsmGuestRequest ..= resp_uptr);
-        0x95 IOMMU_IOAS_NOIOMMU_GET_PA IoasNoiommuGetPa quick hole LINUX_73
+        0x95 IOMMU_IOAS_NOIOMMU_GET_PA IoasNoiommuGetPa quick served LINUX_73
             Extensible(IoasNoiommuGetPa ..= out_phys);
         0x95 IOMMU_VDEVICE_TSM_OP VdeviceTsmOp waits served TSM_OP
             Extensible(TsmOp ..= vdevice_id);

@@ -32,6 +32,7 @@ mod map;
 mod meanwhile;
 mod nested;
 mod pasid;
+mod physical;
 mod pin_failures;
 mod pins_against_model;
 mod scheduling_points;

@@ -108,7 +108,7 @@ fn the_commands_of_this_crate_are_served() {
         CommandId::VeventqAlloc,
     ];
     let more: &[(Profile, &[CommandId])] = &[
-        (Profile::Linux73, &[CommandId::HwQueueAlloc]),
+        (Profile::Linux73, &[CommandId::HwQueueAlloc, CommandId::IoasNoiommuGetPa]),
         (
             Profile::Rfc,
             &[CommandId::HwQueueAlloc, CommandId::VdeviceTsmOp, CommandId::VdeviceTsmReq],

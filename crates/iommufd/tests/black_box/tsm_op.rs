@@ -39,7 +39,12 @@ fn each_profile_binds_by_its_own_call() {
         let fixture = Confidential::new(profile);
         let vdevice = fixture.vdevice();
         let has_op = [Rfc, RfcV5_2026_05].contains(&profile);
-        let expected = if has_op { Ok(()) } else { Err(Errno::ENOTTY) };
+        let expected = match profile {
+            _ if has_op => Ok(()),
+            // There the number is another command's, whose struct is longer.
+            Linux73 => Err(Errno::EINVAL),
+            Rfc | Rfc2025_05 | RfcV5_2026_05 | RfcV7_2026_10 => Err(Errno::ENOTTY),
+        };
         assert_eq!(fixture.client.tsm_bind(vdevice), expected, "{profile}");
         assert_eq!(fixture.client.tsm_unbind(vdevice), expected, "{profile}");
         if profile == Rfc2025_05 {

@@ -316,9 +316,9 @@ mod tests {
             let call = Call::Ioctl { fd: 7, file: &file, request, argument: 5, sent, returned };
             Line { call: &call, answer: Err(Errno::ENOTTY), profile }.to_string()
         };
-        let text = told(FileKind::Iommufd, CommandId::VdeviceTsmOp, Profile::Linux73);
-        let expected = "(IOMMU_VDEVICE_TSM_OP exists in rfc, rfc-v5-2026-05; this run serves \
-                        linux-7.3)";
+        let text = told(FileKind::Iommufd, CommandId::VdeviceTsmOp, Profile::RfcV7_2026_10);
+        let expected = "(IOMMU_IOAS_NOIOMMU_GET_PA exists in linux-7.3, IOMMU_VDEVICE_TSM_OP in \
+                        rfc, rfc-v5-2026-05; this run serves rfc-v7-2026-10)";
         assert!(text.ends_with(expected), "{text}");
         let text = told(FileKind::VfioDevice, CommandId::DeviceTsmBind, Profile::Rfc);
         let expected = "(VFIO_DEVICE_TSM_BIND exists in rfc-2025-05; this run serves rfc)";

@@ -32,6 +32,8 @@ pub(crate) struct Client {
     /// Open files of events: descriptor [`FIRST_EVENTS`] and those that follow.
     events: Arc<Mutex<rank::DeviceSet, Vec<Arc<EventFile>>>>,
     windows: Arc<Mutex<rank::DeviceSet, FileWindows>>,
+    /// Whether it has `CAP_SYS_RAWIO`.
+    pub(crate) does_raw_io: bool,
 }
 
 /// What can be mapped of the open file, and which of it is.
@@ -97,6 +99,7 @@ impl Client {
             buffers: Arc::new(Mutex::new(Vec::new())),
             events: Arc::new(Mutex::new(Vec::new())),
             windows: Arc::new(Mutex::new(FileWindows::default())),
+            does_raw_io: true,
         }
     }
 
@@ -132,6 +135,7 @@ impl Client {
             buffers: Arc::clone(&self.buffers),
             events: Arc::clone(&self.events),
             windows: Arc::clone(&self.windows),
+            does_raw_io: self.does_raw_io,
         }
     }
 
@@ -295,6 +299,10 @@ impl Caller for Client {
 
     fn page(&self, at: u64) -> Option<PageIdentity> {
         self.memory.page(at)
+    }
+
+    fn may_do_raw_io(&self) -> bool {
+        self.does_raw_io
     }
 
     fn may_lock_memory(&self) -> bool {
