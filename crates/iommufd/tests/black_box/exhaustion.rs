@@ -5,20 +5,21 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use iommufd::mock::MockMachine;
-use iommufd::{Device, Resource};
+use iommufd::{Device, Hardware, Resource};
 use proptest::prelude::*;
 use uapi::iommufd::{
-    HwInfo, HwptGetDirtyBitmap, HwptSetDirtyTracking, IoasAllowIovas, IoasChangeProcess, IoasCopy,
-    IoasIovaRanges, IommuOption, IovaRange, VfioIoas, dirty_tracking_flags, hwpt_flags, map_flags,
-    option, option_op, vfio_ioas_op, viommu_type,
+    HwInfo, HwptAlloc, HwptGetDirtyBitmap, HwptSetDirtyTracking, HwptVtdS1, IoasAllowIovas,
+    IoasChangeProcess, IoasCopy, IoasIovaRanges, IommuOption, IovaRange, VfioIoas,
+    dirty_tracking_flags, hwpt_data, hwpt_flags, map_flags, option, option_op, vfio_ioas_op,
+    viommu_type,
 };
 use uapi::vfio::{IommuType1DmaMap, IommuType1DmaUnmap, dma_map_flags};
 use uapi::{Command, CommandId, Errno, FileKind};
-use zerocopy::IntoBytes;
+use zerocopy::{FromZeros, IntoBytes};
 
 use crate::support::client::{FILE, READ_WRITE};
 use crate::support::test_command::{Long, op};
-use crate::support::{Client, PAGE, Platform, RunningOut};
+use crate::support::{Client, PAGE, Platform, RunningOut, plain};
 
 const VA: u64 = 0x10_0000;
 const IOVA: u64 = 0x100_0000;
@@ -355,6 +356,51 @@ fn accesses_run_out_step_by_step() {
         quota.at(expected.len() as u64 + 1);
         assert_eq!(act(), Ok(()));
         assert_eq!(quota.call_off(), None);
+    }
+}
+
+#[test]
+fn a_guests_page_table_runs_out_step_by_step() {
+    let quota = RunningOut::new();
+    let client = Client::open_under(Arc::clone(&quota) as _);
+    let device = Platform::of(Hardware::Vtd, plain()).bind(&client);
+    let parent = client.nest_parent(device.id());
+    let stage = HwptVtdS1 { addr_width: 48, ..HwptVtdS1::new_zeroed() };
+    client.memory.write(ARRAY, stage.as_bytes()).unwrap();
+    let asked = HwptAlloc {
+        dev_id: device.id(),
+        pt_id: parent,
+        data_type: hwpt_data::VTD_S1,
+        data_len: 24,
+        data_uptr: ARRAY,
+        ..HwptAlloc::default()
+    };
+    let nest = || client.call(CommandId::HwptAlloc, asked).map(|answer| answer.out_hwpt_id);
+    let described = HwInfo { dev_id: device.id(), ..HwInfo::default() };
+    let describe = || client.call(CommandId::GetHwInfo, described).map(|answer| answer.data_len);
+    let attach = |table| device.attach(table).map_err(|refusal| refusal.errno());
+    let nested = nest().unwrap();
+    type Act<'a> = (&'a [Resource], &'a dyn Fn() -> Result<u32, Errno>);
+    let acts: &[Act<'_>] = &[
+        (&[Resource::Object], &nest),
+        (&[Resource::Buffer], &describe),
+        (&[Resource::Attachment, Resource::ReservedRange], &|| attach(nested)),
+    ];
+    for (expected, act) in acts {
+        let mut refused = Vec::new();
+        loop {
+            let before = (client.ctx.counts(), device.page_table_id());
+            quota.at(refused.len() as u64 + 1);
+            let answer = act();
+            let Some(resource) = quota.call_off() else {
+                assert!(answer.is_ok());
+                break;
+            };
+            assert_eq!(answer, Err(Errno::ENOMEM), "{resource:?}");
+            assert_eq!((client.ctx.counts(), device.page_table_id()), before, "{resource:?}");
+            refused.push(resource);
+        }
+        assert_eq!(refused, *expected);
     }
 }
 
