@@ -40,6 +40,7 @@ fn main() {
     security();
     dsm();
     guest();
+    guest_tables();
     words();
     config_walk();
 }
@@ -550,6 +551,30 @@ fn guest() {
     let mut out = Output::default();
     requests.iter().for_each(|request| request.encode(&mut out));
     write("guest", "life", &out.into_bytes());
+}
+
+/// Tables 0 to 3 that lead to page 4, and to 2 MiB; accesses through them, one before they are there.
+fn guest_tables() {
+    const NEST: [u8; 4] = [0, 0, 0b10, 0];
+    let entry = |table: u8, index: u8, target: u8| [3, index << 4 | table, target];
+    let access = |how: u8, [low, high]: [u8; 2], through: [u8; 3]| {
+        [&[5, how], &[low, high][..], &through].concat()
+    };
+    let mut steps = Output::default();
+    steps.put(&[0b10]);
+    steps.put(&NEST);
+    steps.put(&access(1 | 8, [0x10, 0], [0; 3]));
+    for table in 0..4 {
+        steps.put(&entry(table, 0, table + 1));
+    }
+    steps.put(&entry(2, 1, 0x80));
+    steps.put(&access(1 | 8, [0x10, 0], [0; 3]));
+    steps.put(&access(0xfc, [0xf0, 0xf], [0, 0x10, 0]));
+    steps.put(&[1]);
+    steps.put(&[0; 48]);
+    steps.put(&[2, 0x84]);
+    steps.put(&access(8, [0x10, 0], [0; 3]));
+    write("guest_tables", "four-levels", &steps.into_bytes());
 }
 
 fn words() {

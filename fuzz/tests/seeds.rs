@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use bindery_fuzz::commands::{self, Step};
 use bindery_fuzz::input::{Input, Output};
 use bindery_fuzz::{
-    config_walk, device_io, device_option, dsm, engine, guest, overlay_path, platform, security,
-    spdm_messages, spdm_sessions, trace_decode, words,
+    config_walk, device_io, device_option, dsm, engine, guest, guest_tables, overlay_path,
+    platform, security, spdm_messages, spdm_sessions, trace_decode, words,
 };
 use uapi::{COMMANDS, Errno};
 
 #[test]
 fn seeds_run() {
     type Target = (&'static str, fn(&[u8]));
-    let targets: [Target; 14] = [
+    let targets: [Target; 15] = [
         ("commands", commands::run),
         ("config_walk", config_walk::run),
         ("device_io", device_io::run),
@@ -22,6 +22,7 @@ fn seeds_run() {
         ("dsm", dsm::run),
         ("engine", engine::run),
         ("guest", guest::run),
+        ("guest_tables", guest_tables::run),
         ("overlay_path", overlay_path::run),
         ("platform", platform::run),
         ("spdm_messages", spdm_messages::run),
