@@ -27,6 +27,7 @@ mod files;
 mod hw_info;
 mod hw_queue;
 mod hwpt_alloc;
+mod id_traces;
 mod ioas;
 mod map;
 mod meanwhile;

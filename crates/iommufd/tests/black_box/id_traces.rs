@@ -1,0 +1,141 @@
+//! Which ids clients see, step by step. One more is at `close::a_bound_device_keeps_its_context_open`.
+
+use iommufd::mock::MockMachine;
+use uapi::iommufd::{HwptAlloc, VeventqAlloc, ViommuAlloc, hwpt_flags};
+use uapi::{CommandId, Errno};
+
+use crate::support::test_command::{Word, op};
+use crate::support::{Client, Platform};
+
+const AT: u64 = 0x20_0000;
+const DATA: u32 = 0xdead;
+const VIOMMU: u32 = 0xdead_beef;
+const EVENTS: u32 = 0xbeef_beef;
+const BUSY: Result<(), Errno> = Err(Errno::EBUSY);
+const GONE: Result<(), Errno> = Err(Errno::ENOENT);
+
+fn destroyed<const N: usize>(client: &Client, ids: [u32; N]) -> [Result<(), Errno>; N] {
+    ids.map(|id| client.destroy(id))
+}
+
+fn nested(client: &Client, dev_id: u32, pt_id: u32) -> Result<u32, Errno> {
+    let (data_type, data_len, data_uptr) = (DATA, 4, AT);
+    let argument =
+        HwptAlloc { dev_id, pt_id, data_type, data_len, data_uptr, ..HwptAlloc::default() };
+    client.call(CommandId::HwptAlloc, argument).map(|answer| answer.out_hwpt_id)
+}
+
+/// Trace A.
+#[test]
+fn a_mock_device_goes_with_all_that_it_brought() {
+    let client = Client::open_mock(&MockMachine::new());
+    assert_eq!(client.ioas(), 1);
+    assert_eq!(client.mock_device(1), Ok([2, 4, 3]));
+    assert_eq!(destroyed(&client, [1, 3, 4]), [BUSY; 3]);
+    assert_eq!(destroyed(&client, [2, 4, 3]), [Ok(()), GONE, GONE]);
+    assert_eq!(client.destroy(1), Ok(()));
+    assert_eq!(client.ioas(), 1);
+}
+
+/// Trace B.
+#[test]
+fn a_vdevice_whose_device_goes_leaves_a_tombstone() {
+    let client = Client::open_mock(&MockMachine::new());
+    assert_eq!((client.ioas(), client.mock_device(1)), (1, Ok([2, 4, 3])));
+    assert_eq!(client.hwpt(3, 1, hwpt_flags::NEST_PARENT), Ok(5));
+    assert_eq!(client.viommu(VIOMMU, 3, 5), Ok(6));
+    assert_eq!(nested(&client, 3, 6), Ok(7));
+    assert_eq!(client.vdevice(6, 3, 0x99), Ok(8));
+    assert_eq!(destroyed(&client, [6, 5]), [BUSY; 2]);
+    assert_eq!(destroyed(&client, [2, 8]), [Ok(()), GONE]);
+    assert_eq!(destroyed(&client, [7, 6, 5, 1]), [Ok(()); 4]);
+    let ids: Vec<u32> = (0..8).map(|_| client.ioas()).collect();
+    assert_eq!(ids, [1, 2, 3, 4, 5, 6, 7, 9], "id 8 is never handed out again");
+}
+
+/// Trace D.
+#[test]
+fn an_address_space_is_attached_through_a_page_table_that_goes_with_the_device() {
+    let client = Client::open();
+    let device = Platform::new().bind(&client);
+    assert_eq!((device.id(), client.ioas()), (1, 2));
+    assert_eq!(device.attach(2), Ok(3));
+    assert_eq!(client.destroy(3), BUSY);
+    device.detach();
+    assert_eq!(client.destroy(3), GONE);
+}
+
+/// Trace E.
+#[test]
+fn events_that_find_no_room_are_numbered_too() {
+    let client = Client::open_mock(&MockMachine::new());
+    let ioas = client.ioas();
+    let [mock, _, device] = client.mock_device(ioas).unwrap();
+    let parent = client.hwpt(device, ioas, hwpt_flags::NEST_PARENT).unwrap();
+    let viommu = client.viommu(VIOMMU, device, parent).unwrap();
+    client.vdevice(viommu, device, 0x99).unwrap();
+    let table = nested(&client, device, viommu).unwrap();
+    client.test(op::MOCK_DOMAIN_REPLACE, mock, &[Word(16, table)]).unwrap();
+    events_of(&client, viommu, EVENTS).unwrap();
+    let event = || assert!(client.test(op::TRIGGER_VEVENT, 0, &[Word(16, device)]).is_ok());
+    (0..4).for_each(|_| event());
+    assert_eq!(told(&client), [(0, 0), (0, 1), (1, 3)]);
+    event();
+    assert_eq!(told(&client), [(0, 4)]);
+}
+
+/// Flags and number of each event that there is.
+fn told(client: &Client) -> Vec<(u32, u32)> {
+    let file = client.event_file();
+    let mut told = Vec::new();
+    while file.is_readable() {
+        // The next is a marker where a whole event does not fit: try the smaller one first.
+        let read = file.read(client, AT, 8).or_else(|_| file.read(client, AT, 12)).unwrap();
+        let mut bytes = [0; 8];
+        client.memory.read(AT, &mut bytes).unwrap();
+        assert!(read == 8 || read == 12);
+        let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
+        told.push((word(0), word(4)));
+    }
+    told
+}
+
+fn events_of(client: &Client, viommu_id: u32, r#type: u32) -> Result<u32, Errno> {
+    let argument = VeventqAlloc { viommu_id, r#type, veventq_depth: 2, ..VeventqAlloc::default() };
+    client.call(CommandId::VeventqAlloc, argument).map(|answer| answer.out_veventq_id)
+}
+
+#[test]
+fn a_queue_for_events_that_no_viommu_has_is_made_all_the_same() {
+    let client = Client::open_mock(&MockMachine::new());
+    let ioas = client.ioas();
+    let [_, _, device] = client.mock_device(ioas).unwrap();
+    let parent = client.hwpt(device, ioas, hwpt_flags::NEST_PARENT).unwrap();
+    let viommu = client.viommu(VIOMMU, device, parent).unwrap();
+    assert!(events_of(&client, viommu, 77).is_ok());
+}
+
+#[test]
+fn some_reserved_fields_are_not_looked_at() {
+    let client = Client::open();
+    let platform = Platform::new();
+    let device = platform.bind(&client);
+    let ioas = client.ioas();
+    let flags = hwpt_flags::NEST_PARENT;
+    let argument = HwptAlloc {
+        flags,
+        dev_id: device.id(),
+        pt_id: ioas,
+        reserved2: u32::MAX,
+        ..HwptAlloc::default()
+    };
+    let parent = client.call(CommandId::HwptAlloc, argument).unwrap().out_hwpt_id;
+    let argument = ViommuAlloc {
+        r#type: 1,
+        dev_id: device.id(),
+        hwpt_id: parent,
+        reserved: u32::MAX,
+        ..ViommuAlloc::default()
+    };
+    assert!(client.call(CommandId::ViommuAlloc, argument).is_ok());
+}
