@@ -1,7 +1,7 @@
 //! The files of dma-bufs, which the kernel's test interface gives: they are mapped for devices.
 //!
-//! They have no node. A program that maps one at an offset that the filter does not show us gets zeros that are not the
-//! buffer's, where Linux refuses. Source: v7.3 `dma-buf.c`, `selftest.c`.
+//! They have no node. Programs map none of them (`EINVAL`): the mock's have no mapping of their own. Source: v7.3
+//! `dma-buf.c`, `selftest.c`.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
