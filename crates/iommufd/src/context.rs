@@ -215,10 +215,13 @@ impl Context {
         caller: &dyn Caller,
         memory: Arc<dyn Source>,
     ) -> Arc<dyn Source> {
-        let charges_process = self.charges_process();
-        let memory = caller.charged(memory, charges_process);
+        let memory = if caller.may_lock_memory() {
+            memory
+        } else {
+            caller.charged(memory, self.charges_process())
+        };
         match self.mock {
-            Some(_) => PageSet::new(memory, caller, charges_process),
+            Some(_) => PageSet::new(memory, caller, self.charges_process()),
             None => memory,
         }
     }
