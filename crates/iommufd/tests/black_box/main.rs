@@ -38,6 +38,7 @@ mod pin_failures;
 mod pins_against_model;
 mod scheduling_points;
 mod support;
+mod surprises;
 mod table;
 #[expect(clippy::disallowed_types, reason = "what is bounded is measured by the wall's clock")]
 mod tsm_ends;

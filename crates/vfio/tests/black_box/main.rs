@@ -15,4 +15,5 @@ mod regions;
 mod resets;
 mod stress;
 mod support;
+mod surprises;
 mod tdi;
