@@ -5,7 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::failure;
 use crate::hardware::UserData;
 use crate::window::Window;
-use crate::{Caller, Context, Refusal};
+use crate::{Caller, Context, Refusal, Resource};
 
 /// `struct iommu_viommu_selftest`.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes)]
@@ -27,7 +27,7 @@ const WINDOW_BYTES: usize = 0x2000;
 /// # Errors
 /// There is none then.
 /// - As [`UserData::read`] (`EINVAL`, `EFAULT`)
-/// - [`Refusal::NoWindowFree`] (`ENOMEM`), or why the file has no memory for it.
+/// - [`Refusal::Exhausted`], [`Refusal::NoWindowFree`] (`ENOMEM`), or why the file has no memory for it.
 /// - [`Refusal::Unreachable`] (`EFAULT`)
 pub(crate) fn open_window(
     ctx: &Context,
@@ -35,6 +35,7 @@ pub(crate) fn open_window(
     data: &UserData<'_>,
 ) -> Result<Window, Refusal> {
     let mut told: ViommuData = data.read(BYTES_MIN)?;
+    ctx.quota().admit(Resource::Buffer, 1)?;
     let window = ctx.windows().take(WINDOW_BYTES as u64)?;
     told.out_data = told.in_data;
     (told.out_mmap_offset, told.out_mmap_length) = (window.offset, window.length);

@@ -1,11 +1,13 @@
 //! The window that a vIOMMU of the mock has where the client gives data.
 
-use iommufd::WINDOWS_BYTES;
+use std::sync::Arc;
+
 use iommufd::mock::MockMachine;
+use iommufd::{Resource, WINDOWS_BYTES};
 use uapi::iommufd::{ViommuAlloc, hwpt_flags};
 use uapi::{CommandId, Errno};
 
-use crate::support::{Client, PAGE};
+use crate::support::{Client, PAGE, RunningOut};
 
 const TYPE: u32 = 0xdead_beef;
 /// Where the client's data are.
@@ -21,7 +23,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let client = Client::open_mock(&MockMachine::new());
+        Self::of(Client::open_mock(&MockMachine::new()))
+    }
+
+    fn of(client: Client) -> Self {
         let ioas = client.ioas();
         let [_, _, device] = client.mock_device(ioas).unwrap();
         let parent = client.hwpt(device, ioas, hwpt_flags::NEST_PARENT).unwrap();
@@ -101,4 +106,22 @@ fn windows_end() {
     assert_eq!(made as u64, count);
     assert_eq!(world.viommu(DATA, 24), Err(Errno::ENOMEM));
     assert!(world.viommu(DATA, 0).is_ok());
+}
+
+#[test]
+fn a_viommu_with_a_window_runs_out_step_by_step() {
+    let quota = RunningOut::new();
+    let machine = MockMachine::under(Arc::clone(&quota) as _);
+    let world = World::of(Client::open_mock(&machine));
+    let before = world.client.ctx.counts();
+    for (nth, resource) in (1..).zip([Resource::Object, Resource::Buffer]) {
+        quota.at(nth);
+        assert_eq!(world.viommu(DATA, 24), Err(Errno::ENOMEM), "{resource:?}");
+        assert_eq!(quota.call_off(), Some(resource));
+        assert_eq!(world.client.ctx.counts(), before, "{resource:?}");
+        assert!(!world.client.ctx.has_window(PAGE, 2 * PAGE), "{resource:?}");
+    }
+    quota.at(3);
+    world.viommu(DATA, 24).unwrap();
+    assert_eq!((quota.call_off(), world.told().1), (None, PAGE));
 }
