@@ -1,12 +1,15 @@
 //! DMA of a bound device: through its page table, or a guest's and then its parent, to pinned memory, piece by piece.
 //!
 //! Each piece (what follows one another in memory, at most 64 KiB) is translated and copied inside one stay, and so is
-//! the note that it was written. Takes PAGES and OBJECTS for the length of a look-up each, and holds no lock while it
-//! copies or reports.
+//! the note that it was written. A guest whose tables stop it hears of it before that stay ends. Takes PAGES and OBJECTS
+//! for the length of a look-up each, and holds no lock while it copies or reports.
 
 use pci::{Dma, DmaAccess, DmaFault, DmaFaultReason};
 
+use crate::hardware::Stopped;
+use crate::hwpt::Hwpt;
 use crate::iova_map::Translation;
+use crate::nested::Nested;
 use crate::{Device, MemoryGone, PAGE_SIZE, Pinned};
 
 impl Dma for Device {
@@ -73,7 +76,10 @@ impl Device {
         let stay = self.context().enter_dma(self.visitors());
         let table = self.table().ok_or((first, DmaFaultReason::NotAttached))?;
         let address = iova.checked_add(first as u64).ok_or((first, DmaFaultReason::NotMapped))?;
-        let reached = table.reach(&stay, address, access).map_err(|reason| (first, reason))?;
+        let reached = table.reach(&stay, address, access).map_err(|stopped| {
+            self.tell_guest(&table, &stopped);
+            (first, stopped.reason)
+        })?;
         let alike = usize::try_from(reached.left).unwrap_or(usize::MAX);
         let most = bytes.len().min(PIECE_MAX).min(alike);
         let found = table.ioas().map.translate(&stay, reached.address, access, most as u64);
@@ -88,6 +94,14 @@ impl Device {
                 let gone = first_gone(&found, first..first + now, copy);
                 Err((gone, DmaFaultReason::MemoryGone))
             }
+        }
+    }
+
+    /// Tells the guest whose tables stopped a request, if it knows the device.
+    fn tell_guest(&self, table: &Hwpt, stopped: &Stopped) {
+        let Some(viommu) = table.nested().and_then(Nested::viommu) else { return };
+        if let Some(virt_id) = viommu.virt_id(self) {
+            stopped.tell(viommu, virt_id);
         }
     }
 }

@@ -10,7 +10,7 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use pci::{DmaAccess, DmaFaultReason};
+use pci::DmaAccess;
 use span::Span;
 use sync::Contents;
 use uapi::iommufd::{HwptAlloc, hwpt_flags};
@@ -18,7 +18,7 @@ use uapi::iommufd::{HwptAlloc, hwpt_flags};
 use crate::address_space::{Mirror, Shape};
 use crate::dispatch::Exchange;
 use crate::fault_queue::FaultQueue;
-use crate::hardware::{Reached, ThroughParent, UserData};
+use crate::hardware::{Reached, Stopped, ThroughParent, UserData};
 use crate::in_flight::Stay;
 use crate::ioas::Ioas;
 use crate::nested::{Nested, Over};
@@ -125,6 +125,7 @@ fn build_asked<'c>(
     let flags = argument.flags;
     check_flags(exchange, iommu, flags)?;
     let hardware = iommu.hardware();
+    hardware.check_flags(flags)?;
     let geometry = match argument.data_type {
         0 => hardware.shape(iommu.geometry(), flags),
         _ => hardware.shape_with(iommu.geometry(), &UserData::of(exchange, argument))?,
@@ -296,7 +297,7 @@ impl Hwpt {
         stay: &Stay<'_>,
         address: u64,
         access: DmaAccess,
-    ) -> Result<Reached, DmaFaultReason> {
+    ) -> Result<Reached, Stopped> {
         let Some(nested) = &self.nested else { return Ok(Reached { address, left: u64::MAX }) };
         let memory = ThroughParent { parent: nested.parent(), stay };
         nested.table().translate(&memory, address, access)

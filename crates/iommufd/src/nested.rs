@@ -59,7 +59,7 @@ pub(crate) fn build<'c>(
     }
     over.check_nests()?;
     let data = UserData::of(exchange, argument);
-    let table = iommu.hardware().nest(iommu.geometry(), &data)?;
+    let table = iommu.hardware().nest(iommu.geometry(), &data, argument.flags)?;
     Pending::build(ctx, |header| {
         over.header().add_user();
         let nested = Nested { over, table };

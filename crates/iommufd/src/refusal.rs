@@ -491,6 +491,8 @@ impl Refusal {
             )
             | Self::Hardware(
                 HardwareRefusal::DataLength { .. }
+                | HardwareRefusal::DataType { .. }
+                | HardwareRefusal::NoEntries
                 | HardwareRefusal::EntryType { .. }
                 | HardwareRefusal::EntryLength { .. }
                 | HardwareRefusal::EntryRange { .. }
@@ -568,6 +570,9 @@ impl Refusal {
             Self::NoDescriptor { errno } => *errno,
             Self::Test(failure) => failure.errno(),
             Self::Tsm(refusal) => refusal.errno(),
+            Self::Hardware(
+                HardwareRefusal::StreamEntry { .. } | HardwareRefusal::Command { .. },
+            ) => Errno::EIO,
             Self::UnknownCommand { .. } => Errno::ENOTTY,
         }
     }

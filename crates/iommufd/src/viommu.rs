@@ -109,7 +109,7 @@ pub(crate) fn alloc(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), R
     let pending = Pending::build(ctx, |header| {
         let data = UserData::of_viommu(exchange, &argument);
         let open = |data| iommu.hardware().open_window(ctx, exchange.caller(), &data);
-        let window = data.map(open).transpose()?;
+        let window = data.map(open).transpose()?.flatten();
         hwpt.header().add_user();
         let name = || format!("{}{}", Viommu::NAME, header.id());
         let virt_ids = Mutex::with_contents(VirtIds::default()).named("virt_ids", name);
@@ -192,9 +192,13 @@ impl Viommu {
     }
 
     /// The number that the guest knows a device by.
-    pub(crate) fn virt_id(&self, device: &Arc<Device>) -> Option<u64> {
+    pub(crate) fn virt_id(&self, device: &Device) -> Option<u64> {
         let virt_ids = self.virt_ids.lock();
-        virt_ids.0.iter().find(|(_, other)| Arc::ptr_eq(other, device)).map(|(id, _)| *id)
+        virt_ids
+            .0
+            .iter()
+            .find(|(_, other)| std::ptr::eq(Arc::as_ptr(other), device))
+            .map(|(id, _)| *id)
     }
 
     /// Has events of a type told by `queue`.

@@ -158,6 +158,14 @@ fn the_shipped_platform_of_vtd_is_one_of_vtd() {
     }
 }
 
+#[test]
+fn the_shipped_platform_of_smmuv3_is_one_of_smmuv3() {
+    let text = include_str!("../../../platforms/smmuv3.toml");
+    let machine = build(&Platform::parse("smmuv3.toml", text).unwrap());
+    assert_eq!(machine.iommu.hardware(), iommufd::Hardware::Smmuv3);
+    assert_eq!(machine.iommu.geometry().max_pasid_log2, 20);
+}
+
 /// Each bad file, and all that is printed of it.
 const BAD_FILES: &[(&str, &str)] = &[
     (
@@ -205,11 +213,32 @@ p.toml:2:23: `exchange_timeout_ms` is 0; allowed: 1 to 60000
        |                       ^",
     ),
     (
-        "[settings]\niommu = \"smmuv3\"\n",
+        "[settings]\niommu = \"amd\"\n",
         "\
-p.toml:2:9: `iommu = \"smmuv3\"` is not available in this version; available: plain, vtd, mock
-     2 | iommu = \"smmuv3\"
-       |         ^^^^^^^^",
+p.toml:2:9: `iommu` has no value \"amd\"; values: plain, vtd, smmuv3, mock
+     2 | iommu = \"amd\"
+       |         ^^^^^",
+    ),
+    (
+        "[settings]\niommu = \"smmuv3\"\n[iommu]\naperture = { first = 0, last = 0x7f_ffff_ffff }\n",
+        "\
+p.toml:4:12: not with `iommu = \"smmuv3\"`: addresses have 32, 36, 40, 42, 44 or 48 bits, and begin at 0
+     4 | aperture = { first = 0, last = 0x7f_ffff_ffff }
+       |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^",
+    ),
+    (
+        "[settings]\niommu = \"smmuv3\"\n[iommu]\npage_sizes = [\"4K\", \"2M\"]\n",
+        "\
+p.toml:4:14: not with `iommu = \"smmuv3\"`: its granule of 4K has pages of 4K, 2M and 1G
+     4 | page_sizes = [\"4K\", \"2M\"]
+       |              ^^^^^^^^^^^^",
+    ),
+    (
+        "[settings]\niommu = \"smmuv3\"\n[iommu]\ncache_coherent = false\n",
+        "\
+p.toml:4:18: not with `iommu = \"smmuv3\"`: it nests tables only where DMA is coherent
+     4 | cache_coherent = false
+       |                  ^^^^^",
     ),
     (
         "[settings]\nuapi = \"linux-6.1\"\n",

@@ -45,9 +45,9 @@ impl Iommu {
         self.is_mock() || self.geometry.max_pasid_log2 > 0
     }
 
-    /// Whether page tables can be made to be attached by PASID. The driver of VT-d asks only as one is attached.
+    /// Whether page tables can be made to be attached by PASID. Drivers of real hardware ask only as one is attached.
     pub(crate) const fn makes_tables_for_pasids(&self) -> bool {
-        self.has_pasids() || matches!(self.hardware, Hardware::Vtd)
+        self.has_pasids() || matches!(self.hardware, Hardware::Vtd | Hardware::Smmuv3)
     }
 
     /// Whether it is `other`. The mock's devices differ in what their IOMMU can, and it is one all the same.

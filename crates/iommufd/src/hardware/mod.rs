@@ -8,6 +8,7 @@
 
 mod guest_memory;
 mod iommu;
+mod smmuv3;
 mod user_data;
 mod vtd;
 
@@ -17,6 +18,7 @@ use pci::{DmaAccess, DmaFaultReason};
 use thiserror::Error;
 use uapi::Profile;
 use uapi::iommufd::{hw_info_type, viommu_type};
+use zerocopy::IntoBytes;
 
 pub(crate) use guest_memory::{GuestMemory, ThroughParent};
 pub use iommu::Iommu;
@@ -38,6 +40,8 @@ pub enum Hardware {
     Mock,
     /// Intel VT-d in scalable mode.
     Vtd,
+    /// Arm SMMUv3 of both stages.
+    Smmuv3,
 }
 
 /// What hardware says of itself.
@@ -55,6 +59,8 @@ pub(crate) enum GuestTable {
     Mock(mock::Cache),
     /// VT-d's first stage.
     Vtd(vtd::FirstStage),
+    /// An SMMUv3's stream table entry.
+    Smmuv3(smmuv3::StreamEntry),
 }
 
 /// Where an address of a device leads in the guest's memory.
@@ -64,6 +70,19 @@ pub(crate) struct Reached {
     pub(crate) address: u64,
     /// Bytes from there that are translated alike, this one included.
     pub(crate) left: u64,
+}
+
+/// Why a request of a device goes nowhere by a guest's tables, and what the guest is told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stopped {
+    pub(crate) reason: DmaFaultReason,
+    event: Option<smmuv3::Event>,
+}
+
+impl From<DmaFaultReason> for Stopped {
+    fn from(reason: DmaFaultReason) -> Self {
+        Self { reason, event: None }
+    }
 }
 
 /// Why hardware does not do what a client asks of a guest's tables.
@@ -78,6 +97,27 @@ pub enum HardwareRefusal {
         least: u32,
         /// The most that are known.
         most: u32,
+    },
+    /// A page table's data of another type (`EINVAL`).
+    #[error("data of type {data_type:#x} of a page table")]
+    DataType {
+        /// As asked.
+        data_type: u32,
+    },
+    /// No entries at all (`EINVAL`).
+    #[error("no entries")]
+    NoEntries,
+    /// A stream table entry that is not a guest's (`EIO`).
+    #[error("stream table entry {words:#x?}")]
+    StreamEntry {
+        /// Its words.
+        words: [u64; 2],
+    },
+    /// A command that is not a guest's (`EIO`).
+    #[error("command {words:#x?}")]
+    Command {
+        /// Its words.
+        words: [u64; 2],
     },
     /// Entries of another type of data (`EINVAL`).
     #[error("entries of type {data_type:#x}")]
@@ -121,13 +161,25 @@ impl Hardware {
             }),
             Self::Mock => mock::describe_hardware(wanted),
             Self::Vtd => vtd::describe(geometry, wanted),
+            Self::Smmuv3 => smmuv3::describe(geometry, wanted),
+        }
+    }
+
+    /// Says whether it has page tables on address spaces for these flags.
+    ///
+    /// # Errors
+    /// The hardware's.
+    pub(crate) const fn check_flags(self, flags: u32) -> Result<(), Refusal> {
+        match self {
+            Self::Plain | Self::Mock | Self::Vtd => Ok(()),
+            Self::Smmuv3 => smmuv3::check_flags(flags),
         }
     }
 
     /// The geometry of a page table on an address space that is asked for with these flags, and without data.
     pub(crate) fn shape(self, geometry: &Geometry, flags: u32) -> Geometry {
         match self {
-            Self::Plain | Self::Mock => geometry.clone(),
+            Self::Plain | Self::Mock | Self::Smmuv3 => geometry.clone(),
             Self::Vtd => vtd::shape(geometry, flags),
         }
     }
@@ -142,7 +194,9 @@ impl Hardware {
         data: &UserData<'_>,
     ) -> Result<Geometry, Refusal> {
         match self {
-            Self::Plain | Self::Vtd => Err(Refusal::Unsupported { feature: "data of page tables" }),
+            Self::Plain | Self::Vtd | Self::Smmuv3 => {
+                Err(Refusal::Unsupported { feature: "data of page tables" })
+            }
             Self::Mock => mock::shape_of(data, geometry),
         }
     }
@@ -150,7 +204,7 @@ impl Hardware {
     /// Whether its page tables can be nested in a page table.
     pub(crate) const fn nests_in_tables(self) -> bool {
         match self {
-            Self::Plain => false,
+            Self::Plain | Self::Smmuv3 => false,
             Self::Mock | Self::Vtd => true,
         }
     }
@@ -158,7 +212,7 @@ impl Hardware {
     /// Whether what page tables are nested in may map memory for reading only. [v7.3 `vtdss.h`]
     pub(crate) const fn nests_in_read_only(self) -> bool {
         match self {
-            Self::Plain | Self::Mock => true,
+            Self::Plain | Self::Mock | Self::Smmuv3 => true,
             Self::Vtd => false,
         }
     }
@@ -167,23 +221,25 @@ impl Hardware {
     pub(crate) const fn nests_behind_viommus(self) -> bool {
         match self {
             Self::Plain | Self::Vtd => false,
-            Self::Mock => true,
+            Self::Mock | Self::Smmuv3 => true,
         }
     }
 
     /// Its part of a nested page table, of what the client says about it.
     ///
     /// # Errors
-    /// The hardware's about the data; [`Refusal::Unreachable`] (`EFAULT`).
+    /// The hardware's about the flags and the data; [`Refusal::Unreachable`] (`EFAULT`).
     pub(crate) fn nest(
         self,
         geometry: &Geometry,
         data: &UserData<'_>,
+        flags: u32,
     ) -> Result<GuestTable, Refusal> {
         match self {
             Self::Plain => Err(Refusal::Unsupported { feature: "nested page tables" }),
             Self::Mock => mock::iotlb_of(data).map(GuestTable::Mock),
             Self::Vtd => vtd::nest(geometry, data).map(GuestTable::Vtd),
+            Self::Smmuv3 => smmuv3::nest(geometry, data, flags).map(GuestTable::Smmuv3),
         }
     }
 
@@ -197,10 +253,11 @@ impl Hardware {
             },
             Self::Mock => viommu_type == mock::VIOMMU_TYPE,
             Self::Vtd => false,
+            Self::Smmuv3 => viommu_type == viommu_type::ARM_SMMUV3,
         }
     }
 
-    /// The window of a vIOMMU that comes with data.
+    /// The window of a vIOMMU that comes with data. An SMMUv3's takes any, and does not look at it.
     ///
     /// # Errors
     /// [`Refusal::ViommuData`] (`EINVAL`): its vIOMMUs have no data; else the hardware's.
@@ -209,17 +266,18 @@ impl Hardware {
         ctx: &Context,
         caller: &dyn Caller,
         data: &UserData<'_>,
-    ) -> Result<Window, Refusal> {
+    ) -> Result<Option<Window>, Refusal> {
         match self {
             Self::Plain | Self::Vtd => Err(Refusal::ViommuData { data_len: data.length() }),
-            Self::Mock => mock::open_window(ctx, caller, data),
+            Self::Mock => mock::open_window(ctx, caller, data).map(Some),
+            Self::Smmuv3 => Ok(None),
         }
     }
 
     /// Whether its vIOMMUs have hardware queues of a type.
     pub(crate) const fn has_hw_queues(self, queue_type: u32) -> bool {
         match self {
-            Self::Plain | Self::Vtd => false,
+            Self::Plain | Self::Vtd | Self::Smmuv3 => false,
             Self::Mock => queue_type == mock::HW_QUEUE_TYPE,
         }
     }
@@ -235,7 +293,9 @@ impl Hardware {
         is_taken: impl Fn(u32) -> bool,
     ) -> Result<(), Refusal> {
         match self {
-            Self::Plain | Self::Vtd => Err(Refusal::Unsupported { feature: "hardware queues" }),
+            Self::Plain | Self::Vtd | Self::Smmuv3 => {
+                Err(Refusal::Unsupported { feature: "hardware queues" })
+            }
             Self::Mock => mock::check_hw_queue(index, is_taken),
         }
     }
@@ -257,6 +317,7 @@ impl Hardware {
                 Err(Refusal::Unsupported { feature: "invalidation by vIOMMUs" })
             }
             Self::Mock => mock::invalidate_devices(ctx, exchange, viommu, entries, done),
+            Self::Smmuv3 => smmuv3::invalidate(ctx, exchange, viommu, entries, done),
         }
     }
 }
@@ -275,14 +336,16 @@ impl GuestTable {
         match self {
             Self::Mock(iotlb) => mock::invalidate_table(exchange, iotlb, entries, done),
             Self::Vtd(_) => vtd::invalidate(exchange, entries, done),
+            Self::Smmuv3(_) => Err(Refusal::Unsupported { feature: "invalidation by page tables" }),
         }
     }
 
     /// Whether a device behind a vIOMMU can go through it only while the guest knows the device by a number.
-    pub(crate) const fn needs_vdevice(&self) -> bool {
+    pub(crate) fn needs_vdevice(&self) -> bool {
         match self {
             Self::Mock(_) => true,
             Self::Vtd(_) => false,
+            Self::Smmuv3(stream) => stream.translates(),
         }
     }
 
@@ -292,7 +355,7 @@ impl GuestTable {
     /// The hardware's.
     pub(crate) fn check_attach(&self, geometry: &Geometry) -> Result<(), Refusal> {
         match self {
-            Self::Mock(_) => Ok(()),
+            Self::Mock(_) | Self::Smmuv3(_) => Ok(()),
             Self::Vtd(stage) => stage.check_attach(geometry),
         }
     }
@@ -306,10 +369,11 @@ impl GuestTable {
         memory: &dyn GuestMemory,
         address: u64,
         access: DmaAccess,
-    ) -> Result<Reached, DmaFaultReason> {
+    ) -> Result<Reached, Stopped> {
         match self {
             Self::Mock(_) => Ok(Reached { address, left: u64::MAX }),
-            Self::Vtd(stage) => stage.walk(memory, address, access),
+            Self::Vtd(stage) => Ok(stage.walk(memory, address, access)?),
+            Self::Smmuv3(stream) => smmuv3::translate(stream, memory, address, access),
         }
     }
 
@@ -317,7 +381,17 @@ impl GuestTable {
     pub(crate) const fn mock_cache(&self) -> Option<&mock::Cache> {
         match self {
             Self::Mock(iotlb) => Some(iotlb),
-            Self::Vtd(_) => None,
+            Self::Vtd(_) | Self::Smmuv3(_) => None,
+        }
+    }
+}
+
+impl Stopped {
+    /// Tells the guest behind a vIOMMU, which knows the device by `virt_id`. Takes OBJECTS, a leaf.
+    pub(crate) fn tell(&self, viommu: &Viommu, virt_id: u64) {
+        let (Some(event), Ok(stream)) = (self.event, u32::try_from(virt_id)) else { return };
+        if let Some(queue) = viommu.queue(smmuv3::EVENT_TYPE) {
+            queue.report(event.record(stream).as_bytes());
         }
     }
 }

@@ -37,6 +37,7 @@ mod physical;
 mod pin_failures;
 mod pins_against_model;
 mod scheduling_points;
+mod smmuv3;
 mod support;
 mod surprises;
 mod table;

@@ -37,14 +37,15 @@ pub(super) fn check(
     geometry: &Geometry,
     places: &Places,
 ) -> Read<()> {
-    let wrong = match hardware {
-        Hardware::Plain | Hardware::Mock => None,
-        Hardware::Vtd => vtd(geometry, places),
+    let (hardware, wrong) = match hardware {
+        Hardware::Plain | Hardware::Mock => return Ok(()),
+        Hardware::Vtd => ("vtd", vtd(geometry, places)),
+        Hardware::Smmuv3 => ("smmuv3", smmuv3(geometry, places)),
     };
     match wrong {
         None => Ok(()),
         Some((place, what)) => {
-            Err(fields.mistake(place.clone(), Fault::OtherHardware { hardware: "vtd", what }))
+            Err(fields.mistake(place.clone(), Fault::OtherHardware { hardware, what }))
         }
     }
 }
@@ -71,6 +72,24 @@ fn vtd<'p>(geometry: &Geometry, places: &'p Places) -> Wrong<'p> {
     }
     if !geometry.cache_coherent {
         return Some((&places.cache_coherent, "its DMA always snoops caches"));
+    }
+    None
+}
+
+const SMMUV3_ADDRESS_BITS: [u32; 6] = [32, 36, 40, 42, 44, 48];
+const PAGE: u64 = 4 << 10;
+
+fn smmuv3<'p>(geometry: &Geometry, places: &'p Places) -> Wrong<'p> {
+    let apertures = SMMUV3_ADDRESS_BITS.map(|bits| Span::from_ends(0, (1 << bits) - 1));
+    if !apertures.contains(&Some(geometry.aperture)) {
+        let what = "addresses have 32, 36, 40, 42, 44 or 48 bits, and begin at 0";
+        return Some((&places.aperture, what));
+    }
+    if geometry.page_sizes != PAGE | LARGE_PAGE | GIANT_PAGE {
+        return Some((&places.page_sizes, "its granule of 4K has pages of 4K, 2M and 1G"));
+    }
+    if !geometry.cache_coherent {
+        return Some((&places.cache_coherent, "it nests tables only where DMA is coherent"));
     }
     None
 }

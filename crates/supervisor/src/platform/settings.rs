@@ -114,8 +114,12 @@ const KEYS: &[&str] = &[
     "capabilities",
 ];
 
-const IOMMUS: &[(&str, Hardware)] =
-    &[("plain", Hardware::Plain), ("vtd", Hardware::Vtd), ("mock", Hardware::Mock)];
+const IOMMUS: &[(&str, Hardware)] = &[
+    ("plain", Hardware::Plain),
+    ("vtd", Hardware::Vtd),
+    ("smmuv3", Hardware::Smmuv3),
+    ("mock", Hardware::Mock),
+];
 const CLOSE_ORDERS: &[(&str, CloseOrder)] =
     &[("unbind-first", CloseOrder::UnbindFirst), ("linux-7.3", CloseOrder::Linux73)];
 const RESETS_WHILE_BOUND: &[(&str, ResetWhileBound)] = &[
@@ -145,7 +149,7 @@ const EXCHANGE_TIMEOUT_MS_MOST: u64 = 60_000;
 pub(super) fn read(mut fields: Fields<'_>) -> Read<Settings> {
     fields.allow(KEYS, &[])?;
     let profiles: Vec<_> = Profile::ALL.iter().map(|profile| (profile.name(), *profile)).collect();
-    let hardware = fields.choice("iommu", IOMMUS, &["smmuv3"])?;
+    let hardware = fields.choice("iommu", IOMMUS, &[])?;
     let default = Settings::default();
     Ok(Settings {
         hardware: hardware.unwrap_or(default.hardware),
