@@ -21,6 +21,7 @@ mod destroy;
 mod dirty;
 mod dma;
 mod dma_bufs;
+mod errnos;
 mod events;
 mod exhaustion;
 mod files;
