@@ -360,6 +360,32 @@ fn accesses_run_out_step_by_step() {
 }
 
 #[test]
+fn commands_of_a_guest_run_out_of_memory_before_any_is_judged() {
+    let quota = RunningOut::new();
+    let client = Client::open_under(Arc::clone(&quota) as _);
+    let device = Platform::of(Hardware::Smmuv3, plain()).bind(&client);
+    let parent = client.nest_parent(device.id());
+    let hwpt_id = client.viommu(viommu_type::ARM_SMMUV3, device.id(), parent).unwrap();
+    client.memory.write(ARRAY, &[0x30; 1]).unwrap();
+    client.memory.write(ARRAY + 1, &[0; 15]).unwrap();
+    let asked = uapi::iommufd::HwptInvalidate {
+        hwpt_id,
+        data_uptr: ARRAY,
+        data_type: uapi::iommufd::invalidate_data::VIOMMU_ARM_SMMUV3,
+        entry_len: 16,
+        entry_num: 1,
+        ..Default::default()
+    };
+    let act = || client.call(CommandId::HwptInvalidate, asked).map(|answer| answer.entry_num);
+    quota.at(1);
+    assert_eq!(act(), Err(Errno::ENOMEM));
+    assert_eq!(quota.call_off(), Some(Resource::Buffer));
+    quota.at(2);
+    assert_eq!(act(), Ok(1));
+    assert_eq!(quota.call_off(), None);
+}
+
+#[test]
 fn a_guests_page_table_runs_out_step_by_step() {
     let quota = RunningOut::new();
     let client = Client::open_under(Arc::clone(&quota) as _);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use iommufd::{Device, Hardware};
+use iommufd::{Device, Geometry, Hardware};
 use pci::{Dma, DmaFaultReason};
 use uapi::iommufd::{
     HwInfo, HwInfoArmSmmuv3, HwptAlloc, HwptInvalidate, VdeviceAlloc, VeventqAlloc, ViommuAlloc,
@@ -50,8 +50,12 @@ const fn guest_page(number: u64) -> u64 {
 
 impl World {
     fn new() -> Self {
+        Self::of(plain())
+    }
+
+    fn of(geometry: Geometry) -> Self {
         let client = Client::open();
-        let device = Platform::of(Hardware::Smmuv3, plain()).bind(&client);
+        let device = Platform::of(Hardware::Smmuv3, geometry).bind(&client);
         let ioas = client.ioas();
         let parent = client.hwpt(device.id(), ioas, hwpt_flags::NEST_PARENT).unwrap();
         client.map_at(ioas, GPA, VA, GUEST_PAGES * PAGE).unwrap();
@@ -335,4 +339,22 @@ fn commands_are_judged_one_by_one_and_all_are_read_first() {
     let nested = world.nested([STE_BYPASS, 0]).unwrap();
     let on_table = HwptInvalidate { hwpt_id: nested, ..batch };
     assert_eq!(world.invalidate_as(on_table), (Err(Errno::EOPNOTSUPP), 0));
+}
+
+#[test]
+fn with_substreams_the_entry_says_what_requests_without_one_use() {
+    let world = World::of(Geometry { max_pasid_log2: 4, ..plain() });
+    world.translated();
+    let (two_levels, substreams) = (2 << 4, 4 << 59);
+    let attach = |ste| world.attach(world.nested(ste).unwrap()).unwrap();
+    attach([STE_STAGE_1 | guest_page(9) | two_levels | substreams, 2]);
+    world.device.write(0, &[1]).unwrap_err();
+    assert_eq!(world.event(), Some([STREAM << 32 | 0x08, 0, 0, 0]), "no second level");
+    world.put(9, 0, GPA | 1);
+    world.device.write(0, &[1]).unwrap();
+    attach([STE_STAGE_1 | GPA | substreams, 0]);
+    world.device.write(0, &[1]).unwrap_err();
+    assert_eq!(world.event(), Some([STREAM << 32 | 0x06, 0, 0, 0]));
+    attach([STE_STAGE_1 | GPA | substreams, 1]);
+    world.device.write(guest_page(5), &[1]).unwrap();
 }
