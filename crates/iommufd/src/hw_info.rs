@@ -18,8 +18,8 @@ use crate::{Context, Refusal, Resource};
 /// In this order:
 /// - [`Refusal::UnknownFlags`], [`Refusal::ReservedField`] (`EOPNOTSUPP`)
 /// - [`Refusal::NoObject`] (`ENOENT`)
-/// - [`Refusal::Exhausted`] (`ENOMEM`)
 /// - the hardware's about the type of description that is asked for.
+/// - [`Refusal::Exhausted`] (`ENOMEM`)
 /// - [`Refusal::Unreachable`] (`EFAULT`): the buffer, then the struct.
 pub(crate) fn get(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Refusal> {
     let mut argument: HwInfo = exchange.argument();
@@ -29,10 +29,10 @@ pub(crate) fn get(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Ref
     }
     let iommu = Arc::clone(ctx.get::<Device>(argument.dev_id)?.endpoint().iommu());
     let geometry = iommu.geometry();
-    ctx.quota().admit(Resource::Buffer, 1)?;
     let wanted = argument.flags & hw_info_flags::INPUT_TYPE != 0;
     let wanted = if wanted { argument.out_data_type } else { 0 };
     let described = iommu.hardware().describe(geometry, wanted)?;
+    ctx.quota().admit(Resource::Buffer, 1)?;
     let length = described.bytes.len();
     let (at, room) = (argument.data_uptr, argument.data_len as usize);
     let told = room.min(length);

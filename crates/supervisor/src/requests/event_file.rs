@@ -46,7 +46,8 @@ pub(crate) fn install(client: &Client<'_>, events: &Arc<EventFile>) -> Result<i3
     let (read_end, write_end) =
         pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(kernels)?;
     let flags = if events.is_writable() { OFlags::RDWR } else { OFlags::RDONLY };
-    let theirs = described_again(&read_end, flags)?;
+    // A read that is not ours must not wait for what never comes by the pipe.
+    let theirs = described_again(&read_end, flags | OFlags::NONBLOCK)?;
     let identity = Identity::of(read_end.as_fd()).map_err(kernels)?;
     let watched = front.closes.watch(read_end.as_fd(), identity);
     let told = OpenFile {
