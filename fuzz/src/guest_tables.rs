@@ -38,15 +38,22 @@ impl Notices for Unheard {
 
 /// Does what `bytes` say.
 pub fn run(bytes: &[u8]) {
+    accesses(bytes);
+}
+
+/// Does what `bytes` say, and tells of each access whether it was done.
+pub fn accesses(bytes: &[u8]) -> Vec<bool> {
+    let mut accesses = Vec::new();
     let mut input = Input::new(bytes);
     let mut rig = Rig::new(&mut input);
     for _ in 0..STEPS_MAX {
         if input.is_empty() {
             break;
         }
-        rig.step(&mut input);
+        accesses.extend(rig.step(&mut input));
     }
     rig.finish();
+    accesses
 }
 
 /// A client whose device goes through a guest's tables.
@@ -124,14 +131,15 @@ impl Rig {
         Ok(T::read_from_prefix(&bytes).expect("structs are smaller").0)
     }
 
-    fn step(&mut self, input: &mut Input<'_>) {
+    fn step(&mut self, input: &mut Input<'_>) -> Option<bool> {
         match input.choice(8) {
             0 => self.nest(input),
             1 => self.invalidate(input),
             2 => self.protect(input),
             3 | 4 => self.write_entry(input),
-            _ => self.access(input),
+            _ => return Some(self.access(input)),
         }
+        None
     }
 
     /// Attaches the device to tables that begin where the input says; what was before is left alone.
@@ -205,7 +213,7 @@ impl Rig {
         self.client.memory.poke(at, &entry.to_le_bytes());
     }
 
-    fn access(&self, input: &mut Input<'_>) {
+    fn access(&self, input: &mut Input<'_>) -> bool {
         let (how, offset) = (input.byte(), input.word());
         let through: [u8; 3] = input.array();
         let parts = through.iter().flat_map(|byte| [byte & 0x0f, byte >> 4]).take(5);
@@ -222,6 +230,7 @@ impl Rig {
             let index = fault.iova.wrapping_sub(iova);
             assert!(index < length as u64, "{fault:?} of {length} bytes at {iova:#x}");
         }
+        answer.is_ok()
     }
 
     fn finish(self) {
@@ -230,6 +239,8 @@ impl Rig {
         device.end();
         drop(device);
         context.put_file();
+        // It names memory, which names the ledger.
+        ledger.allow_dma(Allowed::Nowhere);
         assert_eq!(ledger.pinned_bytes(), 0, "bytes pinned for a closed file");
         assert_eq!(Arc::strong_count(&context), 1, "somebody has the context");
     }

@@ -57,6 +57,15 @@ fn command_seeds_go_deep() {
     }
 }
 
+/// The first access comes before there are tables, the last when its page is gone.
+#[test]
+fn guests_tables_of_a_seed_lead_somewhere() {
+    for seed in seeds("guest_tables") {
+        let done = guest_tables::accesses(&fs::read(seed).unwrap());
+        assert_eq!(done, [false, true, true, false]);
+    }
+}
+
 #[test]
 fn steps_are_read_as_they_were_written() {
     for seed in seeds("commands") {
