@@ -1,11 +1,11 @@
-//! Random mapping and unmapping, compared with a model that has one cell a byte.
+//! Random mapping and unmapping, compared with a model that has one cell a byte. `OPERATIONS` says how much of it.
 
 use models::{AddressSpace, Outcome, Place};
 use pci::Dma;
 use proptest::prelude::*;
 use uapi::Errno;
 
-use crate::support::{Client, PAGE, PAGE_BYTES, Platform};
+use crate::support::{Client, PAGE, PAGE_BYTES, Platform, cases};
 
 /// One command. Addresses stay well below the model's size.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +68,7 @@ fn run(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(cases(96, 6)))]
 
     /// Without a page table, byte by byte.
     #[test]
@@ -103,5 +103,8 @@ proptest! {
                 prop_assert_eq!(reached, page, "{:#x}", iova);
             }
         }
+        device.end();
+        client.ctx.put_file();
+        prop_assert_eq!(client.memory.pinned(), []);
     }
 }

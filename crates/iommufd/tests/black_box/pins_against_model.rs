@@ -1,5 +1,5 @@
 //! Random mapping, copying, attaching and pinning in two address spaces, with the pins of every page compared with a
-//! ledger that is kept page by page.
+//! ledger that is kept page by page. `OPERATIONS` says how much of it.
 
 use iommufd::mock::MockMachine;
 use models::PinLedger;
@@ -8,7 +8,7 @@ use uapi::CommandId;
 use uapi::iommufd::{IoasCopy, map_flags};
 
 use crate::support::client::READ_WRITE;
-use crate::support::{Client, PAGE};
+use crate::support::{Client, PAGE, cases};
 
 const VA: u64 = 0x10_0000;
 /// Where the mock's page tables begin.
@@ -135,7 +135,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(cases(128, 20)))]
 
     #[test]
     fn of_every_page(steps in prop::collection::vec(step(), 1..40)) {

@@ -27,3 +27,9 @@ pub(crate) const PAGE: u64 = 4096;
 
 /// The same, to count what is in memory of our own.
 pub(crate) const PAGE_BYTES: usize = 4096;
+
+/// How many cases of so many steps each: `least`, or as many as make up `OPERATIONS` steps.
+pub(crate) fn cases(least: u32, steps: u32) -> u32 {
+    let operations = std::env::var("OPERATIONS").ok();
+    operations.map_or(least, |text| text.parse::<u32>().unwrap().div_ceil(steps))
+}
