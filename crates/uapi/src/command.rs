@@ -416,8 +416,14 @@ mod tests {
         }
         let partly: Vec<_> =
             served.clone().filter(|row| row.profiles != Profiles::ALL).map(|row| row.id).collect();
-        let of_iommufd =
-            [HwQueueAlloc, VdeviceTsmGuestRequest, VdeviceTsmOp, VdeviceTsmReq, VdeviceTsmReqV5];
+        let of_iommufd = [
+            HwQueueAlloc,
+            VdeviceTsmGuestRequest,
+            IoasNoiommuGetPa,
+            VdeviceTsmOp,
+            VdeviceTsmReq,
+            VdeviceTsmReqV5,
+        ];
         assert_eq!(partly, [&of_iommufd[..], &[DeviceTsmBind, DeviceTsmUnbind]].concat());
         let quick: Vec<_> = served.filter(|row| !row.may_wait).map(|row| row.id).collect();
         // Those that a listener answers with no other behind it: each must keep its promise.
@@ -432,6 +438,7 @@ mod tests {
             GetHwInfo,
             FaultQueueAlloc,
             IoasMapFile,
+            IoasNoiommuGetPa,
             DeviceGetInfo,
             DeviceGetRegionInfo,
             DeviceGetIrqInfo,
