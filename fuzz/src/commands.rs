@@ -281,7 +281,7 @@ fn protect(rig: &Rig, fd: u8, page: u8, bits: u8) {
 }
 
 /// What commands of Linux answer, and ours may.
-const COMMAND_ERRORS: &[Errno] = &[
+pub(crate) const COMMAND_ERRORS: &[Errno] = &[
     Errno::E2BIG,
     Errno::EADDRINUSE,
     Errno::EAGAIN,

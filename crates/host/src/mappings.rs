@@ -77,6 +77,14 @@ impl Mappings {
         self.search_text(address)
     }
 
+    /// All of them, as they are one after another; none once the address space has ended.
+    ///
+    /// # Errors
+    /// Whatever reading proc may answer beyond its end.
+    pub fn all(&self) -> io::Result<Vec<Mapping>> {
+        Ok(self.text()?.lines().filter_map(parse).collect())
+    }
+
     fn query(&self, address: u64) -> io::Result<Lookup> {
         let mut query =
             Query { size: size_of::<Query>() as u64, query_address: address, ..Query::default() };
@@ -96,18 +104,26 @@ impl Mappings {
 
     /// As [`query`](Self::query) by reading the list as text. The process is named by number here.
     fn search_text(&self, address: u64) -> io::Result<Lookup> {
-        let text = match std::fs::read_to_string(format!("/proc/{}/maps", self.process)) {
-            Ok(text) => text,
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(Lookup::Gone),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lookup::Gone),
-            Err(error) => return Err(error),
-        };
+        let text = self.text()?;
         if text.is_empty() {
             return Ok(Lookup::Gone);
         }
         let covering =
             text.lines().filter_map(parse).find(|m| m.start <= address && address < m.end);
         Ok(covering.map_or(Lookup::Unmapped, Lookup::Mapped))
+    }
+
+    /// The list as text; empty once the address space has ended.
+    fn text(&self) -> io::Result<String> {
+        match std::fs::read_to_string(format!("/proc/{}/maps", self.process)) {
+            Err(error)
+                if error.raw_os_error() == Some(libc::ESRCH)
+                    || error.kind() == io::ErrorKind::NotFound =>
+            {
+                Ok(String::new())
+            }
+            text => text,
+        }
     }
 }
 
@@ -190,6 +206,9 @@ mod tests {
         }
         assert_eq!(mappings.at(16).unwrap(), Lookup::Unmapped);
         assert_eq!(mappings.search_text(16).unwrap(), Lookup::Unmapped);
+        assert!(
+            mappings.all().unwrap().iter().any(|mapping| mapping.start <= &raw const local as u64)
+        );
     }
 
     #[test]

@@ -222,7 +222,7 @@ fn reserved(fields: &mut Fields<'_>) -> Read<Option<Vec<Reserved>>> {
     for mut entry in fields.list_of_tables(&field, "`reserved`")? {
         entry.allow(RESERVED, &[])?;
         let (span, place) = whole_pages(&mut entry)?;
-        let kind = entry.choice("kind", RESERVED_KINDS, &[])?.unwrap_or(ReservedKind::Reserved);
+        let kind = entry.choice("kind", RESERVED_KINDS)?.unwrap_or(ReservedKind::Reserved);
         if let Some(other) = reserved.iter().find(|other| other.span.intersects(span)) {
             let what = format!("{span} overlaps {}, which is reserved too", other.span);
             return Err(entry.mistake(place, Fault::BadSpan { what }));

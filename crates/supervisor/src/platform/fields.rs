@@ -141,26 +141,18 @@ impl<'s> Fields<'s> {
         Ok(Some(number))
     }
 
-    /// One of a set of words, where there is one; those of `later` are refused as not yet there.
+    /// One of a set of words, where there is one.
     pub(super) fn choice<T: Copy>(
         &mut self,
         key: &'static str,
         values: &[(&'static str, T)],
-        later: &[&'static str],
     ) -> Read<Option<T>> {
         let Some((word, span)) = self.text(key)? else { return Ok(None) };
         if let Some((_, value)) = values.iter().find(|(name, _)| *name == word) {
             return Ok(Some(*value));
         }
         let names = values.iter().map(|(name, _)| *name).collect();
-        Err(self.mistake(
-            span,
-            if later.contains(&word.as_str()) {
-                Fault::ValueNotYet { key, value: word, available: names }
-            } else {
-                Fault::UnknownValue { key, value: word, allowed: names }
-            },
-        ))
+        Err(self.mistake(span, Fault::UnknownValue { key, value: word, allowed: names }))
     }
 
     /// A table, where there is one.

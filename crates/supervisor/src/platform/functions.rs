@@ -202,7 +202,7 @@ fn dma_engine(fields: &mut Fields<'_>, address: Address) -> Read<(Model, Driver)
     }
     let vfs = fields.number("vfs", 0..=VFS_MOST, "0 to 63")?.unwrap_or(0);
     let drivers = [("vfio-pci", Driver::VfioPci), ("none", Driver::None)];
-    let driver = fields.choice("driver", &drivers, &[])?.unwrap_or(Driver::VfioPci);
+    let driver = fields.choice("driver", &drivers)?.unwrap_or(Driver::VfioPci);
     let vfs = u16::try_from(vfs).unwrap_or_default();
     Ok((Model::DmaEngine { config: Box::new(config), vfs }, driver))
 }

@@ -78,16 +78,6 @@ pub enum Fault {
         /// What it may be.
         allowed: Vec<&'static str>,
     },
-    /// A value whose behaviour this version does not have.
-    #[error("`{key} = {value:?}` is not available in this version; available: {}", list(.available))]
-    ValueNotYet {
-        /// The key.
-        key: &'static str,
-        /// The value as written.
-        value: String,
-        /// What is available.
-        available: Vec<&'static str>,
-    },
     /// A value of another type.
     #[error("`{key}` is {expected}, not {found}")]
     WrongType {

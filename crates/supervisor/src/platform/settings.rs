@@ -149,7 +149,7 @@ const EXCHANGE_TIMEOUT_MS_MOST: u64 = 60_000;
 pub(super) fn read(mut fields: Fields<'_>) -> Read<Settings> {
     fields.allow(KEYS, &[])?;
     let profiles: Vec<_> = Profile::ALL.iter().map(|profile| (profile.name(), *profile)).collect();
-    let hardware = fields.choice("iommu", IOMMUS, &[])?;
+    let hardware = fields.choice("iommu", IOMMUS)?;
     let default = Settings::default();
     Ok(Settings {
         hardware: hardware.unwrap_or(default.hardware),
@@ -203,5 +203,5 @@ fn choice<T: Copy>(
     values: &[(&'static str, T)],
     default: T,
 ) -> Read<T> {
-    Ok(fields.choice(key, values, &[])?.unwrap_or(default))
+    Ok(fields.choice(key, values)?.unwrap_or(default))
 }

@@ -3,10 +3,10 @@
 //! A window counts as mapped while the process that would end its vIOMMU maps it. Takes no lock of its own. Source:
 //! mmap(2), proc_pid_maps(5); v7.3 `main.c`.
 
-use std::fs;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use host::mappings::Mappings;
 use iommufd::Context;
 use rustix::fs::{major, minor};
 use uapi::Errno;
@@ -57,9 +57,12 @@ pub(crate) fn fill(
 /// Whether the client's process maps bytes of the file of a context.
 pub(crate) fn is_mapped(client: &Client<'_>, context: &Context, offset: u64, length: u64) -> bool {
     let Some((identity, _)) = file_of(client, context) else { return false };
-    let maps = fs::read_to_string(format!("/proc/{}/maps", client.task.process().pid()));
-    maps.unwrap_or_default().lines().filter_map(Mapped::parse).any(|mapped| {
-        mapped.is_of(identity) && mapped.offset < offset + length && offset < mapped.end()
+    let file = ((major(identity.device), minor(identity.device)), identity.inode);
+    let mappings = Mappings::open(client.task.process().pid()).and_then(|list| list.all());
+    mappings.unwrap_or_default().iter().any(|mapping| {
+        let end = mapping.file_offset.saturating_add(mapping.end - mapping.start);
+        let is_its = (mapping.device, mapping.inode) == file;
+        is_its && mapping.file_offset < offset + length && offset < end
     })
 }
 
@@ -67,50 +70,4 @@ fn file_of(client: &Client<'_>, context: &Context) -> Option<(Identity, Arc<File
     let is_its =
         |file: &File| matches!(&file.object, Object::Iommufd(its) if std::ptr::eq(&**its, context));
     client.front.files.all().into_iter().find(|(_, file)| is_its(file))
-}
-
-/// A line of `/proc/PID/maps`.
-#[derive(Debug, PartialEq, Eq)]
-struct Mapped {
-    length: u64,
-    offset: u64,
-    device: (u32, u32),
-    inode: u64,
-}
-
-impl Mapped {
-    fn parse(line: &str) -> Option<Self> {
-        let hex = |text| u64::from_str_radix(text, 16).ok();
-        let mut words = line.split_whitespace();
-        let (start, end) = words.next()?.split_once('-')?;
-        let (offset, device, inode) = (words.nth(1)?, words.next()?, words.next()?);
-        let (major, minor) = device.split_once(':')?;
-        Some(Self {
-            length: hex(end)?.checked_sub(hex(start)?)?,
-            offset: hex(offset)?,
-            device: (u32::try_from(hex(major)?).ok()?, u32::try_from(hex(minor)?).ok()?),
-            inode: inode.parse().ok()?,
-        })
-    }
-
-    fn is_of(&self, file: Identity) -> bool {
-        (self.device, self.inode) == ((major(file.device), minor(file.device)), file.inode)
-    }
-
-    const fn end(&self) -> u64 {
-        self.offset.saturating_add(self.length)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_are_read() {
-        let line = "7f10a000-7f10c000 rw-s 00001000 00:01 2055        /memfd:iommu (deleted)";
-        let mapped = Mapped { length: 0x2000, offset: 0x1000, device: (0, 1), inode: 2055 };
-        assert_eq!(Mapped::parse(line), Some(mapped));
-        assert_eq!(Mapped::parse("7f10a000 rw-s"), None);
-    }
 }

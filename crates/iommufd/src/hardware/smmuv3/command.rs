@@ -26,8 +26,8 @@ pub(super) fn is_allowed(
         _ => return false,
     };
     let is_whole = first & !(OPCODE | allowed_first) == 0 && second & !allowed_second == 0;
-    let [_, stream] = [first & u64::from(u32::MAX), first >> STREAM_SHIFT];
-    is_whole && (!names_stream || u32::try_from(stream).is_ok_and(knows_stream))
+    let stream = u32::try_from(first >> STREAM_SHIFT);
+    is_whole && (!names_stream || stream.is_ok_and(knows_stream))
 }
 
 /// Commands, by the first byte.
