@@ -51,9 +51,8 @@ impl Eventfds {
     pub(crate) fn make(&self, count: u32, flags: u32) -> io::Result<Arc<OwnedFd>> {
         let flags = EventfdFlags::from_bits_retain(flags);
         let file = Arc::new(eventfd(count, flags | EventfdFlags::CLOEXEC)?);
-        let own = format!("/proc/self/fdinfo/{}", file.as_raw_fd());
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(id) = id_in(&own) {
+        if let Some(id) = id_of(&file) {
             made.insert(id, Arc::clone(&file));
         }
         Ok(file)
@@ -117,6 +116,11 @@ fn may_copy() -> bool {
     let copied = pidfd_open(getpid(), PidfdFlags::empty())
         .and_then(|own| pidfd_getfd(own, probe.as_raw_fd(), PidfdGetfdFlags::empty()));
     !matches!(copied, Err(Errno::PERM | Errno::NOSYS | Errno::ACCESS))
+}
+
+/// The number by which the kernel tells an eventfd from others.
+pub(crate) fn id_of(file: &OwnedFd) -> Option<u64> {
+    id_in(&format!("/proc/self/fdinfo/{}", file.as_raw_fd()))
 }
 
 fn id_in(path: &str) -> Option<u64> {

@@ -71,7 +71,7 @@ impl Supervisor {
         become_reaper()?;
         let Options { platform, program, environment, observer } = options;
         let eventfds = Arc::new(Eventfds::new());
-        let watcher = Arc::new(Watcher(Arc::clone(&eventfds)));
+        let watcher = Arc::new(Watcher::new(Arc::clone(&eventfds)));
         let watched = Machine::build_watched(&platform, Arc::clone(&observer), Some(watcher));
         let machine = Arc::new(watched);
         let overlay = Overlay::new(&machine).map_err(|error| RunError::Machine(Box::new(error)))?;

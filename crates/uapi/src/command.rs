@@ -282,7 +282,7 @@ commands! {
             Argsz(GfxPlaneInfo ..= region_index);
         0x73 VFIO_DEVICE_GET_GFX_DMABUF DeviceGetGfxDmabuf quick hole ALL
             Pointer;
-        0x74 VFIO_DEVICE_IOEVENTFD DeviceIoeventfd quick hole ALL
+        0x74 VFIO_DEVICE_IOEVENTFD DeviceIoeventfd waits served ALL
             Argsz(Ioeventfd ..= fd);
         /// `argsz` must also cover the feature's data (`EINVAL`). Some features stop or wake the
         /// device.

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use uapi::{CommandId, FileKind};
 
 use crate::argument::Argument;
-use crate::{Device, DeviceFile, Refusal, bind, feature, hot_reset, info, reset, set_irqs, tsm};
+use crate::{
+    Device, DeviceFile, Refusal, bind, feature, hot_reset, info, ioeventfd, reset, set_irqs, tsm,
+};
 
 /// Runs a command.
 ///
@@ -55,6 +57,7 @@ const HANDLERS: &[(CommandId, Handler)] = &[
     (CommandId::DeviceReset, reset::reset),
     (CommandId::DeviceGetPciHotResetInfo, hot_reset::info),
     (CommandId::DevicePciHotReset, hot_reset::reset),
+    (CommandId::DeviceIoeventfd, ioeventfd::ioeventfd),
     (CommandId::DeviceFeature, feature::feature),
     (CommandId::DeviceAttachIommufdPt, bind::attach),
     (CommandId::DeviceDetachIommufdPt, bind::detach),

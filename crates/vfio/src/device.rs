@@ -16,6 +16,7 @@ use sync::{Mutex, Named, WaitQueue, rank};
 use crate::config::VirtualConfig;
 use crate::facts::Facts;
 use crate::hardware::Saved;
+use crate::ioeventfd::Ioeventfds;
 use crate::irq::{HostInterrupt, Router, Trigger};
 use crate::turn::Purpose;
 use crate::{DeviceSet, Group, Settings, TdiErrorEvent};
@@ -73,6 +74,8 @@ pub(crate) struct Memory {
     /// Registers as they were before D3hot.
     pub(crate) asleep: Option<Saved>,
     pub(crate) low_power: LowPower,
+    /// Eventfds that write to a BAR.
+    pub(crate) ioeventfds: Ioeventfds,
     /// Of a physical function: what a client has to know to use its VFs.
     pub(crate) token: Option<VfToken>,
     /// Of a physical function: how many of its virtual ones are open that need the token.
@@ -251,6 +254,7 @@ impl Memory {
             power: 0,
             asleep: None,
             low_power: LowPower::Off,
+            ioeventfds: Ioeventfds::default(),
             token: None,
             token_users: 0,
             physical: Weak::new(),

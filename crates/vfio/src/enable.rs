@@ -71,8 +71,12 @@ impl Device {
         let asleep = memory.asleep.take();
         let parking = memory.parking.clone();
         memory.power = POWER_D0;
+        let (ioeventfds, writes_run) = memory.ioeventfds.end_all();
         drop(memory);
-        drop((low_power, config, asleep));
+        drop((low_power, config, asleep, ioeventfds));
+        if writes_run {
+            self.wait_for_ioeventfds();
+        }
         function.stop();
         hardware::set_power_state(function, facts, POWER_D0);
         hardware::clear_bus_master(function);

@@ -14,6 +14,7 @@
 //! | `region.rs`, `config.rs` | reads and writes config space and BARs |
 //! | `map.rs` | maps BARs |
 //! | `set_irqs.rs`, `irq.rs` | asks for interrupts; how they are heard |
+//! | `ioeventfd.rs` | has eventfds write to BARs |
 //! | `reset.rs`, `hot_reset.rs` | resets the function, the bus |
 //! | `tsm.rs`, `tdi.rs` | binds a TDI; what stands between a bound one and all of the above |
 //! | `feature.rs` | low power, VF token |
@@ -37,7 +38,7 @@
 //! # Deliberately absent
 //!
 //! Processes and file descriptors, which the front end has; the vdevice that a TDI is bound through (VFIO ends a
-//! device in two steps, unbinds it, and knows no more); migration; ioeventfds.
+//! device in two steps, unbinds it, and knows no more); migration.
 //!
 //! Source: [uapi/vfio.h]; the order of checks is that of Linux 7.3.
 
@@ -60,6 +61,7 @@ mod hardware;
 mod hot_reset;
 mod in_use;
 mod info;
+mod ioeventfd;
 mod irq;
 mod map;
 mod refusal;

@@ -343,6 +343,27 @@ pub enum Refusal {
     /// Low power is engaged already.
     #[error("low power is engaged already")]
     LowPowerEngaged,
+    /// The file position is not one of a BAR.
+    #[error("position {position:#x} of the device file is not a BAR's")]
+    NotBar {
+        /// What the client passed.
+        position: u64,
+    },
+    /// The write meets the MSI-X table, which is the host's.
+    #[error("a write at offset {offset:#x} meets the MSI-X table")]
+    OverMsixTable {
+        /// Where the write begins, from the start of the BAR.
+        offset: u64,
+    },
+    /// No eventfd does this write.
+    #[error("no eventfd does this write")]
+    NoIoeventfd,
+    /// An eventfd does this write already.
+    #[error("an eventfd does this write already")]
+    IoeventfdExists,
+    /// As many eventfds write to the device as can.
+    #[error("no more eventfds can write to the device")]
+    IoeventfdsExhausted,
     /// The host is out of memory.
     #[error("out of memory")]
     OutOfMemory,
@@ -355,12 +376,13 @@ impl Refusal {
     /// What the client sees. The one place where a reason becomes a number.
     pub fn errno(&self) -> Errno {
         match self {
-            Self::VectorsExhausted { .. } | Self::ListTooShort { .. } | Self::EntriesExhausted => {
-                Errno::ENOSPC
-            }
+            Self::VectorsExhausted { .. }
+            | Self::ListTooShort { .. }
+            | Self::EntriesExhausted
+            | Self::IoeventfdsExhausted => Errno::ENOSPC,
             Self::TokenMissing | Self::TokenWrong | Self::NoLogOfVersionOne => Errno::EACCES,
             Self::NoEntry => Errno::ENOENT,
-            Self::EntryExists { .. } => Errno::EEXIST,
+            Self::EntryExists { .. } | Self::IoeventfdExists => Errno::EEXIST,
             Self::PastTop { .. } => Errno::EOVERFLOW,
             Self::GroupClaimed => Errno::EPERM,
             Self::DirtyTail { .. } => Errno::E2BIG,
@@ -376,9 +398,11 @@ impl Refusal {
             | Self::TdiBound => Errno::EBUSY,
             Self::Unreachable | Self::OutsideConfig { .. } => Errno::EFAULT,
             Self::NotDecoded => Errno::EIO,
-            Self::Withdrawn | Self::NoBusReset | Self::NoSuchDevice | Self::NoSuchIommu { .. } => {
-                Errno::ENODEV
-            }
+            Self::Withdrawn
+            | Self::NoIoeventfd
+            | Self::NoBusReset
+            | Self::NoSuchDevice
+            | Self::NoSuchIommu { .. } => Errno::ENODEV,
             Self::OutOfMemory => Errno::ENOMEM,
             Self::NoSuchCommand { .. }
             | Self::InterruptAction { .. }
@@ -418,6 +442,8 @@ impl Refusal {
             | Self::InterruptState { .. }
             | Self::VectorFixed { .. }
             | Self::NoReset
+            | Self::NotBar { .. }
+            | Self::OverMsixTable { .. }
             | Self::BusNotOwned
             | Self::GroupsGiven { .. }
             | Self::FeatureOperation { .. }

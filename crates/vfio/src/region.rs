@@ -22,7 +22,6 @@ use uapi::vfio::region_index;
 
 use crate::argument::Argument;
 use crate::config::{Effects, chunk_length};
-use crate::enable::POWER_D3HOT;
 use crate::reset::FunctionChange;
 use crate::{Device, PolicyEvent, Refusal};
 
@@ -102,6 +101,16 @@ pub(crate) fn write(
     }
 }
 
+/// Writes a value to a BAR, inside it and not to the MSI-X table, by the widest accesses that are aligned.
+pub(crate) fn write_value(device: &Device, index: usize, offset: u64, value: &[u8]) {
+    let Some(bar) = device.function().bar(index) else { return };
+    let access = BarAccess { device, index, bar, offset, count: value.len() as u64 };
+    for piece in access.pieces(0, value.len()).filter(|piece| !piece.is_table) {
+        let bytes = &value[piece.begin..piece.begin + piece.length];
+        device.function().bar_write(index, piece.offset, bytes);
+    }
+}
+
 /// As many bytes as one call moves at most; `None` for none.
 fn limited(count: u64) -> Option<u64> {
     const COUNT_MAX: u64 = 0x7fff_f000;
@@ -173,8 +182,7 @@ impl Device {
     pub(crate) fn wake(&self) -> bool {
         let mut memory = self.memory().lock();
         let wakeup = memory.low_power.wake();
-        let decodes = memory.power < POWER_D3HOT
-            && memory.config.as_ref().is_some_and(|config| config.decodes_memory());
+        let decodes = memory.decodes_memory();
         drop(memory);
         if let Some(wakeup) = wakeup {
             wakeup.signal();

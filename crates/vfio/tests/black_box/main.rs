@@ -11,6 +11,7 @@ mod features;
 mod groups;
 mod infos;
 mod interrupts;
+mod ioeventfds;
 mod regions;
 mod resets;
 mod stress;

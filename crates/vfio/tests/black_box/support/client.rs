@@ -301,7 +301,7 @@ impl Watcher {
 impl Watch for Watcher {
     fn watch(&self, _: Arc<dyn Signal>, then: Then) -> Result<Box<dyn Watching>, NotWatched> {
         let mut watched = self.watched.lock();
-        let name = watched.len() as u64;
+        let name = watched.last_key_value().map_or(0, |(last, _)| last + 1);
         watched.insert(name, Arc::new(then));
         Ok(Box::new(Watched { watcher: self.clone(), name, no_lock: NoLock::default() }))
     }
