@@ -12,7 +12,7 @@ use serde_json::Value;
 
 #[test]
 fn regions_interrupts_and_nodes_answer_as_the_kernels() {
-    for client in ["regions", "interrupts", "nodes"] {
+    for client in ["regions", "interrupts", "ioeventfds", "nodes"] {
         let scratch = Scratch::new();
         let program = scratch.c_client(client, &[]);
         assert_eq!(succeed(run(&[]).arg(program)), "ok\n", "{client}");

@@ -4,39 +4,19 @@
 //! both; a group is open exactly while its file is, or, with VFIO's own container, a device of it. At the end nothing is
 //! left, in whatever order it was closed.
 
-#![expect(clippy::disallowed_types, reason = "what only the owner of a turn touches")]
-
-extern crate bindery_vfio as vfio;
-
 use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
 use explore::{Model, Script, Settings as Exploration, Verdict, explore};
-use iommufd::{
-    Caller, Context, ContextSettings, Endpoint, FileFault, Geometry, Group, Iommu, Signal, Source,
-    Tvm, Unreachable,
-};
-use mem::Pages;
-use pci::capability::{ExpressEndpoint, express_endpoint, power_management};
-use pci::{
-    Address, Bar, ConfigBuilder, ConfigSpace, DmaFault, Function, HostSide, Identity, Interrupt,
-    Notices, Progress, Reset,
-};
-use span::Span;
+use iommufd::{Caller, Context, ContextSettings, FileFault, Signal, Source, Tvm, Unreachable};
 use sync::{Mutex, rank};
 use uapi::vfio::{BindIommufd, extension};
 use uapi::{Command, CommandId, Errno, Profile};
-use vfio::{
-    BarPages, Container, Device, DeviceFile, DeviceSet, DeviceState, GroupFile, Refusal, Settings,
-};
+use vfio::{BarPages, Container, Device, DeviceFile, DeviceState, GroupFile, Refusal, Settings};
 use zerocopy::IntoBytes;
 
-/// Where the device sits.
-const ADDRESS: Address = match Address::new(0xb1d0, 1, 0, 0) {
-    Some(address) => address,
-    None => panic!("an address"),
-};
+use crate::bare::{self, ADDRESS, Bare};
 
 /// What a thread does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,9 +98,7 @@ struct World {
 
 impl World {
     fn new(start: Start) -> Self {
-        let iommu = Iommu::new(geometry());
-        let endpoint = Endpoint::new(ADDRESS, Group::new(1), iommu, Arc::new(Deaf));
-        let device = Device::new(Bare::new(), endpoint, DeviceSet::new(false), Settings::default());
+        let device = bare::device(Bare::new(None), Settings::default());
         let settings = ContextSettings { profile: Profile::Linux73, tvm: Tvm::Implicit };
         let alone = DeviceFile::open(&device, BarPages::default()).unwrap();
         let world = Self {
@@ -365,86 +343,4 @@ impl vfio::Caller for Program<'_> {
         assert!(before.is_none(), "a group gives one device at a time");
         Ok(0)
     }
-}
-
-fn geometry() -> Geometry {
-    Geometry {
-        aperture: Span::from_ends(0, (1 << 48) - 1).unwrap(),
-        reserved: Vec::new(),
-        page_sizes: 1 << 12,
-        dirty_tracking: false,
-        cache_coherent: true,
-        msi_isolated: true,
-        max_pasid_log2: 0,
-    }
-}
-
-struct Deaf;
-
-impl Notices for Deaf {
-    fn dma_fault(&self, _: Address, _: &DmaFault) {}
-
-    fn interrupt_unheard(&self, _: Address, _: Interrupt) {}
-}
-
-/// A function without BARs. Whoever has the device's turn alone touches it.
-struct Bare(std::sync::Mutex<ConfigSpace>);
-
-impl Bare {
-    fn new() -> Arc<Self> {
-        let identity = Identity {
-            vendor_id: 0x1234,
-            device_id: 0x5678,
-            revision: 1,
-            class_code: 0x08_80_00,
-            subsystem_vendor_id: 0x1234,
-            subsystem_id: 0x5678,
-            multi_function: false,
-        };
-        let express =
-            ExpressEndpoint { function_level_reset: false, tee_io: true, virtual_function: false };
-        let builder = ConfigBuilder::endpoint(&identity);
-        let builder = builder.capability(power_management()).capability(express_endpoint(express));
-        Arc::new(Self(std::sync::Mutex::new(builder.build().unwrap())))
-    }
-}
-
-impl Function for Bare {
-    fn address(&self) -> Address {
-        ADDRESS
-    }
-
-    fn config_read(&self, offset: u16, into: &mut [u8]) {
-        self.0.lock().unwrap().read(offset, into);
-    }
-
-    fn config_write(&self, offset: u16, from: &[u8]) {
-        self.0.lock().unwrap().write(offset, from);
-    }
-
-    fn bar(&self, _: usize) -> Option<&Bar> {
-        None
-    }
-
-    fn bar_read(&self, _: usize, _: u64, _: &mut [u8]) {}
-
-    fn bar_write(&self, _: usize, _: u64, _: &[u8]) {}
-
-    fn back_bar(&self, _: usize, _: Arc<Pages>) {}
-
-    fn connect(&self, _: HostSide) {}
-
-    fn disconnect(&self) {}
-
-    fn stop(&self) {}
-
-    fn start(&self) {}
-
-    fn reset(&self, _: Reset) {}
-
-    fn step(&self, _: usize) -> Progress {
-        Progress::Idle
-    }
-
-    fn set_waker(&self, _: Arc<dyn Fn() + Send + Sync>) {}
 }
