@@ -96,6 +96,34 @@ fn attributes_come_go_and_answer_as_the_kernels() {
 }
 
 #[test]
+fn host_bridges_tell_of_streams() {
+    let scratch = Scratch::new();
+    succeed(&mut script(
+        &[],
+        &scratch,
+        r#"
+        bridge=/sys/devices/pcib1d0:00
+        is 0 '-r--r--r--' "stat -c %A $bridge/available_secure_streams"
+        is 0 256 "cat $bridge/available_secure_streams"
+        is 1 '' "ls $bridge | grep '^stream'"
+        is 0 '' "put tsm0 $pf/tsm/connect"
+        is 0 stream0.0.0 "ls $bridge | grep '^stream'"
+        is 0 /sys/devices/pcib1d0:00/b1d0:00:01.0/b1d0:01:00.0 "readlink -f $bridge/stream0.0.0"
+        is 0 0x "cat $bridge/stream0.0.0/vendor"
+        is 0 255 "cat $bridge/available_secure_streams"
+        is 0 '' "put tsm0 $pf/tsm/disconnect"
+        is 1 '' "test -e $bridge/stream0.0.0"
+        is 1 '' "ls $bridge | grep '^stream'"
+        is 0 256 "cat $bridge/available_secure_streams"
+        is 0 '' "$0 tsm connect b1d0:01:00.0"
+        is 0 stream0.0.0 "ls $bridge | grep '^stream'"
+        is 0 '' "$0 tsm disconnect b1d0:01:00.0"
+        is 0 256 "cat $bridge/available_secure_streams"
+    "#,
+    ));
+}
+
+#[test]
 fn others_go_on_while_a_device_is_connected() {
     let scratch = Scratch::new();
     succeed(&mut script(

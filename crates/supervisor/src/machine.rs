@@ -34,6 +34,7 @@ use hardware::{Hardware, Placed};
 pub use identity::Identity;
 use identity::has_flr;
 pub use memory::Resource;
+pub(crate) use stream::{HostBridge, Streams};
 use tee::{Managers, Told};
 
 /// A machine.
@@ -52,6 +53,8 @@ pub struct Machine {
     pub bridges: Vec<Bridge>,
     /// The PCI/TSM core of all functions that can be assigned.
     pub tsm: Arc<tsm::Registry>,
+    /// The IDE streams between its devices and root ports.
+    pub(crate) streams: Arc<Streams>,
     /// What fires the deadlines of all that; stands still until it is started.
     pub clock: Clock,
 }
@@ -153,8 +156,10 @@ impl Machine {
         let clock = Clock::new();
         let told = Arc::new(Told(observer.clone()));
         let managers = tee::managers(platform, &endpoints);
+        let streams = Arc::new(Streams::default());
+        let told_tsm = Arc::clone(&told);
         let tsm =
-            tee::registry(platform, &endpoints, &bridges, &managers, &clock, Arc::clone(&told));
+            tee::registry(platform, &endpoints, &bridges, &managers, &clock, &streams, told_tsm);
         let iommu = iommu_of(platform);
         let sets = bridges.iter().map(|bridge| (bridge.downstream(), DeviceSet::new(true)));
         let mut host = Host {
@@ -178,7 +183,17 @@ impl Machine {
         let is_mock = platform.settings.hardware == iommufd::Hardware::Mock;
         let fail_nth = Arc::new(FailNth::default());
         let mock = is_mock.then(|| MockMachine::under(Arc::clone(&fail_nth) as _));
-        Self { settings: platform.settings, iommu, mock, fail_nth, devices, bridges, tsm, clock }
+        Self {
+            settings: platform.settings,
+            iommu,
+            mock,
+            fail_nth,
+            devices,
+            bridges,
+            tsm,
+            streams,
+            clock,
+        }
     }
 }
 

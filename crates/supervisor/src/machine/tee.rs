@@ -58,6 +58,7 @@ pub(super) fn registry(
     bridges: &[Bridge],
     managers: &Managers,
     clock: &Clock,
+    streams: &Arc<Streams>,
     told: Arc<Told>,
 ) -> Arc<tsm::Registry> {
     let facts = endpoints
@@ -65,7 +66,7 @@ pub(super) fn registry(
         .map(|placed| facts::of(placed.engine.as_ref(), placed.physical_function()));
     let settings = tsm::Settings { exchange_timeout_ms: platform.settings.exchange_timeout_ms };
     let registry = tsm::Registry::new(facts.collect(), clock.timers().clone(), settings, told);
-    let (vendor, streams) = (Arc::new(Vendor::default()), Arc::new(Streams::default()));
+    let vendor = Arc::new(Vendor::default());
     let mut wires = BTreeMap::new();
     let mut products = BTreeMap::new();
     for (slot, manager) in managers {
@@ -76,7 +77,7 @@ pub(super) fn registry(
         manager.equip(vendor.equip(product.clone()));
         manager.keep_time(clock.timers().clone());
         products.insert(*slot, product);
-        let stream = stream(&of_slot, bridges, &streams);
+        let stream = stream(&of_slot, bridges, streams);
         wires.insert(*slot, Wire { manager: Arc::clone(manager), stream });
     }
     let settings = software::Settings {

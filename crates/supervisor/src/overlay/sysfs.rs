@@ -16,7 +16,7 @@ use super::tree::{AttributeFile, Directory, Entry};
 use super::tsm::TsmFiles;
 use super::vfs::Around;
 use super::{Attribute, Names, Node};
-use crate::machine::Machine;
+use crate::machine::{HostBridge, Machine, Streams};
 use crate::platform::VfioContainer;
 
 /// sysfs tells this size of every attribute.
@@ -45,7 +45,7 @@ pub(super) fn fill(names: &Arc<Names>, machine: &Machine) -> Arc<TsmFiles> {
         .chain(machine.devices.iter().map(View::of_device))
         .map(|view| view.at(&directories, &cpus))
         .collect();
-    names.put(root_buses(&directories));
+    names.put(root_buses(&directories, &machine.streams));
     for view in &views {
         names.put(view.common());
         names.put(group::member(view.group_id, view.address, &view.directory));
@@ -55,7 +55,7 @@ pub(super) fn fill(names: &Arc<Names>, machine: &Machine) -> Arc<TsmFiles> {
     let candidates = candidates.map(|(device, view)| Candidate::new(device, view)).collect();
     let driver = VfioPci::new(names, candidates);
     names.put(driver.attributes());
-    let tsm = TsmFiles::new(names, &machine.tsm, &directories);
+    let tsm = TsmFiles::new(names, machine, &directories);
     names.put(tsm.class());
     let around = Around { names, driver: &driver, tsm: &tsm, devices: &machine.devices };
     for (device, view) in machine.devices.iter().zip(&views[machine.bridges.len()..]) {
@@ -81,28 +81,38 @@ fn directories(machine: &Machine) -> BTreeMap<Address, String> {
         .map(|address| {
             let Address { domain, bus, .. } = address;
             let path = match bridges.get(&(domain, bus)) {
-                Some(above) => format!("{}/{above}/{address}", root_bus(domain, above.bus)),
-                None => format!("{}/{address}", root_bus(domain, bus)),
+                Some(above) => format!("{}/{above}/{address}", root_bus((domain, above.bus))),
+                None => format!("{}/{address}", root_bus((domain, bus))),
             };
             (address, path)
         })
         .collect()
 }
 
-fn root_bus(domain: u16, bus: u8) -> String {
+/// The directory of a host bridge.
+pub(super) fn root_bus((domain, bus): HostBridge) -> String {
     format!("/sys/devices/pci{domain:04x}:{bus:02x}")
 }
 
-fn root_buses(directories: &BTreeMap<Address, String>) -> Vec<(String, Entry)> {
-    let mut roots: Vec<&str> = directories
-        .values()
-        .filter_map(|path| path.match_indices('/').nth(3).map(|(end, _)| &path[..end]))
+/// What host bridges show.
+fn root_buses(
+    directories: &BTreeMap<Address, String>,
+    streams: &Arc<Streams>,
+) -> Vec<(String, Entry)> {
+    let root_of = |path: &str| Some(path[..path.match_indices('/').nth(3)?.0].to_owned());
+    let roots: BTreeMap<String, u16> = directories
+        .iter()
+        .filter_map(|(address, path)| Some((root_of(path)?, address.domain)))
         .collect();
-    roots.dedup();
     let mut entries = Vec::new();
-    for root in roots {
+    for (root, domain) in roots {
+        let bus = root.rsplit_once(':').and_then(|(_, bus)| u8::from_str_radix(bus, 16).ok());
+        let host_bridge = (domain, bus.unwrap_or_default());
+        let streams = Arc::clone(streams);
+        let available = live(move || format!("{}\n", streams.available(host_bridge)));
         entries.push((format!("{root}/uevent"), fixed(READ_ONLY, "")));
-        entries.extend(power(root));
+        entries.push((format!("{root}/available_secure_streams"), available));
+        entries.extend(power(&root));
     }
     entries
 }

@@ -4,6 +4,8 @@
 //! names agree, and is called after everything that may change it. Connecting and disconnecting wait for
 //! a device, and do so with no lock held.
 //!
+//! A stream that a device uses is a link in its host bridge's directory, which follows likewise.
+//!
 //! Locks: `shown`, then, one after the other, those of the TSM core and that of `Names`. What
 //! attributes show takes those of the TSM core, for it is shown with `Names` locked.
 //! Source: Linux 7.3, Documentation/ABI/testing/sysfs-bus-pci and sysfs-class-tsm.
@@ -15,10 +17,11 @@ use pci::Address;
 use tsm::{Attributes, Refusal, Registry};
 use uapi::Errno;
 
-use super::sysfs::{fixed, link_to, live, power, read_write, write_only};
+use super::sysfs::{self, fixed, link_to, live, power, read_write, write_only};
 use super::tree::Entry;
 use super::writable::Uevent;
 use super::{Attribute, Names};
+use crate::machine::{Machine, Streams};
 
 const CLASS: &str = "/sys/class/tsm";
 /// The platform device behind a TSM.
@@ -31,8 +34,16 @@ pub(super) struct TsmFiles {
     tsm: Arc<Registry>,
     /// Each function's directory.
     directories: BTreeMap<Address, String>,
-    /// The files that there are, by function. Held from a look at the TSM core until the names agree.
-    shown: Mutex<BTreeMap<Address, BTreeSet<TsmFile>>>,
+    streams: Arc<Streams>,
+    /// What there is. Held from a look at the TSM core until the names agree.
+    shown: Mutex<Shown>,
+}
+
+#[derive(Default)]
+struct Shown {
+    files: BTreeMap<Address, BTreeSet<TsmFile>>,
+    /// Links, by path, and where they lead.
+    streams: BTreeMap<String, String>,
 }
 
 /// A file of a function.
@@ -50,13 +61,14 @@ impl TsmFiles {
     /// [`refresh`](Self::refresh).
     pub(super) fn new(
         names: &Arc<Names>,
-        tsm: &Arc<Registry>,
+        machine: &Machine,
         directories: &BTreeMap<Address, String>,
     ) -> Arc<Self> {
         Arc::new(Self {
             names: Arc::downgrade(names),
-            tsm: Arc::clone(tsm),
+            tsm: Arc::clone(&machine.tsm),
             directories: directories.clone(),
+            streams: Arc::clone(&machine.streams),
             shown: Mutex::default(),
         })
     }
@@ -79,7 +91,7 @@ impl TsmFiles {
         for (&function, directory) in &self.directories {
             let wanted = self.tsm.attributes(function).map(|now| TsmFile::of(&now));
             let wanted = wanted.unwrap_or_default();
-            let there = shown.entry(function).or_default();
+            let there = shown.files.entry(function).or_default();
             let path = |file: &TsmFile| format!("{directory}/{}", file.name());
             names.remove(there.difference(&wanted).map(path));
             if wanted.is_empty() && !there.is_empty() {
@@ -89,6 +101,25 @@ impl TsmFiles {
             names.put(missing.map(|file| (path(file), self.entry(function, *file))));
             *there = wanted;
         }
+        let wanted = self.stream_links();
+        let there = &shown.streams;
+        let gone = there.iter().filter(|(path, device)| wanted.get(*path) != Some(*device));
+        names.remove(gone.map(|(path, _)| path.clone()));
+        let missing = wanted.iter().filter(|(path, device)| there.get(*path) != Some(*device));
+        names.put(missing.map(|(path, device)| {
+            let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+            (path.clone(), link_to(directory, device))
+        }));
+        shown.streams = wanted;
+    }
+
+    fn stream_links(&self) -> BTreeMap<String, String> {
+        let registered = self.streams.registered().into_iter();
+        let link = registered.filter_map(|stream| {
+            let path = format!("{}/{}", sysfs::root_bus(stream.host_bridge), stream.name);
+            Some((path, self.directories.get(&stream.endpoint)?.clone()))
+        });
+        link.collect()
     }
 
     /// What a write of `written` to the function's `tsm/connect` does. Waits for the device.

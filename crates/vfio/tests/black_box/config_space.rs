@@ -46,7 +46,8 @@ fn hidden_capabilities_leave_the_chains() {
     let ids = |list: &[walk::ExtendedCapability]| -> Vec<u16> {
         list.iter().map(|capability| capability.id).collect()
     };
-    assert_eq!(ids(&before), [ext_id::DOE, ext_id::AER, ext_id::DOE, ext_id::DSN]);
+    let secured = [ext_id::DOE, ext_id::AER, ext_id::DOE, ext_id::DSN, ext_id::PASID, ext_id::IDE];
+    assert_eq!(ids(&before), secured);
     let dump = dump(&session);
     let after = walk::extended_capabilities(|offset, into| read_from(&dump, offset, into));
     assert_eq!(ids(&after), [0, ext_id::AER, ext_id::DSN], "the first leaves its link behind");

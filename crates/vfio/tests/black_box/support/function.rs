@@ -9,10 +9,10 @@ use pci::capability::{
     message_signalled, msix, power_management, vendor_specific,
 };
 use pci::extended::{
-    VirtualFunctions, data_object_exchange, error_reporting, serial_number,
+    ExtendedBlock, VirtualFunctions, data_object_exchange, error_reporting, serial_number,
     single_root_virtualization,
 };
-use pci::regs::{cap_id, pm};
+use pci::regs::{cap_id, ext_id, pm};
 use pci::{
     Address, Bar, BarKind, ConfigBuilder, ConfigSpace, Function, HostSide, Identity, Progress,
     RegisterBlock, Reset,
@@ -240,7 +240,9 @@ fn config(shape: Shape, bars: &[Option<Bar>; 6]) -> ConfigSpace {
         .extended(data_object_exchange())
         .extended(error_reporting(false))
         .extended(data_object_exchange())
-        .extended(serial_number(0x1122_3344_5566_7788));
+        .extended(serial_number(0x1122_3344_5566_7788))
+        .extended(ExtendedBlock::new(ext_id::PASID, 1, RegisterBlock::new(8)))
+        .extended(ExtendedBlock::new(ext_id::IDE, 1, RegisterBlock::new(0x20)));
     if shape.physical_function {
         builder = builder.extended(single_root_virtualization(&VirtualFunctions {
             total_vfs: 2,
