@@ -18,7 +18,7 @@ use crate::in_flight::Visitors;
 use crate::object::{Kind, Object, Pending};
 use crate::registry::{Afterwards, Headed, Header};
 use crate::tdi::Gate;
-use crate::{Context, Endpoint, Refusal, Vm, mock};
+use crate::{Context, Endpoint, Refusal, Resource, Vm, mock};
 
 /// A function bound to a context, and the way of its DMA (`impl pci::Dma`).
 pub struct Device {
@@ -53,6 +53,14 @@ pub enum HotResetView {
 }
 
 impl Device {
+    /// Asks the context's quota for what a command on the device's file uses up.
+    ///
+    /// # Errors
+    /// [`Refusal::Exhausted`] (`ENOMEM`).
+    pub fn admit(&self, resource: Resource) -> Result<(), Refusal> {
+        Ok(self.context().quota().admit(resource, 1)?)
+    }
+
     /// Binds a function to a context, of which the caller holds a file reference for the length of the call.
     /// Another function of the same iommu_group may be bound there already.
     ///

@@ -35,6 +35,12 @@ pub enum Resource {
     Pages,
     /// A page fault that its queue holds.
     Event,
+    /// A vector that an eventfd is to hear.
+    Interrupt,
+    /// An eventfd that a device is to hear.
+    Watch,
+    /// What backs a device's BARs while nobody has it open.
+    BarPages,
     /// Memory for the length of one command.
     Buffer,
 }
@@ -89,6 +95,9 @@ impl Quota for Limits {
             | Resource::WrittenPages
             | Resource::Attachment
             | Resource::Pages
+            | Resource::Interrupt
+            | Resource::Watch
+            | Resource::BarPages
             | Resource::Buffer => u64::MAX,
         };
         if held > most { Err(Exhausted(resource)) } else { Ok(()) }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use iommufd::Resource;
 use uapi::{CommandId, FileKind};
 
 use crate::argument::Argument;
@@ -45,6 +46,16 @@ pub(crate) fn run(
 pub(crate) struct Bound<'a> {
     pub(crate) file: &'a DeviceFile,
     pub(crate) device: &'a Arc<Device>,
+}
+
+impl Bound<'_> {
+    /// Asks for something that the command uses up.
+    ///
+    /// # Errors
+    /// [`Refusal::Iommufd`] – there is no more (`ENOMEM`).
+    pub(crate) fn admit(&self, resource: Resource) -> Result<(), Refusal> {
+        Ok(self.file.bound()?.admit(resource)?)
+    }
 }
 
 type Handler = fn(&Bound<'_>, &Argument<'_>) -> Result<u32, Refusal>;

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use iommufd::ResetGuard;
+use iommufd::{ResetGuard, Resource};
 use mem::Pages;
 use pci::regs::{command, pm};
 use pci::{Function, HostSide};
@@ -30,7 +30,7 @@ impl Device {
     ) -> Result<(), Refusal> {
         let _unbound = keep_unbound(iommufd);
         let turn = self.take_turn();
-        self.prepare_parking(pages)?;
+        self.prepare_parking(iommufd, pages)?;
         let (function, facts) = (self.function(), self.facts());
         hardware::set_power_state(function, facts, POWER_D0);
         hardware::clear_bus_master(function);
@@ -126,10 +126,11 @@ impl Device {
     }
 
     /// Allocates what will back the BARs once the file is closed, as closing cannot fail.
-    fn prepare_parking(&self, pages: &BarPages) -> Result<(), Refusal> {
+    fn prepare_parking(&self, iommufd: &iommufd::Device, pages: &BarPages) -> Result<(), Refusal> {
         if self.memory().lock().parking.is_some() {
             return Ok(());
         }
+        iommufd.admit(Resource::BarPages)?;
         let mut parking = BarPages::default();
         for (parked, backed) in parking.iter_mut().zip(pages) {
             if let Some(backed) = backed {

@@ -10,7 +10,7 @@
 use std::mem::offset_of;
 use std::sync::Arc;
 
-use iommufd::HotResetView;
+use iommufd::{HotResetView, Resource};
 use pci::Reset;
 use uapi::vfio::{DependentDevice, HotReset, HotResetInfo, dependent_device, hot_reset_flags};
 use zerocopy::IntoBytes;
@@ -27,12 +27,14 @@ use crate::{Device, Group, Refusal, ResetCause};
 /// # Errors
 /// - [`Refusal::Unreachable`], [`Refusal::Argsz`] – the argument (`EFAULT`, `EINVAL`).
 /// - [`Refusal::NoBusReset`] – the bus cannot be reset (`ENODEV`).
+/// - [`Refusal::Iommufd`] – no memory for the list (`ENOMEM`).
 /// - [`Refusal::ListTooShort`] – the list does not fit; the count is written all the same, the flags are zero
 ///   (`ENOSPC`).
 pub(crate) fn info(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Refusal> {
     let asked: HotResetInfo = argument.read(size_of::<HotResetInfo>())?;
     let affected = affected(bound)?;
     let iommufd = bound.file.bound()?;
+    iommufd.admit(Resource::Buffer)?;
     let of_group = bound.file.is_of_group();
     let devices: Vec<DependentDevice> = match of_group {
         true => affected.iter().map(|device| by_group(device)).collect(),
@@ -59,7 +61,7 @@ pub(crate) fn info(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Re
 /// - [`Refusal::Unreachable`], [`Refusal::Argsz`], [`Refusal::Flags`] – the argument (`EFAULT`, `EINVAL`).
 /// - [`Refusal::GroupsGiven`] – a file that is bound to an iommufd names no groups, one of a group names some (`EINVAL`).
 /// - [`Refusal::NoBusReset`] – the bus cannot be reset (`ENODEV`).
-/// - as [`shown_groups`] (`EINVAL`, `EFAULT`, `EBADF`).
+/// - as [`shown_groups`] (`EINVAL`, `ENOMEM`, `EFAULT`, `EBADF`).
 /// - [`Refusal::BusNotOwned`] – a device is not the client's (`EINVAL`).
 /// - [`Refusal::BusResetContended`] – another reset of a device runs (`EBUSY`).
 /// - [`Refusal::TdiBound`] – a TDI of a device is bound, and its settings do not let the reset break that (`EBUSY`).
@@ -73,7 +75,7 @@ pub(crate) fn reset(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, R
     }
     let affected = affected(bound)?;
     let owner = match bound.file.is_of_group() {
-        true => Owner::Groups(shown_groups(argument, asked.count, affected.len())?),
+        true => Owner::Groups(shown_groups(bound, argument, asked.count, affected.len())?),
         false => Owner::Context(bound.file.bound()?),
     };
     owner.check(&affected)?;
@@ -137,6 +139,7 @@ impl Owner {
 /// - [`Refusal::GroupsGiven`] – more than devices (`EINVAL`).
 /// - [`Refusal::Unreachable`] (`EFAULT`), [`Refusal::ClosedFd`] (`EBADF`), [`Refusal::NotGroup`] (`EINVAL`).
 fn shown_groups(
+    bound: &Bound<'_>,
     argument: &Argument<'_>,
     count: u32,
     devices: usize,
@@ -144,6 +147,7 @@ fn shown_groups(
     if count as usize > devices {
         return Err(Refusal::GroupsGiven { count });
     }
+    bound.admit(Resource::Buffer)?;
     let mut bytes = vec![0; count as usize * size_of::<i32>()];
     argument.read_at(size_of::<HotReset>(), &mut bytes)?;
     let (words, _) = bytes.as_chunks();

@@ -5,6 +5,7 @@
 
 use std::mem::offset_of;
 
+use iommufd::Resource;
 use pci::Bar;
 use uapi::vfio::{
     DeviceInfo, InfoCapHeader, IrqInfo, RegionInfo, RegionInfoCapSparseMmap, RegionSparseMmapArea,
@@ -42,6 +43,7 @@ pub(crate) fn device_info(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<
 /// # Errors
 /// - [`Refusal::Unreachable`], [`Refusal::Argsz`] – the argument (`EFAULT`, `EINVAL`).
 /// - [`Refusal::NoSuchRegion`] – past the last, or VGA, which no device here has (`EINVAL`).
+/// - [`Refusal::Iommufd`] – no memory for the capabilities (`ENOMEM`).
 pub(crate) fn region_info(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Refusal> {
     let mut info: RegionInfo = argument.read(size_of::<RegionInfo>())?;
     let mut capabilities = Capabilities::default();
@@ -59,6 +61,7 @@ pub(crate) fn region_info(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<
     info.cap_offset = 0;
     let bytes = capabilities.bytes;
     if !bytes.is_empty() {
+        bound.admit(Resource::Buffer)?;
         info.flags |= region_flags::CAPS;
         let needed = size_of::<RegionInfo>() + bytes.len();
         if (info.argsz as usize) < needed {

@@ -11,6 +11,7 @@
 use std::mem::offset_of;
 use std::sync::{Arc, Weak};
 
+use iommufd::Resource;
 use pci::BarKind;
 use pci::regs::BAR_COUNT;
 use uapi::vfio::{Ioeventfd, ioeventfd_flags, region_index};
@@ -37,6 +38,7 @@ const TAKE_BACK: i32 = -1;
 /// - [`Refusal::NotBar`], [`Refusal::OutsideRegion`], [`Refusal::OverMsixTable`] – the place (`EINVAL`).
 /// - [`Refusal::NoIoeventfd`] – nothing to take back (`ENODEV`); [`Refusal::IoeventfdExists`] (`EEXIST`).
 /// - [`Refusal::IoeventfdsExhausted`] (`ENOSPC`).
+/// - [`Refusal::Iommufd`] – no memory for it (`ENOMEM`).
 /// - [`Refusal::ClosedFd`], [`Refusal::NotEventfd`] (`EBADF`, `EINVAL`).
 /// - [`Refusal::OutOfMemory`] – nobody watches it (`ENOMEM`).
 ///
@@ -58,8 +60,10 @@ pub(crate) fn ioeventfd(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u3
     }
     // Looked up before the list is locked, and judged after.
     let signal = argument.caller.eventfd(asked.fd);
+    let admitted = bound.admit(Resource::Watch);
     let mut memory = bound.device.memory().lock();
     memory.ioeventfds.admit(write)?;
+    admitted?;
     let signal = signal.map_err(|fault| Refusal::of_eventfd(asked.fd, fault))?;
     let name = memory.ioeventfds.enter(write);
     drop(memory);

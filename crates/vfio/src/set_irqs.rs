@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use iommufd::Resource;
 use uapi::vfio::{IrqSet, irq_index, irq_set};
 
 use crate::argument::Argument;
@@ -21,10 +22,11 @@ use crate::{Device, Refusal, Watch};
 /// In this order:
 /// - [`Refusal::Unreachable`], [`Refusal::Argsz`], [`Refusal::NoSuchInterrupt`], [`Refusal::Flags`],
 ///   [`Refusal::VectorRange`] – the argument (`EFAULT`, `EINVAL`).
-/// - [`Refusal::Unreachable`] – the data (`EFAULT`).
+/// - [`Refusal::Iommufd`] – no memory for the data (`ENOMEM`); [`Refusal::Unreachable`] – the data (`EFAULT`).
 /// - [`Refusal::InterruptAction`] – not exactly one action, or one that the kind does not take (`ENOTTY`).
 /// - [`Refusal::InterruptState`], [`Refusal::VectorFixed`] (`EINVAL`), [`Refusal::VectorsExhausted`] (`ENOSPC`),
 ///   [`Refusal::NoVectors`] (`ERANGE`), [`Refusal::AlreadyWatched`] (`EBUSY`).
+/// - [`Refusal::Iommufd`] – no memory for a vector (`ENOMEM`).
 /// - [`Refusal::ClosedFd`], [`Refusal::NotEventfd`] – an eventfd (`EBADF`, `EINVAL`).
 pub(crate) fn set_irqs(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Refusal> {
     let asked: IrqSet = argument.read(size_of::<IrqSet>())?;
@@ -36,7 +38,7 @@ pub(crate) fn set_irqs(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32
         start: asked.start,
         count: asked.count,
         present,
-        data: Data::copy(&asked, argument)?,
+        data: Data::copy(&asked, bound, argument)?,
     };
     match (asked.index, asked.flags & irq_set::ACTION_TYPE_MASK) {
         (irq_index::INTX, irq_set::ACTION_TRIGGER) => request.trigger_intx(),
@@ -93,9 +95,13 @@ struct Eventfd {
 impl Data {
     /// Copies the data and imports its eventfds, up to the first that does not serve: none after that is ever
     /// looked at.
-    fn copy(asked: &IrqSet, argument: &Argument<'_>) -> Result<Self, Refusal> {
+    fn copy(asked: &IrqSet, bound: &Bound<'_>, argument: &Argument<'_>) -> Result<Self, Refusal> {
         let count = asked.count as usize;
         let at = size_of::<IrqSet>();
+        let copies = asked.flags & irq_set::DATA_NONE == 0 && count > 0;
+        if copies {
+            bound.admit(Resource::Buffer)?;
+        }
         match asked.flags & irq_set::DATA_TYPE_MASK {
             irq_set::DATA_BOOL => {
                 let mut bytes = vec![0; count];
@@ -107,7 +113,7 @@ impl Data {
                 argument.read_at(at, &mut bytes)?;
                 let mut eventfds = Vec::with_capacity(count);
                 for fd in bytes.as_chunks().0.iter().copied().map(i32::from_le_bytes) {
-                    let trigger = import(argument, fd);
+                    let trigger = import(asked, bound, argument, fd);
                     let failed = trigger.is_err();
                     eventfds.push(Eventfd { fd, trigger });
                     if failed {
@@ -121,9 +127,20 @@ impl Data {
     }
 }
 
-fn import(argument: &Argument<'_>, fd: i32) -> Result<Option<Trigger>, Refusal> {
+fn import(
+    asked: &IrqSet,
+    bound: &Bound<'_>,
+    argument: &Argument<'_>,
+    fd: i32,
+) -> Result<Option<Trigger>, Refusal> {
     if fd < 0 {
         return Ok(None);
+    }
+    match (asked.index, asked.flags & irq_set::ACTION_TYPE_MASK) {
+        // The host's own are there already.
+        (irq_index::ERR | irq_index::REQ, _) => {}
+        (_, irq_set::ACTION_UNMASK) => bound.admit(Resource::Watch)?,
+        _ => bound.admit(Resource::Interrupt)?,
     }
     argument.caller.eventfd(fd).map(Some).map_err(|fault| Refusal::of_eventfd(fd, fault))
 }
