@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use iommufd::{MemoryGone, PinAccess, PinFault, Pinned, Source, Unreachable};
+use iommufd::{MemoryGone, PageIdentity, PinAccess, PinFault, Pinned, Source, Unreachable};
 
 /// Bytes of a page.
 pub(crate) const PAGE_SIZE: usize = 4096;
@@ -151,6 +151,12 @@ impl Arena {
         Ok(())
     }
 
+    /// Which byte is at an address: arenas differ in where they begin.
+    pub(crate) fn page(&self, at: u64) -> Option<PageIdentity> {
+        let offset = self.offset(at)? as u64;
+        Some(PageIdentity { object: (self.base, 0), offset })
+    }
+
     /// Writes what fits, whoever may.
     pub(crate) fn poke(&self, start: usize, bytes: &[u8]) {
         let end = (start + bytes.len()).min(LENGTH);
@@ -241,6 +247,10 @@ impl Pinned for Pin {
         let (mut state, range) = self.enter(at, from.len(), true)?;
         state.bytes[range].copy_from_slice(from);
         Ok(())
+    }
+
+    fn page(&self, at: u64) -> Option<PageIdentity> {
+        self.arena.page(at)
     }
 }
 

@@ -46,4 +46,5 @@ mod arena;
 pub mod client;
 mod eventfd;
 mod mapped;
+mod mock_client;
 pub mod rig;

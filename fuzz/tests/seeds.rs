@@ -1,20 +1,22 @@
 //! Every seed, without a fuzzer; and that seeds lead where they are meant to.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use bindery_fuzz::commands::{self, Step};
 use bindery_fuzz::input::{Input, Output};
 use bindery_fuzz::{
-    config_walk, device_io, device_option, dsm, engine, guest, guest_tables, overlay_path,
-    platform, security, spdm_messages, spdm_sessions, trace_decode, words,
+    config_walk, device_io, device_option, dsm, engine, guest, guest_tables, mock_commands,
+    overlay_path, platform, security, spdm_messages, spdm_sessions, trace_decode, words,
 };
-use uapi::{COMMANDS, Errno};
+use uapi::iommufd::test_op;
+use uapi::{COMMANDS, Command, CommandId, Errno, FileKind, Profile};
 
 #[test]
 fn seeds_run() {
     type Target = (&'static str, fn(&[u8]));
-    let targets: [Target; 15] = [
+    let targets: [Target; 16] = [
         ("commands", commands::run),
         ("config_walk", config_walk::run),
         ("device_io", device_io::run),
@@ -23,6 +25,7 @@ fn seeds_run() {
         ("engine", engine::run),
         ("guest", guest::run),
         ("guest_tables", guest_tables::run),
+        ("mock_commands", mock_commands::run),
         ("overlay_path", overlay_path::run),
         ("platform", platform::run),
         ("spdm_messages", spdm_messages::run),
@@ -57,6 +60,77 @@ fn command_seeds_go_deep() {
     }
 }
 
+/// What is refused in a seed is meant to be; and each command, each operation of tests succeeds in one of them.
+#[test]
+fn seeds_of_the_test_interface_reach_every_family() {
+    use mock_commands::Step;
+    let mut done = BTreeSet::new();
+    for seed in seeds("mock_commands") {
+        let answers = mock_commands::answers(&fs::read(&seed).unwrap());
+        let mut refused = Vec::new();
+        for (step, answer) in answers {
+            let what = match &step {
+                Step::Command { id: CommandId::TestCmd, words, .. } => format!("op {}", words[0]),
+                Step::Command { id, .. } => Command::of(*id).name.to_owned(),
+                Step::Transfer { .. } => "transfer".to_owned(),
+                other => format!("{other:?}"),
+            };
+            match answer {
+                Ok(_) => {
+                    done.insert(what);
+                }
+                Err(errno) => refused.push(format!("{what} {errno}")),
+            }
+        }
+        let name = seed.file_name().unwrap().to_str().unwrap().trim_start_matches("seed-");
+        assert_eq!(refused, refused_in(name), "{name}");
+    }
+    let missing: Vec<_> = served().filter(|what| !done.contains(what)).collect();
+    // It tells no address, ever.
+    assert_eq!(missing, ["IOMMU_IOAS_NOIOMMU_GET_PA"]);
+    assert!(done.contains("transfer"));
+}
+
+/// What a seed of the test interface asks for in vain.
+fn refused_in(name: &str) -> &'static [&'static str] {
+    match name {
+        "addresses" => &[
+            "IOMMU_IOAS_NOIOMMU_GET_PA ENOENT",
+            "IOMMU_IOAS_NOIOMMU_GET_PA EOPNOTSUPP",
+            "IOMMU_IOAS_NOIOMMU_GET_PA EINVAL",
+            "IOMMU_IOAS_NOIOMMU_GET_PA EPERM",
+        ],
+        "buffers" => &["IOMMU_IOAS_MAP_FILE ENODEV"],
+        "events" => &["IOMMU_DESTROY EBUSY", "op 17 EOPNOTSUPP"],
+        "faults" => &["IOMMU_DESTROY EBUSY"],
+        "hardware-queues" => &["IOMMU_DESTROY EBUSY", "IOMMU_IOAS_UNMAP EBUSY"],
+        "locked-memory" => &["IOMMU_IOAS_MAP ENOMEM", "IOMMU_IOAS_MAP_FILE ENOMEM"],
+        "pasids" => &["op 19 ENOMEM"],
+        "running-out" => &[
+            "IOMMU_IOAS_ALLOC ENOMEM",
+            "IOMMU_IOAS_MAP ENOMEM",
+            "IOMMU_HWPT_ALLOC ENOMEM",
+            "IOMMU_IOAS_MAP ENOMEM",
+            "IOMMU_HWPT_ALLOC ENOMEM",
+            "IOMMU_HWPT_ALLOC ENOMEM",
+        ],
+        "windows" => &["MapWindow { context: 0, page: 1, pages: 1 } EINVAL", "IOMMU_DESTROY EBUSY"],
+        _ => &[],
+    }
+}
+
+/// What a context of the test interface serves, by the names above.
+fn served() -> impl Iterator<Item = String> {
+    let of_contexts = COMMANDS.iter().filter(|row| match row.file {
+        FileKind::Iommufd => row.served && row.profiles.contains(Profile::Linux73),
+        FileKind::VfioContainer => row.id != CommandId::IommuDirtyPages,
+        _ => false,
+    });
+    let operations = test_op::ADD_RESERVED..=test_op::DMABUF_REVOKE;
+    let operations = operations.map(|op| format!("op {op}"));
+    of_contexts.map(|row| row.name.to_owned()).chain(operations)
+}
+
 /// The first access comes before there are tables, the last when its page is gone.
 #[test]
 fn guests_tables_of_a_seed_lead_somewhere() {
@@ -74,6 +148,16 @@ fn steps_are_read_as_they_were_written() {
         let mut out = Output::default();
         while !input.is_empty() {
             Step::decode(&mut input).encode(&mut out);
+        }
+        assert_eq!(out.into_bytes(), bytes);
+    }
+    for seed in seeds("mock_commands") {
+        let bytes = fs::read(seed).unwrap();
+        let mut input = Input::new(&bytes);
+        let mut out = Output::default();
+        out.put(&[input.byte()]);
+        while !input.is_empty() {
+            mock_commands::Step::decode(&mut input).encode(&mut out);
         }
         assert_eq!(out.into_bytes(), bytes);
     }

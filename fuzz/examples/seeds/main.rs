@@ -3,6 +3,8 @@
 mod commands;
 mod devices;
 mod guests;
+mod mock_commands;
+mod mock_sequence;
 mod security;
 mod spdm;
 mod texts;
@@ -17,6 +19,7 @@ fn main() {
     devices::config_walk();
     guests::guest();
     guests::guest_tables();
+    mock_commands::mock_commands();
     security::security();
     security::dsm();
     spdm::spdm_messages();
