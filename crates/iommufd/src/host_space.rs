@@ -47,8 +47,14 @@ impl HostSpace {
     /// # Errors
     /// [`Refusal::OutOfIds`] (`ENOMEM`).
     pub fn new(ctx: Arc<Context>) -> Result<Self, Refusal> {
-        let ioas = Pending::build(&ctx, |header| Ok(Ioas::new(&ctx, header)))?.publish();
-        Ok(Self { ctx, ioas, tables: Mutex::new(Vec::new()) })
+        let ioas = Pending::build(&ctx, |header| Ok(Ioas::new(&ctx, header)));
+        match ioas.map(Pending::publish) {
+            Ok(ioas) => Ok(Self { ctx, ioas, tables: Mutex::new(Vec::new()) }),
+            Err(refusal) => {
+                ctx.put_file();
+                Err(refusal)
+            }
+        }
     }
 
     /// Shows the space to the devices behind `iommu`: what is mapped is pinned, from now on. An IOMMU that shows it

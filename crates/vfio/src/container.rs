@@ -10,7 +10,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use iommufd::{Context, ContextSettings, HostSpace, Iommu, Tvm};
+use iommufd::{Context, ContextSettings, HostSpace, Iommu, Limits, Quota, Tvm};
 use sync::{Mutex, WaitQueue, rank};
 use uapi::vfio::{api, extension};
 use uapi::{CommandId, Errno, FileKind, Profile};
@@ -22,11 +22,16 @@ use crate::{Caller, Group, Refusal};
 /// An address space that devices of groups share.
 pub struct Container {
     profile: Profile,
-    /// Makes what is mapped into.
-    open: fn(ContextSettings) -> Arc<Context>,
+    room: Room,
     /// `None` while somebody has the turn.
     inner: Mutex<rank::Container, Option<Inner>>,
     passed: WaitQueue,
+}
+
+/// How what is mapped into is made.
+enum Room {
+    Plain,
+    Under(Arc<dyn Quota>),
 }
 
 #[derive(Default)]
@@ -44,17 +49,22 @@ struct Turn<'a> {
 impl Container {
     /// A container without groups.
     pub fn new(profile: Profile) -> Arc<Self> {
-        Self::opening(profile, Context::open_with)
+        Self::new_under(profile, Arc::new(Limits::default()))
+    }
+
+    /// As [`new`](Self::new), with room for as much as `quota` says.
+    pub fn new_under(profile: Profile, quota: Arc<dyn Quota>) -> Arc<Self> {
+        Self::with_room(profile, Room::Under(quota))
     }
 
     /// As [`new`](Self::new), with plain maps in place of page tables ([`Context::open_plain`]).
     pub fn new_plain(profile: Profile) -> Arc<Self> {
-        Self::opening(profile, Context::open_plain)
+        Self::with_room(profile, Room::Plain)
     }
 
-    fn opening(profile: Profile, open: fn(ContextSettings) -> Arc<Context>) -> Arc<Self> {
+    fn with_room(profile: Profile, room: Room) -> Arc<Self> {
         let inner = Mutex::new(Some(Inner::default()));
-        Arc::new(Self { profile, open, inner, passed: WaitQueue::new() })
+        Arc::new(Self { profile, room, inner, passed: WaitQueue::new() })
     }
 
     /// Runs the command `request`, with what `argument` is or points to in the caller's memory.
@@ -128,6 +138,14 @@ impl Container {
         }
     }
 
+    fn open(&self) -> Arc<Context> {
+        let settings = ContextSettings { profile: self.profile, tvm: Tvm::Implicit };
+        match &self.room {
+            Room::Plain => Context::open_plain(settings),
+            Room::Under(quota) => Context::open_under(settings, Arc::clone(quota)),
+        }
+    }
+
     fn take_turn(&self) -> Turn<'_> {
         let inner = self.inner.lock();
         let mut inner = self.passed.wait_while(inner, |inner| inner.is_none());
@@ -152,8 +170,7 @@ impl Turn<'_> {
             extension::TYPE1V2_IOMMU => Version::Two,
             _ => return Err(Refusal::NoSuchIommu { asked }),
         };
-        let settings = ContextSettings { profile: self.container.profile, tvm: Tvm::Implicit };
-        let mut type1 = Type1::new((self.container.open)(settings), version)?;
+        let mut type1 = Type1::new(self.container.open(), version)?;
         let admitted = self.groups.iter().try_for_each(|group| type1.admit(&iommus(group)));
         if let Err(refusal) = admitted {
             type1.close();

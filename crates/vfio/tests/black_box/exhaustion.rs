@@ -1,4 +1,4 @@
-//! Every step of every command on a device's or a group's file that can run out of something does so once: what is refused
+//! Every step of every command on a file of VFIO's that can run out of something does so once: what is refused
 //! leaves all as it was, and the command then succeeds as if nothing had been.
 
 use std::collections::BTreeSet;
@@ -11,16 +11,17 @@ use sync::{Mutex, rank};
 use uapi::iommufd::{HwptAlloc, IoasAlloc, hwpt_flags};
 use uapi::vfio::{
     AttachIommufdPt, DetachIommufdPt, DeviceInfo, Feature, GroupStatus, HotReset, HotResetInfo,
-    Ioeventfd, IrqInfo, RegionInfo, attach_flags, extension, feature_flags, feature_id, irq_index,
-    irq_set,
+    Ioeventfd, IommuType1DirtyBitmap, IommuType1DmaMap, IommuType1DmaUnmap, IommuType1Info,
+    IrqInfo, RegionInfo, attach_flags, dirty_pages_flags, dma_map_flags, extension, feature_flags,
+    feature_id, irq_index, irq_set,
 };
 use uapi::{COMMANDS, Command, CommandId, Errno, FileKind, Profile};
-use vfio::{DeviceFile, DeviceSet, GroupFile, Settings};
+use vfio::{Container, DeviceFile, DeviceSet, GroupFile, Settings};
 use zerocopy::IntoBytes;
 
 use crate::support::{
-    ADDRESS, ARGUMENT, Client, Fake, Irqs, Plain, Shape, Stand, Watcher, bind_argument, fds, iommu,
-    position,
+    ADDRESS, ARGUMENT, Client, Fake, Irqs, MEMORY, Plain, Shape, Stand, Watcher, bind_argument,
+    fds, iommu, position,
 };
 
 /// Runs out once, when told to.
@@ -74,6 +75,7 @@ struct World {
     eventfd: i32,
     file: Option<Arc<DeviceFile>>,
     group: Option<(Arc<GroupFile>, i32)>,
+    container: Option<Arc<Container>>,
     page_table_id: u32,
 }
 
@@ -101,6 +103,7 @@ impl World {
             eventfd,
             file: None,
             group: None,
+            container: None,
             page_table_id: 0,
         }
     }
@@ -149,6 +152,24 @@ impl World {
         world
     }
 
+    /// With the group in a container of VFIO's own.
+    fn in_container() -> Self {
+        let mut world = Self::with_group();
+        let container = Container::new_under(Profile::Linux73, Arc::clone(&world.quota) as _);
+        let fd = world.client.open_container(&container);
+        world.on_group(CommandId::GroupSetContainer, &fd.to_le_bytes()).unwrap();
+        world.container = Some(container);
+        world
+    }
+
+    /// With a page mapped there.
+    fn in_type1() -> Self {
+        let world = Self::in_container();
+        set_type1(&world).unwrap();
+        map_first(&world).unwrap();
+        world
+    }
+
     /// With a device of the group.
     fn of_group() -> Self {
         let mut world = Self::with_container();
@@ -189,6 +210,23 @@ impl World {
         file.ioctl(&self.client, Command::of(id).request, ARGUMENT).map(|_| ())
     }
 
+    fn on_container<T: Plain>(&self, id: CommandId, argument: T) -> Result<T, Errno> {
+        self.client.put(ARGUMENT, argument.as_bytes());
+        let container = self.container.as_ref().unwrap();
+        container.ioctl(&self.client, Command::of(id).request, ARGUMENT)?;
+        Ok(self.client.take(ARGUMENT))
+    }
+
+    /// How many more entries the container takes, if it has an IOMMU.
+    fn container_state(&self) -> Option<Result<u32, Errno>> {
+        self.container.as_ref()?;
+        let mut info = [0; 128];
+        info[0] = 128;
+        let info = self.on_container(CommandId::IommuGetInfo, info);
+        // In the second capability, after that of written pages.
+        Some(info.map(|info| u32::from_le_bytes(*info[64..].first_chunk().unwrap())))
+    }
+
     fn get_device(&self) -> Result<(), Errno> {
         self.on_group(CommandId::GroupGetDeviceFd, format!("{ADDRESS}\0").as_bytes())
     }
@@ -201,7 +239,7 @@ impl World {
         let group = device.group();
         (
             (device.state(), counts, self.watcher.count()),
-            (group.is_open(), group.iommufd().is_some()),
+            (group.is_open(), group.iommufd().is_some(), self.container_state()),
             self.stand.function.real_config().msix().map(|msix| msix.enabled),
         )
     }
@@ -236,6 +274,16 @@ const ATTACH: &[Resource] = {
     &[Attachment, Object, Mirror, ReservedRange]
 };
 
+const SET_TYPE1: &[Resource] = {
+    use Resource::{Mirror, Object, ReservedRange};
+    &[Object, Object, Mirror, ReservedRange]
+};
+
+const OF_TYPE1: &[Resource] = {
+    use Resource::{Attachment, BarPages, Object};
+    &[Object, BarPages, Attachment]
+};
+
 const ROWS: &[Row] = {
     use Resource::{Attachment, BarPages, Buffer, Interrupt, Mirror, Object, ReservedRange, Watch};
     &[
@@ -264,6 +312,14 @@ const ROWS: &[Row] = {
             World::get_device,
             &[Object, BarPages, Attachment, Object, Mirror, ReservedRange],
         ),
+        (CommandId::GetApiVersion, World::in_container, version, &[]),
+        (CommandId::CheckExtension, World::in_container, extension_of_type1, &[]),
+        (CommandId::SetIommu, World::in_container, set_type1, SET_TYPE1),
+        (CommandId::IommuGetInfo, World::in_type1, container_info, &[]),
+        (CommandId::IommuMapDma, World::in_type1, map_second, &[Resource::Area, Resource::Pages]),
+        (CommandId::IommuUnmapDma, World::in_type1, unmap, &[]),
+        (CommandId::IommuDirtyPages, World::in_type1, log, &[]),
+        (CommandId::GroupGetDeviceFd, World::in_type1, World::get_device, OF_TYPE1),
     ]
 };
 
@@ -276,7 +332,7 @@ fn each_step_of_each_command_is_refused_once() {
 
 #[test]
 fn every_command_has_a_row() {
-    let kinds = [FileKind::VfioDevice, FileKind::VfioGroup];
+    let kinds = [FileKind::VfioDevice, FileKind::VfioGroup, FileKind::VfioContainer];
     let served = COMMANDS.iter().filter(|row| {
         kinds.contains(&row.file) && row.served && row.profiles.contains(Profile::Linux73)
     });
@@ -377,4 +433,51 @@ fn set_container(world: &World) -> Result<(), Errno> {
 
 fn unset_container(world: &World) -> Result<(), Errno> {
     world.on_group(CommandId::GroupUnsetContainer, &[])
+}
+
+fn by_number(world: &World, id: CommandId, argument: u64) -> Result<(), Errno> {
+    let container = world.container.as_ref().unwrap();
+    container.ioctl(&world.client, Command::of(id).request, argument).map(|_| ())
+}
+
+fn version(world: &World) -> Result<(), Errno> {
+    by_number(world, CommandId::GetApiVersion, 0)
+}
+
+fn extension_of_type1(world: &World) -> Result<(), Errno> {
+    by_number(world, CommandId::CheckExtension, extension::TYPE1_IOMMU)
+}
+
+fn set_type1(world: &World) -> Result<(), Errno> {
+    by_number(world, CommandId::SetIommu, extension::TYPE1V2_IOMMU)
+}
+
+fn container_info(world: &World) -> Result<(), Errno> {
+    let argument = IommuType1Info { argsz: 24, ..IommuType1Info::default() };
+    world.on_container(CommandId::IommuGetInfo, argument).map(|_| ())
+}
+
+fn map(world: &World, iova: u64) -> Result<(), Errno> {
+    let flags = dma_map_flags::READ | dma_map_flags::WRITE;
+    let (vaddr, size) = (MEMORY + 0x8000, 0x1000);
+    let argument = IommuType1DmaMap { argsz: 32, flags, vaddr, iova, size };
+    world.on_container(CommandId::IommuMapDma, argument).map(|_| ())
+}
+
+fn map_first(world: &World) -> Result<(), Errno> {
+    map(world, 0x10_0000)
+}
+
+fn map_second(world: &World) -> Result<(), Errno> {
+    map(world, 0x20_0000)
+}
+
+fn unmap(world: &World) -> Result<(), Errno> {
+    let argument = IommuType1DmaUnmap { argsz: 24, iova: 0x10_0000, size: 0x1000, flags: 0 };
+    world.on_container(CommandId::IommuUnmapDma, argument).map(|_| ())
+}
+
+fn log(world: &World) -> Result<(), Errno> {
+    let argument = IommuType1DirtyBitmap { argsz: 8, flags: dirty_pages_flags::START };
+    world.on_container(CommandId::IommuDirtyPages, argument).map(|_| ())
 }
