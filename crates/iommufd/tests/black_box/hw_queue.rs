@@ -1,12 +1,12 @@
 //! Hardware queues of the mock, lent to a guest.
 
-use iommufd::mock::MockMachine;
-use uapi::iommufd::{HwQueueAlloc, hwpt_flags};
+use uapi::iommufd::HwQueueAlloc;
 use uapi::{CommandId, Errno};
 
-use crate::support::{Client, PAGE};
+use crate::support::mock_nest::HARDWARE;
+use crate::support::{Client, MockNest, PAGE};
 
-const TYPE: u32 = 0xdead_beef;
+const TYPE: u32 = HARDWARE;
 const VA: u64 = 0x10_0000;
 const IOVA: u64 = 0x100_0000;
 
@@ -18,12 +18,9 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let client = Client::open_mock(&MockMachine::new());
-        let ioas = client.ioas();
-        let [_, _, device] = client.mock_device(ioas).unwrap();
-        let parent = client.hwpt(device, ioas, hwpt_flags::NEST_PARENT).unwrap();
-        let viommu = client.viommu(TYPE, device, parent).unwrap();
-        Self { client, ioas, viommu }
+        let nest = MockNest::new();
+        let viommu = nest.viommu();
+        Self { client: nest.client, ioas: nest.ioas, viommu }
     }
 
     fn queue_of(&self, r#type: u32, index: u32, ring: (u64, u64)) -> Result<u32, Errno> {

@@ -1,28 +1,17 @@
 //! Which ids clients see, step by step: traces A, B, D and E. Trace C is at `close::a_bound_device_keeps_its_context_open`.
 
 use iommufd::mock::MockMachine;
-use uapi::iommufd::{HwptAlloc, VeventqAlloc, hwpt_flags};
-use uapi::{CommandId, Errno};
+use uapi::Errno;
+use uapi::iommufd::hwpt_flags;
 
-use crate::support::test_command::{Word, op};
-use crate::support::{Client, Platform};
+use crate::support::mock_nest::{AT, HARDWARE};
+use crate::support::{Client, MockNest, Platform};
 
-const AT: u64 = 0x20_0000;
-const DATA: u32 = 0xdead;
-const VIOMMU: u32 = 0xdead_beef;
-const EVENTS: u32 = 0xbeef_beef;
 const BUSY: Result<(), Errno> = Err(Errno::EBUSY);
 const GONE: Result<(), Errno> = Err(Errno::ENOENT);
 
 fn destroyed<const N: usize>(client: &Client, ids: [u32; N]) -> [Result<(), Errno>; N] {
     ids.map(|id| client.destroy(id))
-}
-
-fn nested(client: &Client, dev_id: u32, pt_id: u32) -> Result<u32, Errno> {
-    let (data_type, data_len, data_uptr) = (DATA, 4, AT);
-    let argument =
-        HwptAlloc { dev_id, pt_id, data_type, data_len, data_uptr, ..HwptAlloc::default() };
-    client.call(CommandId::HwptAlloc, argument).map(|answer| answer.out_hwpt_id)
 }
 
 /// Trace A.
@@ -43,8 +32,8 @@ fn a_vdevice_whose_device_goes_leaves_a_tombstone() {
     let client = Client::open_mock(&MockMachine::new());
     assert_eq!((client.ioas(), client.mock_device(1)), (1, Ok([2, 4, 3])));
     assert_eq!(client.hwpt(3, 1, hwpt_flags::NEST_PARENT), Ok(5));
-    assert_eq!(client.viommu(VIOMMU, 3, 5), Ok(6));
-    assert_eq!(nested(&client, 3, 6), Ok(7));
+    assert_eq!(client.viommu(HARDWARE, 3, 5), Ok(6));
+    assert_eq!(client.nested(3, 6), Ok(7));
     assert_eq!(client.vdevice(6, 3, 0x99), Ok(8));
     assert_eq!(destroyed(&client, [6, 5]), [BUSY; 2]);
     assert_eq!(destroyed(&client, [2, 8]), [Ok(()), GONE]);
@@ -59,7 +48,7 @@ fn a_vdevice_that_is_destroyed_leaves_no_tombstone() {
     let client = Client::open_mock(&MockMachine::new());
     assert_eq!((client.ioas(), client.mock_device(1)), (1, Ok([2, 4, 3])));
     assert_eq!(client.hwpt(3, 1, hwpt_flags::NEST_PARENT), Ok(5));
-    assert_eq!(client.viommu(VIOMMU, 3, 5), Ok(6));
+    assert_eq!(client.viommu(HARDWARE, 3, 5), Ok(6));
     assert_eq!(client.vdevice(6, 3, 0x99), Ok(7));
     assert_eq!(destroyed(&client, [7, 2]), [Ok(()); 2]);
     let ids: Vec<u32> = (0..4).map(|_| client.ioas()).collect();
@@ -81,25 +70,21 @@ fn an_address_space_is_attached_through_a_page_table_that_goes_with_the_device()
 /// Trace E.
 #[test]
 fn events_that_find_no_room_are_numbered_too() {
-    let client = Client::open_mock(&MockMachine::new());
-    let ioas = client.ioas();
-    let [mock, _, device] = client.mock_device(ioas).unwrap();
-    let parent = client.hwpt(device, ioas, hwpt_flags::NEST_PARENT).unwrap();
-    let viommu = client.viommu(VIOMMU, device, parent).unwrap();
-    client.vdevice(viommu, device, 0x99).unwrap();
-    let table = nested(&client, device, viommu).unwrap();
-    client.test(op::MOCK_DOMAIN_REPLACE, mock, &[Word(16, table)]).unwrap();
-    events_of(&client, viommu, EVENTS).unwrap();
-    let event = || assert!(client.test(op::TRIGGER_VEVENT, 0, &[Word(16, device)]).is_ok());
+    let nest = MockNest::new();
+    let (client, viommu) = (&nest.client, nest.viommu());
+    client.vdevice(viommu, nest.device, 0x99).unwrap();
+    nest.attach(client.nested(nest.device, viommu).unwrap()).unwrap();
+    client.event_queue(viommu, 2).unwrap();
+    let event = || nest.event().unwrap();
     (0..4).for_each(|_| event());
-    assert_eq!(told(&client), [(0, 0), (0, 1), (1, 3)]);
+    assert_eq!(told(client), [(0, 0), (0, 1), (1, 3)]);
     event();
-    assert_eq!(told(&client), [(0, 4)]);
+    assert_eq!(told(client), [(0, 4)]);
     // What tells of lost events goes as the next one finds room.
     (0..3).for_each(|_| event());
-    assert_eq!(client.event_file().read(&client, AT, 12), Ok(12));
+    assert_eq!(client.event_file().read(client, AT, 12), Ok(12));
     event();
-    assert_eq!(told(&client), [(0, 6), (0, 8)]);
+    assert_eq!(told(client), [(0, 6), (0, 8)]);
 }
 
 /// Flags and number of each event that there is.
@@ -116,9 +101,4 @@ fn told(client: &Client) -> Vec<(u32, u32)> {
         told.push((word(0), word(4)));
     }
     told
-}
-
-fn events_of(client: &Client, viommu_id: u32, r#type: u32) -> Result<u32, Errno> {
-    let argument = VeventqAlloc { viommu_id, r#type, veventq_depth: 2, ..VeventqAlloc::default() };
-    client.call(CommandId::VeventqAlloc, argument).map(|answer| answer.out_veventq_id)
 }

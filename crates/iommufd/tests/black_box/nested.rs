@@ -1,40 +1,18 @@
 //! Page tables nested in others, by the mock's hardware: made, attached, and what a guest has dropped.
 
-use iommufd::mock::MockMachine;
 use uapi::iommufd::{HwptAlloc, HwptInvalidate, hwpt_flags};
 use uapi::{CommandId, Errno};
 
-use crate::support::Client;
+use crate::support::MockNest;
+use crate::support::mock_nest::{AT, HARDWARE, TABLE_DATA as DATA};
 use crate::support::test_command::{Word, op};
 
-/// The type of the mock's data, vIOMMUs and entries.
-const DATA: u32 = 0xdead;
-const VIOMMU: u32 = 0xdead_beef;
-const ENTRIES: u32 = 0xdead_beef;
 /// What the IOTLB of a new page table holds, and a device's cache.
 const IOTLB: u32 = 77;
 const CACHE: u32 = 0x00ba_ddad;
-/// Where a client keeps data of page tables and entries.
-const AT: u64 = 0x20_0000;
 const GUEST_ID: u32 = 0x99;
 
-struct World {
-    client: Client,
-    mock: u32,
-    device: u32,
-    ioas: u32,
-    parent: u32,
-}
-
-impl World {
-    fn new() -> Self {
-        let client = Client::open_mock(&MockMachine::new());
-        let ioas = client.ioas();
-        let [mock, _, device] = client.mock_device(ioas).unwrap();
-        let parent = client.hwpt(device, ioas, hwpt_flags::NEST_PARENT).unwrap();
-        Self { client, mock, device, ioas, parent }
-    }
-
+impl MockNest {
     fn nested_with(
         &self,
         pt_id: u32,
@@ -68,7 +46,7 @@ impl World {
         let argument = HwptInvalidate {
             hwpt_id: id,
             data_uptr: AT,
-            data_type: ENTRIES,
+            data_type: HARDWARE,
             entry_len: length,
             entry_num: number,
             ..HwptInvalidate::default()
@@ -82,16 +60,11 @@ impl World {
             self.client.test(op, id, &[Word(16, entry), Word(20, value)]).is_ok()
         })
     }
-
-    fn attach(&self, table: u32) -> Result<(), Errno> {
-        let fields = [Word(16, table)];
-        self.client.test(op::MOCK_DOMAIN_REPLACE, self.mock, &fields).map(|_| ())
-    }
 }
 
 #[test]
 fn creation_is_refused_in_order() {
-    let world = World::new();
+    let world = MockNest::new();
     let plain = world.client.hwpt(world.device, world.ioas, 0).unwrap();
     let nest = hwpt_flags::NEST_PARENT;
     assert_eq!(world.nested_with(world.parent, nest, DATA, 4), Err(Errno::EOPNOTSUPP));
@@ -111,7 +84,7 @@ fn creation_is_refused_in_order() {
 
 #[test]
 fn entries_are_dropped_up_to_the_first_that_is_refused() {
-    let world = World::new();
+    let world = MockNest::new();
     let nested = world.nested(world.parent);
     let held = |values| world.holds(op::CHECK_IOTLB, nested, values);
     assert!(held([IOTLB; 4]));
@@ -130,8 +103,8 @@ fn entries_are_dropped_up_to_the_first_that_is_refused() {
 
 #[test]
 fn behind_a_viommu_a_device_has_a_vdevice_first() {
-    let world = World::new();
-    let viommu = world.client.viommu(VIOMMU, world.device, world.parent).unwrap();
+    let world = MockNest::new();
+    let viommu = world.viommu();
     assert_eq!(world.client.viommu(1, world.device, world.parent), Err(Errno::EOPNOTSUPP));
     let nested = world.nested(viommu);
     assert_eq!(world.client.destroy(viommu), Err(Errno::EBUSY));
@@ -147,8 +120,8 @@ fn behind_a_viommu_a_device_has_a_vdevice_first() {
 
 #[test]
 fn a_guest_names_devices_whose_caches_it_has_dropped() {
-    let world = World::new();
-    let viommu = world.client.viommu(VIOMMU, world.device, world.parent).unwrap();
+    let world = MockNest::new();
+    let viommu = world.viommu();
     assert_eq!(world.drop_entries(viommu, 12, &[0, GUEST_ID, 0]), (Err(Errno::EINVAL), 0));
     let vdevice = world.client.vdevice(viommu, world.device, GUEST_ID.into()).unwrap();
     let held = |values| world.holds(op::CHECK_CACHE, world.device, values);

@@ -30,13 +30,12 @@ use uapi::{Command, CommandId, Errno};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::support::client::PIPE;
-use crate::support::{Client, PAGE, Platform, READ_ONLY};
+use crate::support::mock_nest::{AT, HARDWARE};
+use crate::support::{Client, MockNest, PAGE, Platform, READ_ONLY};
 
 const VA: u64 = 0x10_0000;
-const AT: u64 = 0x20_0000;
 const IOVA: u64 = 0x40_0000;
 const MISSING: u32 = 99;
-const MOCK: u32 = 0xdead_beef;
 const READ: u32 = map_flags::READABLE;
 const FIXED: u32 = map_flags::FIXED_IOVA;
 
@@ -152,24 +151,13 @@ fn any_part_of_an_area_can_be_copied() {
 
 #[test]
 fn how_many_entries_were_dropped_is_told_whatever_failed() {
-    let client = Client::open_mock(&MockMachine::new());
-    let ioas = client.ioas();
-    let [_, automatic, device] = client.mock_device(ioas).unwrap();
-    let parent = client.hwpt(device, ioas, hwpt_flags::NEST_PARENT).unwrap();
-    let nested = HwptAlloc {
-        dev_id: device,
-        pt_id: parent,
-        data_type: 0xdead,
-        data_len: 4,
-        data_uptr: AT,
-        ..HwptAlloc::default()
-    };
-    let hwpt_id = client.call(CommandId::HwptAlloc, nested).unwrap().out_hwpt_id;
+    let MockNest { client, device, automatic, parent, .. } = MockNest::new();
+    let hwpt_id = client.nested(device, parent).unwrap();
     client.memory.write(AT, &[0; 8]).unwrap();
     let good = HwptInvalidate {
         hwpt_id,
         data_uptr: AT,
-        data_type: MOCK,
+        data_type: HARDWARE,
         entry_len: 8,
         entry_num: 1,
         ..HwptInvalidate::default()

@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use iommufd::mock::MockMachine;
 use iommufd::{Resource, WINDOWS_BYTES};
-use uapi::iommufd::{ViommuAlloc, hwpt_flags};
+use uapi::iommufd::ViommuAlloc;
 use uapi::{CommandId, Errno};
 
-use crate::support::{Client, PAGE, RunningOut};
+use crate::support::mock_nest::{AT as DATA, HARDWARE};
+use crate::support::{Client, MockNest, PAGE, RunningOut};
 
-const TYPE: u32 = 0xdead_beef;
-/// Where the client's data are.
-const DATA: u64 = 0x20_0000;
 const NOWHERE: u64 = 8;
 const IN: u32 = 0xbeef;
 
@@ -23,13 +21,11 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self::of(Client::open_mock(&MockMachine::new()))
+        Self::of(MockNest::new())
     }
 
-    fn of(client: Client) -> Self {
-        let ioas = client.ioas();
-        let [_, _, device] = client.mock_device(ioas).unwrap();
-        let parent = client.hwpt(device, ioas, hwpt_flags::NEST_PARENT).unwrap();
+    fn of(nest: MockNest) -> Self {
+        let MockNest { client, device, parent, .. } = nest;
         Self { client, device, parent }
     }
 
@@ -37,7 +33,7 @@ impl World {
         self.client.memory.write(DATA, &[IN.to_ne_bytes(), [0xff; 4]].concat()).unwrap();
         let (dev_id, hwpt_id) = (self.device, self.parent);
         let argument = ViommuAlloc {
-            r#type: TYPE,
+            r#type: HARDWARE,
             dev_id,
             hwpt_id,
             data_uptr,
@@ -112,7 +108,7 @@ fn windows_end() {
 fn a_viommu_with_a_window_runs_out_step_by_step() {
     let quota = RunningOut::new();
     let machine = MockMachine::under(Arc::clone(&quota) as _);
-    let world = World::of(Client::open_mock(&machine));
+    let world = World::of(MockNest::of(Client::open_mock(&machine)));
     let before = world.client.ctx.counts();
     for (nth, resource) in (1..).zip([Resource::Object, Resource::Buffer]) {
         quota.at(nth);

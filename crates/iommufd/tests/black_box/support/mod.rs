@@ -4,6 +4,7 @@ mod before_lock;
 mod bound;
 pub(crate) mod client;
 mod memory;
+pub(crate) mod mock_nest;
 mod platform;
 mod running_out;
 #[expect(
@@ -18,6 +19,7 @@ pub(crate) use before_lock::BeforeLock;
 pub(crate) use bound::{Confidential, GUEST_ID};
 pub(crate) use client::Client;
 pub(crate) use memory::{MEMORY_BYTES, READ_ONLY};
+pub(crate) use mock_nest::MockNest;
 pub(crate) use platform::{Platform, plain, single_address};
 pub(crate) use running_out::RunningOut;
 pub(crate) use tee::{Answers, TIMEOUT_MS, Tee};
