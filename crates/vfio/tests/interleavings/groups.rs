@@ -4,7 +4,6 @@
 //! both; a group is open exactly while its file is, or, with VFIO's own container, a device of it. At the end nothing is
 //! left, in whatever order it was closed.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,6 +15,7 @@ use uapi::{Command, CommandId, Errno, Profile};
 use vfio::{BarPages, Container, Device, DeviceFile, DeviceState, GroupFile, Refusal, Settings};
 use zerocopy::IntoBytes;
 
+use crate::argument::{self, Argument};
 use crate::bare::{self, ADDRESS, Bare};
 
 /// What a thread does.
@@ -159,7 +159,7 @@ impl World {
     fn of_group(&self, id: CommandId, argument: &[u8]) -> Result<(), Errno> {
         let group = self.group.lock().clone().ok_or(Errno::EBADF)?;
         let caller = Program::of(self, argument);
-        group.ioctl(&caller, Command::of(id).request, ARGUMENT).map(|_| ())
+        group.ioctl(&caller, Command::of(id).request, argument::AT).map(|_| ())
     }
 
     fn bind_alone(&self) -> Result<(), Errno> {
@@ -167,7 +167,7 @@ impl World {
         let argument = BindIommufd { argsz: 16, iommufd: IOMMUFD, ..BindIommufd::default() };
         let caller = Program::of(self, argument.as_bytes());
         let request = Command::of(CommandId::DeviceBindIommufd).request;
-        file.ioctl(&caller, request, ARGUMENT).map(|_| ())
+        file.ioctl(&caller, request, argument::AT).map(|_| ())
     }
 
     fn check_quiet(&self) {
@@ -272,35 +272,26 @@ fn every_interleaving(start: Start, pair: [Call; 2], settings: &Exploration) {
 /// Descriptors that the program's structs name.
 const CONTAINER: i32 = 4;
 const IOMMUFD: i32 = 3;
-/// Where the argument of a command lies.
-const ARGUMENT: u64 = 0x1000;
 
 /// The program as one command sees it.
 struct Program<'w> {
     world: &'w World,
-    bytes: RefCell<Vec<u8>>,
+    argument: Argument,
 }
 
 impl<'w> Program<'w> {
     fn of(world: &'w World, argument: &[u8]) -> Self {
-        let mut bytes = argument.to_vec();
-        bytes.resize(bytes.len().max(24), 0);
-        Self { world, bytes: RefCell::new(bytes) }
+        Self { world, argument: Argument::new(argument) }
     }
 }
 
 impl Caller for Program<'_> {
     fn read_prefix(&self, at: u64, into: &mut [u8]) -> usize {
-        let bytes = self.bytes.borrow();
-        let from = usize::try_from(at - ARGUMENT).unwrap().min(bytes.len());
-        let length = into.len().min(bytes.len() - from);
-        into[..length].copy_from_slice(&bytes[from..from + length]);
-        length
+        self.argument.read_prefix(at, into)
     }
 
     fn write(&self, at: u64, from: &[u8]) -> Result<(), Unreachable> {
-        let to = usize::try_from(at - ARGUMENT).unwrap();
-        self.bytes.borrow_mut()[to..to + from.len()].copy_from_slice(from);
+        self.argument.write(at, from);
         Ok(())
     }
 

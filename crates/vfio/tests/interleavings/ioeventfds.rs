@@ -2,7 +2,6 @@
 //!
 //! No write is done once the call that ended it has returned, none once the file is closed, and nothing is left watched.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,6 +14,7 @@ use uapi::{Command, CommandId, Errno, Profile};
 use vfio::{BarPages, DeviceFile, NotWatched, Settings, Watch, Watching};
 use zerocopy::IntoBytes;
 
+use crate::argument::{self, Argument};
 use crate::bare::{self, Bare};
 
 /// What a thread does.
@@ -142,8 +142,8 @@ impl World {
     }
 
     fn run(&self, id: CommandId, argument: &[u8]) -> Result<(), Errno> {
-        let caller = Program { world: self, bytes: RefCell::new(argument.to_vec()) };
-        self.file.ioctl(&caller, Command::of(id).request, ARGUMENT).map(|_| ())
+        let caller = Program { world: self, argument: Argument::new(argument) };
+        self.file.ioctl(&caller, Command::of(id).request, argument::AT).map(|_| ())
     }
 
     fn ask(&self, fd: i32) -> Result<(), Errno> {
@@ -240,27 +240,19 @@ fn every_interleaving(calls: &[Call]) {
     assert!(matches!(report.verdict, Verdict::Safe), "few enough to see them all");
 }
 
-/// Where the argument of a command lies.
-const ARGUMENT: u64 = 0x1000;
-
 /// The program as one command sees it.
 struct Program<'w> {
     world: &'w World,
-    bytes: RefCell<Vec<u8>>,
+    argument: Argument,
 }
 
 impl Caller for Program<'_> {
     fn read_prefix(&self, at: u64, into: &mut [u8]) -> usize {
-        let bytes = self.bytes.borrow();
-        let from = usize::try_from(at - ARGUMENT).unwrap().min(bytes.len());
-        let length = into.len().min(bytes.len() - from);
-        into[..length].copy_from_slice(&bytes[from..from + length]);
-        length
+        self.argument.read_prefix(at, into)
     }
 
     fn write(&self, at: u64, from: &[u8]) -> Result<(), Unreachable> {
-        let to = usize::try_from(at - ARGUMENT).unwrap();
-        self.bytes.borrow_mut()[to..to + from.len()].copy_from_slice(from);
+        self.argument.write(at, from);
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 
 extern crate bindery_vfio as vfio;
 
+mod argument;
 mod bare;
 mod groups;
 mod ioeventfds;
