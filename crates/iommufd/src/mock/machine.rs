@@ -30,7 +30,7 @@ pub(super) mod device_flags {
     pub(in super::super) const NO_DIRTY: u32 = 1 << 0;
     /// It has PASIDs.
     pub(in super::super) const PASID: u32 = 1 << 2;
-    pub(in super::super) const KNOWN: u32 = NO_DIRTY | 1 << 1 | PASID;
+    pub(in super::super) const KNOWN: u32 = NO_DIRTY | PASID;
 }
 
 /// The first and the last address that the mock's page tables translate.

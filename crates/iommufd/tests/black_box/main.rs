@@ -42,6 +42,7 @@ mod smmuv3;
 mod support;
 mod surprises;
 mod table;
+mod test_errnos;
 #[expect(clippy::disallowed_types, reason = "what is bounded is measured by the wall's clock")]
 mod tsm_ends;
 mod tsm_op;

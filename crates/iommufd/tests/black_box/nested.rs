@@ -86,7 +86,7 @@ fn creation_is_refused_in_order() {
 fn entries_are_dropped_up_to_the_first_that_is_refused() {
     let world = MockNest::new();
     let nested = world.nested(world.parent);
-    let held = |values| world.holds(op::CHECK_IOTLB, nested, values);
+    let held = |values| world.holds(op::MD_CHECK_IOTLB, nested, values);
     assert!(held([IOTLB; 4]));
     assert_eq!(world.drop_entries(nested, 8, &[0, 1, 2, 0]), (Err(Errno::EOPNOTSUPP), 1));
     assert!(held([IOTLB, 0, IOTLB, IOTLB]));
@@ -98,7 +98,7 @@ fn entries_are_dropped_up_to_the_first_that_is_refused() {
     }
     assert_eq!(world.drop_entries(world.parent, 8, &[0, 0]), (Err(Errno::EINVAL), 0));
     assert_eq!(world.drop_entries(99, 8, &[0, 0]), (Err(Errno::ENOENT), 0));
-    assert_eq!(world.client.test(op::CHECK_IOTLB, world.parent, &[]).err(), Some(Errno::ENOENT));
+    assert_eq!(world.client.test(op::MD_CHECK_IOTLB, world.parent, &[]).err(), Some(Errno::ENOENT));
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn a_guest_names_devices_whose_caches_it_has_dropped() {
     let viommu = world.viommu();
     assert_eq!(world.drop_entries(viommu, 12, &[0, GUEST_ID, 0]), (Err(Errno::EINVAL), 0));
     let vdevice = world.client.vdevice(viommu, world.device, GUEST_ID.into()).unwrap();
-    let held = |values| world.holds(op::CHECK_CACHE, world.device, values);
+    let held = |values| world.holds(op::DEV_CHECK_CACHE, world.device, values);
     assert!(held([CACHE; 4]));
     let second_is_bad = [0, GUEST_ID, 0, 2, GUEST_ID, 1];
     assert_eq!(world.drop_entries(viommu, 12, &second_is_bad), (Err(Errno::EOPNOTSUPP), 1));

@@ -135,7 +135,8 @@ impl Memory {
     /// The page at an address.
     pub(crate) fn page(&self, at: u64) -> Option<PageIdentity> {
         let object = (std::ptr::from_ref(self).addr() as u64, 0);
-        self.offset(at).map(|_| PageIdentity { object, offset: at })
+        let offset = self.offset(at).filter(|offset| *offset < self.bytes.len());
+        offset.map(|_| PageIdentity { object, offset: at })
     }
 
     /// Bytes from `at` to the end.
