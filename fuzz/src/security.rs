@@ -1,12 +1,12 @@
 //! TDISP and IDE_KM, from a requester that sends anything and from a device that answers anything.
 
-use tdisp::exchange::{GetReport, LockInterface, Nonce};
-use tdisp::ide_km::{self, KeyTable, Port, PortLocation};
-use tdisp::report::{self, Extent, FirstPage, Function, MemoryBar};
+use tdisp::exchange::{GetReport, Nonce};
+use tdisp::ide_km::{self, KeyTable};
+use tdisp::report::{self, Extent, MemoryBar};
 use tdisp::transition::TABLE;
 use tdisp::{
-    Device, DeviceRefusal, Dsm, InterfaceId, Outcome, REPORT_BYTES_MAX, ReportAssembly, Requester,
-    Response, SessionId, Settings, State,
+    Dsm, InterfaceId, Outcome, REPORT_BYTES_MAX, ReportAssembly, Requester, Response, SessionId,
+    Settings, StandIn, State,
 };
 
 use crate::input::Input;
@@ -56,7 +56,8 @@ pub fn run(bytes: &[u8]) {
 
 fn ask_dsm(dsm: &mut Dsm<2>, session: SessionId, request: &[u8]) {
     let mut response = [0; 256];
-    let answer = dsm.respond(session, request, &mut Willing, &mut response).expect("room enough");
+    let answer =
+        dsm.respond(session, request, &mut hardware(), &mut response).expect("room enough");
     let (_, response) = Response::decode(&response[..answer.length]).expect("an answer");
     if let Some(change) = answer.change {
         let edge = |row: &[Outcome; 4]| row[change.from as usize] == Outcome::Go(change.to);
@@ -72,7 +73,7 @@ fn ask_dsm(dsm: &mut Dsm<2>, session: SessionId, request: &[u8]) {
 
 fn ask_keys(keys: &mut KeyTable<2>, request: &[u8]) {
     let mut response = [0; 64];
-    if let Ok(answer) = keys.respond(request, &OnePort, &mut response) {
+    if let Ok(answer) = keys.respond(request, &hardware(), &mut response) {
         ide_km::Response::decode(&response[..answer.length]).expect("an answer");
     }
 }
@@ -87,47 +88,6 @@ fn judge(assembly: &mut ReportAssembly<'_>, response: &[u8]) {
     }
 }
 
-struct Willing;
-
-impl Device for Willing {
-    fn nonce(&mut self) -> Option<Nonce> {
-        Some(NONCE)
-    }
-
-    fn lock(
-        &mut self,
-        _: u16,
-        parameters: &LockInterface,
-        report: &mut [u8; REPORT_BYTES_MAX],
-    ) -> Result<usize, DeviceRefusal> {
-        let function = Function { bars: &[BAR], ..Function::default() };
-        report::describe(&function, parameters, FirstPage::Address, report)
-            .map_err(|_| DeviceRefusal::Misconfigured)
-    }
-
-    fn start(&mut self, _: u16) -> Result<(), DeviceRefusal> {
-        Ok(())
-    }
-
-    fn stop(&mut self, _: u16) {}
-}
-
-struct OnePort;
-
-impl Port for OnePort {
-    fn port_max(&self) -> u8 {
-        0
-    }
-
-    fn location(&self, _: u8) -> PortLocation {
-        PortLocation::default()
-    }
-
-    fn registers(&self, _: u8) -> &[u8] {
-        &[0; 16]
-    }
-
-    fn has_stream(&self, _: u8, stream: u8) -> bool {
-        stream < 2
-    }
+fn hardware() -> StandIn {
+    StandIn { bar: BAR, nonce: NONCE, streams: 2, ..StandIn::default() }
 }

@@ -8,7 +8,7 @@
 //!
 //! Needs neither std nor an allocator. Takes no lock and does no IO. Deliberately absent: sessions
 //! and their secrets (an SPDM session is a number here), sockets, clocks, sources of random bytes
-//! and devices; [`Device`] is the line to the last two.
+//! and devices; [`Device`] is the line to the last two, where [`StandIn`] can stand.
 //!
 //! # Policies
 //!
@@ -54,6 +54,7 @@ mod message;
 pub mod payload;
 pub mod report;
 mod requester;
+pub mod stand_in;
 mod tdi;
 pub mod transition;
 mod wire;
@@ -66,6 +67,7 @@ pub use message::{
 };
 pub use report::FirstPage;
 pub use requester::{Refused, ReportAssembly, Requester};
+pub use stand_in::StandIn;
 pub use tdi::{Breach, FunctionReset, REPORT_BYTES_MAX, SessionId, Tdi};
 pub use transition::{Event, Outcome, State};
 pub use wire::{EncodeFault, PeerFault, Reader, Writer};

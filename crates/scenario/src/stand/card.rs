@@ -16,13 +16,8 @@ use pci::{
     Address, Bar, ConfigBuilder, ConfigSpace, Function, HostSide, Identity, Progress, Reset,
 };
 use sync::{Contents, Guard, Life, Mutex, Named, WaitQueue, rank};
-use tdisp::exchange::LockInterface;
-use tdisp::ide_km::{KeyTable, Port, PortLocation};
-use tdisp::payload::{self, ProtocolId};
-use tdisp::report::{self, MemoryBar};
-use tdisp::{
-    Breach, DeviceRefusal, Dsm, FirstPage, FunctionReset, Nonce, REPORT_BYTES_MAX, SessionId, State,
-};
+use tdisp::ide_km::KeyTable;
+use tdisp::{Breach, Dsm, FunctionReset, StandIn, State};
 use tsm::{Entropy, FunctionFacts, Links, Reply, Transport};
 
 /// Functions that the device has: a physical one and two virtual ones.
@@ -40,6 +35,7 @@ pub(super) struct Card(Mutex<rank::DeviceSecurity, Security>);
 struct Security {
     dsm: Dsm<FUNCTIONS>,
     keys: KeyTable<2>,
+    hardware: StandIn,
     breaches: usize,
 }
 
@@ -62,7 +58,8 @@ impl Card {
         for number in 0..FUNCTIONS {
             dsm.add(address(number).requester_id()).expect("there is room for each");
         }
-        let security = Security { dsm, keys: KeyTable::new(), breaches: 0 };
+        let (keys, hardware) = (KeyTable::new(), StandIn::default());
+        let security = Security { dsm, keys, hardware, breaches: 0 };
         Arc::new(Self(Mutex::with_contents(security).named("security", || "card".to_owned())))
     }
 
@@ -96,20 +93,11 @@ impl Card {
 impl Transport for Card {
     /// Answers at once: what is slow or silent is a fault of the TSM's.
     fn submit(&self, request: &[u8], _: Reply) -> Option<Vec<u8>> {
-        let (protocol, message) = payload::split(request).ok()?;
         let mut answer = vec![0; ANSWER_BYTES];
         let mut security = self.0.lock();
-        let Security { dsm, keys, .. } = &mut *security;
-        let length = payload::join(protocol, &mut answer, |into| {
-            let length = match protocol {
-                ProtocolId::TDISP => {
-                    dsm.respond(SessionId(1), message, &mut Hardware, into).map(|it| it.length).ok()
-                }
-                _ => keys.respond(message, &Hardware, into).map(|it| it.length).ok(),
-            };
-            Ok(length.unwrap_or(0))
-        });
-        answer.truncate(length.ok()?);
+        let Security { dsm, keys, hardware, .. } = &mut *security;
+        let length = hardware.respond(dsm, keys, request, &mut answer).ok()?;
+        answer.truncate(length);
         Some(answer)
     }
 
@@ -149,57 +137,6 @@ pub(super) fn facts(number: usize) -> FunctionFacts {
         tee_io: true,
         ide: is_physical,
         secure_mailbox: is_physical,
-    }
-}
-
-struct Hardware;
-
-impl tdisp::Device for Hardware {
-    fn nonce(&mut self) -> Option<Nonce> {
-        Some(Nonce([9; 32]))
-    }
-
-    fn lock(
-        &mut self,
-        _: u16,
-        parameters: &LockInterface,
-        report: &mut [u8; REPORT_BYTES_MAX],
-    ) -> Result<usize, DeviceRefusal> {
-        let bar = MemoryBar {
-            number: 0,
-            address: 0xfe00_0000,
-            length: 0x8000,
-            msix_table: None,
-            msix_pba: None,
-            non_tee: false,
-        };
-        let function = report::Function { bars: &[bar], ..report::Function::default() };
-        report::describe(&function, parameters, FirstPage::Address, report)
-            .map_err(|_| DeviceRefusal::Misconfigured)
-    }
-
-    fn start(&mut self, _: u16) -> Result<(), DeviceRefusal> {
-        Ok(())
-    }
-
-    fn stop(&mut self, _: u16) {}
-}
-
-impl Port for Hardware {
-    fn port_max(&self) -> u8 {
-        0
-    }
-
-    fn location(&self, _: u8) -> PortLocation {
-        PortLocation { devfn: 0, bus: 1, segment: 0 }
-    }
-
-    fn registers(&self, _: u8) -> &[u8] {
-        &[0; 8]
-    }
-
-    fn has_stream(&self, _: u8, stream: u8) -> bool {
-        stream == 0
     }
 }
 

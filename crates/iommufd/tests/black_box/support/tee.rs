@@ -7,11 +7,8 @@ use std::time::{Duration, Instant};
 
 use pci::Address;
 use sync::{Mutex, Timers, rank};
-use tdisp::exchange::LockInterface;
-use tdisp::ide_km::{KeyTable, Port, PortLocation};
-use tdisp::payload::{self, ProtocolId};
-use tdisp::report::{self, Function, MemoryBar};
-use tdisp::{DeviceRefusal, Dsm, FirstPage, Nonce, REPORT_BYTES_MAX, SessionId};
+use tdisp::ide_km::KeyTable;
+use tdisp::{Dsm, StandIn};
 use tsm::software::{Settings, Tsm};
 use tsm::{Entropy, FunctionFacts, Links, Registry, Reply, Transport, Untold};
 
@@ -80,6 +77,7 @@ pub(crate) struct TeeDevice {
 struct Inner {
     dsm: Dsm<1>,
     keys: KeyTable<2>,
+    hardware: StandIn,
     answers: Answers,
     asked: usize,
 }
@@ -88,7 +86,8 @@ impl TeeDevice {
     fn new(function: Address) -> Arc<Self> {
         let mut dsm = Dsm::new(tdisp::Settings::default());
         dsm.add(function.requester_id()).unwrap();
-        let inner = Inner { dsm, keys: KeyTable::new(), answers: Answers::AtOnce, asked: 0 };
+        let (keys, hardware) = (KeyTable::new(), StandIn::default());
+        let inner = Inner { dsm, keys, hardware, answers: Answers::AtOnce, asked: 0 };
         Arc::new(Self { alone: Mutex::new(()), inner: StdMutex::new(inner) })
     }
 
@@ -133,70 +132,11 @@ impl Transport for TeeDevice {
 
 impl Inner {
     fn answer(&mut self, request: &[u8]) -> Vec<u8> {
-        let (protocol, message) = payload::split(request).unwrap();
         let mut answer = vec![0; 256];
-        let Self { dsm, keys, .. } = self;
-        let length = payload::join(protocol, &mut answer, |into| {
-            Ok(match protocol {
-                ProtocolId::TDISP => {
-                    dsm.respond(SessionId(1), message, &mut Hardware, into).unwrap().length
-                }
-                _ => keys.respond(message, &Hardware, into).unwrap().length,
-            })
-        });
-        answer.truncate(length.unwrap());
+        let Self { dsm, keys, hardware, .. } = self;
+        let length = hardware.respond(dsm, keys, request, &mut answer).unwrap();
+        answer.truncate(length);
         answer
-    }
-}
-
-struct Hardware;
-
-impl tdisp::Device for Hardware {
-    fn nonce(&mut self) -> Option<Nonce> {
-        Some(Nonce([9; 32]))
-    }
-
-    fn lock(
-        &mut self,
-        _: u16,
-        parameters: &LockInterface,
-        report: &mut [u8; REPORT_BYTES_MAX],
-    ) -> Result<usize, DeviceRefusal> {
-        let bar = MemoryBar {
-            number: 0,
-            address: 0xfe00_0000,
-            length: 0x8000,
-            msix_table: None,
-            msix_pba: None,
-            non_tee: false,
-        };
-        let function = Function { bars: &[bar], ..Function::default() };
-        report::describe(&function, parameters, FirstPage::Address, report)
-            .map_err(|_| DeviceRefusal::Misconfigured)
-    }
-
-    fn start(&mut self, _: u16) -> Result<(), DeviceRefusal> {
-        Ok(())
-    }
-
-    fn stop(&mut self, _: u16) {}
-}
-
-impl Port for Hardware {
-    fn port_max(&self) -> u8 {
-        0
-    }
-
-    fn location(&self, _: u8) -> PortLocation {
-        PortLocation { devfn: 0, bus: 1, segment: 0 }
-    }
-
-    fn registers(&self, _: u8) -> &[u8] {
-        &[0; 8]
-    }
-
-    fn has_stream(&self, _: u8, stream: u8) -> bool {
-        stream == 0
     }
 }
 

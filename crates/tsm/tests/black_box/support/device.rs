@@ -3,14 +3,10 @@
 use std::sync::{Arc, Mutex as StdMutex};
 
 use sync::Mutex;
-use tdisp::exchange::LockInterface;
-use tdisp::ide_km::{KeyTable, Port, PortLocation};
+use tdisp::ide_km::KeyTable;
 use tdisp::payload::{self, ProtocolId};
-use tdisp::report::{self, Extent, Function, MemoryBar};
-use tdisp::{
-    Breach, DeviceRefusal, Dsm, FirstPage, Header, MessageType, Nonce, REPORT_BYTES_MAX, SessionId,
-    Settings, State,
-};
+use tdisp::report::{Extent, MemoryBar};
+use tdisp::{Breach, Dsm, Header, MessageType, SessionId, Settings, StandIn, State};
 use tsm::{Reply, Transport};
 
 use super::Outermost;
@@ -43,7 +39,7 @@ pub(crate) enum Answers {
 struct Inner {
     dsm: Dsm<8>,
     keys: KeyTable<2>,
-    hardware: Hardware,
+    hardware: StandIn,
     answers: Answers,
     /// What it answers this type of message instead.
     exception: Option<(MessageType, Answers)>,
@@ -51,11 +47,6 @@ struct Inner {
     aborts: usize,
     /// Replies that it owes.
     owed: Vec<(Reply, Vec<u8>)>,
-}
-
-#[derive(Default)]
-struct Hardware {
-    nonces: u8,
 }
 
 impl Device {
@@ -68,7 +59,7 @@ impl Device {
         let inner = Inner {
             dsm,
             keys: KeyTable::new(),
-            hardware: Hardware::default(),
+            hardware: hardware(),
             answers: Answers::AtOnce,
             exception: None,
             log: Vec::new(),
@@ -124,7 +115,7 @@ impl Device {
         let (protocol, message) = payload::split(payload).unwrap();
         let mut inner = self.inner.lock().unwrap();
         inner.note(protocol, message);
-        inner.answer(protocol, message)
+        inner.answer(payload)
     }
 
     /// The SPDM session ended.
@@ -152,7 +143,7 @@ impl Transport for Device {
             if how == Answers::Never {
                 return None;
             }
-            (inner.answer(protocol, message), how)
+            (inner.answer(request), how)
         };
         match how {
             Answers::AtOnce => return Some(answer),
@@ -194,68 +185,24 @@ impl Inner {
         }
     }
 
-    fn answer(&mut self, protocol: ProtocolId, message: &[u8]) -> Vec<u8> {
+    /// Each answer has a nonce of its own to draw.
+    fn answer(&mut self, request: &[u8]) -> Vec<u8> {
         let mut answer = vec![0; 256];
         let Self { dsm, keys, hardware, .. } = self;
-        let length = payload::join(protocol, &mut answer, |into| {
-            Ok(match protocol {
-                ProtocolId::TDISP => {
-                    dsm.respond(SessionId(1), message, hardware, into).unwrap().length
-                }
-                _ => keys.respond(message, hardware, into).unwrap().length,
-            })
-        });
-        answer.truncate(length.unwrap());
+        hardware.nonce.0 = hardware.nonce.0.map(|byte| byte.wrapping_add(1));
+        let length = hardware.respond(dsm, keys, request, &mut answer).unwrap();
+        answer.truncate(length);
         answer
     }
 }
 
-impl tdisp::Device for Hardware {
-    fn nonce(&mut self) -> Option<Nonce> {
-        self.nonces += 1;
-        Some(Nonce([self.nonces; 32]))
-    }
-
-    fn lock(
-        &mut self,
-        _: u16,
-        parameters: &LockInterface,
-        report: &mut [u8; REPORT_BYTES_MAX],
-    ) -> Result<usize, DeviceRefusal> {
-        let bar = MemoryBar {
-            number: 0,
-            address: 0xfe00_0000,
-            length: 0x8000,
-            msix_table: Some(Extent { offset: 0x2000, length: 0x800 }),
-            msix_pba: Some(Extent { offset: 0x3000, length: 0x10 }),
-            non_tee: false,
-        };
-        let function = Function { bars: &[bar], device_specific: &[7; 200], ..Function::default() };
-        report::describe(&function, parameters, FirstPage::Address, report)
-            .map_err(|_| DeviceRefusal::Misconfigured)
-    }
-
-    fn start(&mut self, _: u16) -> Result<(), DeviceRefusal> {
-        Ok(())
-    }
-
-    fn stop(&mut self, _: u16) {}
-}
-
-impl Port for Hardware {
-    fn port_max(&self) -> u8 {
-        0
-    }
-
-    fn location(&self, _: u8) -> PortLocation {
-        PortLocation { devfn: 0, bus: 1, segment: 0 }
-    }
-
-    fn registers(&self, _: u8) -> &[u8] {
-        &[0; 8]
-    }
-
-    fn has_stream(&self, _: u8, stream: u8) -> bool {
-        stream == 0
-    }
+/// A BAR with tables of MSI-X, and much to tell.
+fn hardware() -> StandIn {
+    let plain = StandIn::default();
+    let bar = MemoryBar {
+        msix_table: Some(Extent { offset: 0x2000, length: 0x800 }),
+        msix_pba: Some(Extent { offset: 0x3000, length: 0x10 }),
+        ..plain.bar
+    };
+    StandIn { bar, device_specific: &[7; 200], ..plain }
 }
