@@ -13,20 +13,23 @@
 //!
 //! Source: inotify(7).
 
+mod elsewhere;
+mod taken;
+
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 
 use crate::process::Identity;
 use crate::reach::{Reach, Touch};
+use elsewhere::open_somewhere;
+use taken::Taken;
 
 /// Room for a hundred events.
 const EVENT_BYTES: usize = 4096;
@@ -284,93 +287,10 @@ fn begin(state: &mut State, fits: impl Fn(&Pending) -> bool) -> Option<Identity>
     Some(pending.identity)
 }
 
-/// What a buffer of events said.
-#[derive(Default)]
-struct Taken {
-    closed: Vec<Identity>,
-    /// There may be more events queued.
-    more: bool,
-}
-
-impl Taken {
-    fn note(&mut self, watches: &mut HashMap<i32, Watch>, number: i32, events: ReadFlags) {
-        if events.contains(ReadFlags::QUEUE_OVERFLOW) {
-            self.note_lost_events(watches);
-            return;
-        }
-        let Some(watch) = watches.get_mut(&number) else { return };
-        if events.contains(ReadFlags::OPEN) {
-            watch.opened_again = true;
-        }
-        if !events.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::CLOSE_NOWRITE) {
-            return;
-        }
-        if watch.holds > 0 {
-            watch.closed_meanwhile = true;
-            return;
-        }
-        if watch.opened_again && open_somewhere(&HashSet::from([watch.identity])).len() == 1 {
-            return;
-        }
-        self.closed.push(watch.identity);
-        watches.remove(&number);
-    }
-
-    /// Events were dropped: looks for every file, and closes those that nobody has.
-    fn note_lost_events(&mut self, watches: &mut HashMap<i32, Watch>) {
-        let all = watches.values().map(|watch| watch.identity).collect();
-        let open = open_somewhere(&all);
-        watches.retain(|_, watch| {
-            // What happened to it in the lost events is not known.
-            watch.opened_again = true;
-            let stays = open.contains(&watch.identity);
-            if !stays {
-                self.closed.push(watch.identity);
-            }
-            stays
-        });
-    }
-}
-
-/// Which of `sought` some other process has open or mapped.
-fn open_somewhere(sought: &HashSet<Identity>) -> HashSet<Identity> {
-    let mut found = HashSet::new();
-    let own = std::process::id();
-    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let name = process.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        if pid == own {
-            continue;
-        }
-        let files = fs::read_dir(process.path().join("fd"));
-        for file in files.into_iter().flatten().flatten() {
-            let Ok(data) = fs::metadata(file.path()) else { continue };
-            found.insert(Identity { device: data.dev(), inode: data.ino() });
-        }
-        found.extend(mapped_by(pid));
-    }
-    found.retain(|identity| sought.contains(identity));
-    found
-}
-
-/// What a process has mapped, by device and inode.
-fn mapped_by(pid: u32) -> Vec<Identity> {
-    let text = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-    text.lines()
-        .filter_map(|line| {
-            let mut fields = line.split_ascii_whitespace().skip(3);
-            let (major, minor) = fields.next()?.split_once(':')?;
-            let hex = |text| u32::from_str_radix(text, 16).ok();
-            let device = rustix::fs::makedev(hex(major)?, hex(minor)?);
-            let inode = fields.next()?.parse().ok()?;
-            (inode != 0).then_some(Identity { device, inode })
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::inotify::ReadFlags;
     use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create, open};
     use std::os::fd::AsFd;
 
@@ -480,7 +400,7 @@ mod tests {
         assert_eq!(completed(&closes), []);
         let mut child = std::process::Command::new("sleep")
             .arg("1000")
-            .stdin(fs::File::open(path).unwrap())
+            .stdin(std::fs::File::open(path).unwrap())
             .spawn()
             .unwrap();
         drop(hold);
@@ -515,7 +435,7 @@ mod tests {
         let path = format!("/proc/{}/fd/{}", std::process::id(), memfd.as_raw_fd());
         let mut child = std::process::Command::new("sleep")
             .arg("1000")
-            .stdin(fs::File::open(path).unwrap())
+            .stdin(std::fs::File::open(path).unwrap())
             .spawn()
             .unwrap();
         drop(theirs);

@@ -7,25 +7,25 @@
 //! Locks: `changes`, then `state` or that of `Names`. What attributes show takes `state` alone, for
 //! they are shown with `Names` locked.
 
+mod candidate;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use pci::Address;
 use pci::regs::{command, header};
-use pci::{Address, Function};
 use uapi::Errno;
 use vfio::DeviceState;
 
-use super::function::View;
 use super::ids::Id;
-use super::sysfs::{
-    self, VFIO_CLASS, VFIO_PCI, fixed, link, link_to, power, read_write, write_only,
-};
+use super::sysfs::{self, VFIO_PCI, read_write, write_only};
 use super::tree::Entry;
 use super::writable::word;
-use super::{Attribute, Names, Node, group};
-use crate::machine::{Assignable, Identity};
+use super::{Attribute, Names, group};
+
+pub(super) use candidate::Candidate;
 
 const NAME: &str = "vfio-pci";
 /// How often a program that will not let go of a device is reminded.
@@ -53,17 +53,6 @@ pub(super) enum Bond {
     Leaving,
 }
 
-/// A function that the driver could have.
-pub(super) struct Candidate {
-    address: Address,
-    directory: String,
-    number: usize,
-    group_id: u32,
-    identity: Identity,
-    vfio: Arc<vfio::Device>,
-    function: Arc<dyn Function>,
-}
-
 #[derive(Default)]
 struct State {
     bound: BTreeSet<Address>,
@@ -74,75 +63,6 @@ struct State {
     /// Enabled through sysfs.
     enabled: BTreeSet<Address>,
     ids: Vec<Id>,
-}
-
-impl Candidate {
-    pub(super) fn new(device: &Assignable, view: &View<'_>) -> Self {
-        let View { directory, identity, .. } = view;
-        Self {
-            address: device.address,
-            directory: directory.clone(),
-            number: device.vfio_index,
-            group_id: device.group_id,
-            identity: *identity,
-            vfio: Arc::clone(&device.vfio),
-            function: Arc::clone(&device.function),
-        }
-    }
-
-    fn in_use(&self) -> bool {
-        match self.vfio.state() {
-            DeviceState::Free => false,
-            DeviceState::Open { .. } | DeviceState::Bound { .. } | DeviceState::Attached { .. } => {
-                true
-            }
-        }
-    }
-
-    /// Where the device's class directory is.
-    fn class_directory(&self) -> String {
-        format!("{}/vfio-dev/vfio{}", self.directory, self.number)
-    }
-
-    /// The names that there are for as long as the driver offers the device.
-    fn offered(&self) -> Vec<(String, Entry)> {
-        let (major, minor) = Node::Vfio(self.number).device_number();
-        let (class, number) = (self.class_directory(), self.number);
-        let device_number = format!("{major}:{minor}");
-        let uevent = format!("MAJOR={major}\nMINOR={minor}\nDEVNAME=vfio/devices/vfio{number}\n");
-        let mut names = vec![
-            (format!("{class}/dev"), fixed(0o444, &format!("{device_number}\n"))),
-            (format!("{class}/uevent"), fixed(0o444, &uevent)),
-            (format!("{class}/subsystem"), link_to(&class, VFIO_CLASS)),
-            (format!("{class}/device"), link(&format!("../../../{}", self.address))),
-            (format!("{VFIO_CLASS}/vfio{number}"), link_to(VFIO_CLASS, &class)),
-            (format!("/sys/dev/char/{device_number}"), link_to("/sys/dev/char", &class)),
-            (format!("/dev/char/{device_number}"), link(&format!("../vfio/devices/vfio{number}"))),
-            (format!("/dev/vfio/devices/vfio{number}"), Entry::Node(Node::Vfio(number))),
-        ];
-        names.extend(power(&class));
-        names
-    }
-
-    fn offered_paths(&self) -> [String; 5] {
-        let (major, minor) = Node::Vfio(self.number).device_number();
-        let number = self.number;
-        [
-            format!("/dev/vfio/devices/vfio{number}"),
-            format!("/dev/char/{major}:{minor}"),
-            format!("/sys/dev/char/{major}:{minor}"),
-            format!("{VFIO_CLASS}/vfio{number}"),
-            format!("{}/vfio-dev", self.directory),
-        ]
-    }
-
-    /// The names that there are for as long as the driver has the function.
-    fn linked(&self) -> [(String, Entry); 2] {
-        [
-            (format!("{}/driver", self.directory), link_to(&self.directory, VFIO_PCI)),
-            (format!("{VFIO_PCI}/{}", self.address), link_to(VFIO_PCI, &self.directory)),
-        ]
-    }
 }
 
 impl VfioPci {
