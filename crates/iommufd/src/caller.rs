@@ -4,6 +4,7 @@
 //! [`Source`] (memory that can be pinned), [`Pinned`] (memory that is), [`Signal`] (an eventfd),
 //! [`Vm`] (a virtual machine) or [`Context`]. The front end implements these over a real process; tests over a byte array.
 
+use std::error::Error;
 use std::hash::Hasher;
 use std::sync::Arc;
 
@@ -75,6 +76,12 @@ pub trait Caller {
     fn charged(&self, memory: Arc<dyn Source>, to_process: bool) -> Arc<dyn Source> {
         let _ = to_process;
         memory
+    }
+
+    /// Told why something is refused, just before the caller gets no more than a number: this crate's or VFIO's
+    /// `Refusal`. Called with no lock held.
+    fn refused(&self, why: &(dyn Error + 'static)) {
+        let _ = why;
     }
 
     /// The number of the caller's process.

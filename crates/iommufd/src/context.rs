@@ -140,7 +140,10 @@ impl Context {
     ) -> Result<u32, Errno> {
         match dispatch::run(self, caller, request, argument) {
             Ok(answer) => Ok(answer),
-            Err(refusal) => Err(refusal.errno()),
+            Err(refusal) => {
+                caller.refused(&refusal);
+                Err(refusal.errno())
+            }
         }
     }
 

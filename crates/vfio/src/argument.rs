@@ -2,6 +2,7 @@
 //!
 //! Takes no lock. Knows no command.
 
+use uapi::Errno;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{Caller, Refusal};
@@ -16,6 +17,14 @@ pub(crate) struct Argument<'a> {
 }
 
 impl Argument<'_> {
+    /// Tells the caller's side why something is refused, and makes it a number.
+    pub(crate) fn refused(&self) -> impl Fn(Refusal) -> Errno + Copy + '_ {
+        |refusal| {
+            self.caller.refused(&refusal);
+            refusal.errno()
+        }
+    }
+
     /// Reads the first `least` bytes of a struct that begins with `argsz`; the rest is zero.
     ///
     /// # Errors

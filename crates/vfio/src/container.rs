@@ -74,7 +74,7 @@ impl Container {
     /// no IOMMU, and then `ENOTTY` for a command that does not exist; else the command's, as told at its handler.
     pub fn ioctl(&self, caller: &dyn Caller, request: u32, argument: u64) -> Result<u32, Errno> {
         let argument = Argument { caller, at: argument };
-        self.run(request, &argument).map_err(|refusal| refusal.errno())
+        self.run(request, &argument).map_err(argument.refused())
     }
 
     /// Puts a group into the container: what is mapped is for its devices too.

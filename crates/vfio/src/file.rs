@@ -143,7 +143,7 @@ impl DeviceFile {
         argument: u64,
     ) -> Result<u32, Errno> {
         let argument = Argument { caller, at: argument };
-        self.run(|| command::run(self, request, &argument))
+        self.run(|| command::run(self, request, &argument)).map_err(argument.refused())
     }
 
     /// Reads from the device: `count` bytes at file position `position` to `to` in the caller's memory.
@@ -167,6 +167,7 @@ impl DeviceFile {
             self.check_bound()?;
             region::read(&self.device, &memory, count, position)
         })
+        .map_err(memory.refused())
     }
 
     /// Writes to the device, shaped as [`read`](Self::read). Returns how many bytes were written. A write to
@@ -189,6 +190,7 @@ impl DeviceFile {
             self.check_bound()?;
             region::write(&self.device, &memory, count, position)
         })
+        .map_err(memory.refused())
     }
 
     /// Says whether `length` bytes at file offset `offset` may be mapped.
@@ -202,6 +204,7 @@ impl DeviceFile {
             self.check_bound()?;
             map::check(&self.device, offset, length, request)
         })
+        .map_err(|refusal| refusal.errno())
     }
 
     /// The last close. Cancels a TSM command that runs for the device, waits for what runs on the file, then takes a
@@ -275,9 +278,8 @@ impl DeviceFile {
     }
 
     /// Runs something that release has to wait for.
-    fn run<T>(&self, what: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Errno> {
-        let result = self.in_use.run(what).unwrap_or(Err(Refusal::NotBound));
-        result.map_err(|refusal| refusal.errno())
+    fn run<T>(&self, what: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+        self.in_use.run(what).unwrap_or(Err(Refusal::NotBound))
     }
 }
 

@@ -81,7 +81,7 @@ impl GroupFile {
             Some(CommandId::GroupGetDeviceFd) => return self.device_fd(argument),
             _ => Err(Refusal::NoSuchCommand { request }),
         };
-        answer.map_err(|refusal| refusal.errno())
+        answer.map_err(argument.refused())
     }
 
     /// `VFIO_GROUP_GET_STATUS`: whether devices can be had, and whether there is a container.
@@ -153,13 +153,15 @@ impl GroupFile {
     /// - `EINVAL` – no container, or one without an IOMMU.
     /// - as [`DeviceFile::open_in_group`], and what the caller's table of files says (`EMFILE`).
     fn device_fd(&self, argument: &Argument<'_>) -> Result<u32, Errno> {
-        let numbered = |refusal: Refusal| refusal.errno();
+        let numbered = argument.refused();
         let name = read_name(argument).map_err(numbered)?;
         let device = self.named(&name).map_err(numbered)?;
         let change = self.group.change();
         let backing = change.backing().map_err(numbered)?;
-        let mut open =
-            |pages| DeviceFile::open_in_group(&device, pages, &self.group, &change, &backing);
+        let mut open = |pages| {
+            DeviceFile::open_in_group(&device, pages, &self.group, &change, &backing)
+                .inspect_err(|refusal| argument.caller.refused(refusal))
+        };
         argument.caller.install_device(&device, &mut open)
     }
 
