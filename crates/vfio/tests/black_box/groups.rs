@@ -236,6 +236,49 @@ fn a_group_joins_a_container_only_where_its_iommu_translates_all_that_is_mapped(
 }
 
 #[test]
+fn no_group_joins_a_container_whose_memory_moves() {
+    let stand = Stand::new();
+    let session = Session::on_type1(&stand);
+    session.ready();
+    assert_eq!(session.map(0x1000, VA, PAGE), Ok(0));
+    let flags = dma_unmap_flags::VADDR;
+    let moves = IommuType1DmaUnmap { argsz: 24, flags, iova: 0x1000, size: PAGE };
+    session.client.put(ARGUMENT, moves.as_bytes());
+    assert_eq!(session.of_container(CommandId::IommuUnmapDma, ARGUMENT), Ok(0));
+    let all = Span::from_ends(0, (1 << 48) - 1).unwrap();
+    let beside = behind(all, Address::new(0xb1d0, 9, 0, 0).unwrap());
+    let other = GroupFile::open(beside.device.group()).unwrap();
+    let request = Command::of(CommandId::GroupSetContainer).request;
+    let join = || {
+        session.client.put(ARGUMENT, &session.fd.to_le_bytes());
+        other.ioctl(&session.client, request, ARGUMENT)
+    };
+    assert_eq!(join(), Err(Errno::EBUSY));
+    let flags = dma_map_flags::VADDR;
+    let moved = IommuType1DmaMap { argsz: 32, flags, vaddr: VA, iova: 0x1000, size: PAGE };
+    session.client.put(ARGUMENT, moved.as_bytes());
+    assert_eq!(session.of_container(CommandId::IommuMapDma, ARGUMENT), Ok(0));
+    assert_eq!(join(), Ok(0));
+    other.release();
+    session.end(&stand);
+}
+
+#[test]
+fn a_container_has_so_many_entries_and_no_more() {
+    const MOST: u64 = 65535;
+    let stand = Stand::new();
+    let session = Session::on_type1(&stand);
+    session.ready();
+    for entry in 0..MOST {
+        assert_eq!(session.map(entry * PAGE, VA, PAGE), Ok(0), "{entry}");
+    }
+    assert_eq!(session.map(0, VA, PAGE), Err(Errno::EEXIST), "looked at before");
+    assert_eq!(session.map(1 << 48, VA, PAGE), Err(Errno::ENOSPC), "where no IOMMU translates");
+    assert_eq!(session.unmap_all(), Ok(MOST * PAGE));
+    session.end(&stand);
+}
+
+#[test]
 fn a_bus_reset_wants_the_group_of_each_device_on_the_bus() {
     let stand = Stand::new();
     let stranger = stand.neighbour(Address::new(0xb1d0, 2, 1, 0).unwrap(), false);

@@ -7,6 +7,7 @@ mod close;
 mod command_table;
 mod config_space;
 mod engine;
+mod errnos;
 mod exhaustion;
 mod features;
 mod groups;

@@ -200,3 +200,28 @@ fn whose_the_devices_are_is_asked_before_whether_they_are_busy() {
     other.close();
     session.close();
 }
+
+#[test]
+fn what_is_being_reset_is_not_reset_meanwhile() {
+    let stand = Stand::new();
+    let session = stand.bound();
+    let (come, has_come) = mpsc::channel();
+    let (go, may_go) = mpsc::channel();
+    stand.function.hold_next_reset((come, may_go));
+    stand.function.events();
+    thread::scope(|scope| {
+        // Dropped if the test fails, which lets the other thread end.
+        let go = go;
+        let running = scope.spawn(|| reset(&session));
+        has_come.recv().unwrap();
+        let hot_reset = Command::of(HOT_RESET).request;
+        let struct_at = MEMORY + 0x4000;
+        session.client.put(struct_at, &[12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(reset(&session), Err(Errno::EAGAIN));
+        assert_eq!(session.file.ioctl(&session.client, hot_reset, struct_at), Err(Errno::EBUSY));
+        go.send(()).unwrap();
+        assert_eq!(running.join().unwrap(), Ok(0));
+    });
+    assert_eq!(stand.function.events(), ["reset function"]);
+    session.close();
+}

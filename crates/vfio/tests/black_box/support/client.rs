@@ -1,6 +1,7 @@
 //! A client whose memory is a run of bytes.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -74,14 +75,41 @@ pub(crate) struct Client {
     next_fd: i32,
     /// What groups gave, in that order.
     given: Mutex<rank::Objects, Vec<Arc<DeviceFile>>>,
+    reasons: Mutex<rank::Objects, Vec<Reason>>,
     no_lock: NoLock,
+}
+
+/// Why something was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// By a file of VFIO's.
+    Vfio(Refusal),
+    /// By a context.
+    Iommufd(iommufd::Refusal),
+}
+
+impl Reason {
+    /// The variant's name, of what refused in the end.
+    pub(crate) fn name(&self) -> String {
+        let shown = match self {
+            Self::Vfio(Refusal::Iommufd(why)) | Self::Iommufd(why) => format!("{why:?}"),
+            Self::Vfio(why) => format!("{why:?}"),
+        };
+        shown.chars().take_while(|char| char.is_alphanumeric()).collect()
+    }
 }
 
 impl Client {
     pub(crate) fn new() -> Self {
         let memory = Arc::new(Pages::anonymous(MEMORY_SIZE).unwrap());
-        let (files, given, no_lock) = (BTreeMap::new(), Mutex::new(Vec::new()), NoLock::default());
-        Self { memory, files, next_fd: 3, given, no_lock }
+        Self {
+            memory,
+            files: BTreeMap::new(),
+            next_fd: 3,
+            given: Mutex::new(Vec::new()),
+            reasons: Mutex::new(Vec::new()),
+            no_lock: NoLock::default(),
+        }
     }
 
     pub(crate) fn open_iommufd(&mut self, context: &Arc<Context>) -> i32 {
@@ -108,6 +136,16 @@ impl Client {
     /// What a group gave last.
     pub(crate) fn given(&self) -> Arc<DeviceFile> {
         self.given.lock().last().unwrap().clone()
+    }
+
+    /// All that groups gave.
+    pub(crate) fn given_any(&self) -> Vec<Arc<DeviceFile>> {
+        self.given.lock().clone()
+    }
+
+    /// Why what was refused since the last call was.
+    pub(crate) fn reasons(&self) -> Vec<Reason> {
+        std::mem::take(&mut self.reasons.lock())
     }
 
     pub(crate) fn open_other(&mut self) -> i32 {
@@ -198,6 +236,16 @@ impl vfio::Caller for Client {
 }
 
 impl Caller for Client {
+    fn refused(&self, why: &(dyn Error + 'static)) {
+        self.no_lock.check();
+        let reason = match (why.downcast_ref::<Refusal>(), why.downcast_ref()) {
+            (Some(why), _) => Reason::Vfio(why.clone()),
+            (None, Some(why)) => Reason::Iommufd(*why),
+            (None, None) => panic!("{why} is no refusal of these crates"),
+        };
+        self.reasons.lock().push(reason);
+    }
+
     fn read_prefix(&self, at: u64, into: &mut [u8]) -> usize {
         self.no_lock.check();
         let length = into.len().min(reachable(at));

@@ -17,7 +17,7 @@ use uapi::{Command, CommandId, Errno, Profile};
 use vfio::{BarPages, Device, DeviceFile, DeviceSet, PolicyEvent, PolicyNotices, Settings};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-pub(crate) use client::{Client, Counter, MEMORY, MEMORY_SIZE, NoLock, READ_ONLY, Watcher};
+pub(crate) use client::{Client, Counter, MEMORY, MEMORY_SIZE, NoLock, READ_ONLY, Reason, Watcher};
 pub(crate) use function::{Fake, Shape, TABLE_AT, VECTORS};
 pub(crate) use tee::Tee;
 
