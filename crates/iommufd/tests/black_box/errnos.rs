@@ -5,11 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use iommufd::mock::MockMachine;
-use uapi::iommufd::{HwptAlloc, hwpt_flags};
 use uapi::{Command, CommandId, Errno, FileKind, Profile};
 
-use crate::support::{Client, PAGE};
+use crate::support::{Client, MockNest, PAGE};
 
 use CommandId as C;
 use Errno as E;
@@ -25,9 +23,8 @@ const VIOMMU: u64 = 6;
 const NESTED: u64 = 7;
 const MISSING: u64 = 99;
 const TOP: u64 = u64::MAX;
-/// The mock's type of vIOMMUs, of their queues and of entries to drop; and of page tables.
+/// The mock's type of vIOMMUs, of their queues and of entries to drop.
 const MOCK: u64 = 0xdead_beef;
-const DATA: u64 = 0xdead;
 /// An area of two pages in the address space, and the memory that it maps.
 const IOVA: u64 = 0x100_0000;
 const VA: u64 = 0x10_0000;
@@ -220,23 +217,12 @@ const ROWS: &[Row] = &[
 
 /// An object of each type but queues, with the ids of the constants above; a vdevice is the last.
 fn world() -> Client {
-    let client = Client::open_mock(&MockMachine::new());
-    let ioas = client.ioas();
-    let [_, _, device] = client.mock_device(ioas).unwrap();
-    client.map_at(ioas, IOVA, VA, 2 * PAGE).unwrap();
     let word = |id: u64| u32::try_from(id).unwrap();
-    assert_eq!(client.hwpt(device, ioas, hwpt_flags::NEST_PARENT), Ok(word(PARENT)));
-    assert_eq!(client.viommu(word(MOCK), device, word(PARENT)), Ok(word(VIOMMU)));
-    let nested = HwptAlloc {
-        dev_id: device,
-        pt_id: word(PARENT),
-        data_type: word(DATA),
-        data_len: 4,
-        data_uptr: AT,
-        ..HwptAlloc::default()
-    };
-    let nested = client.call(CommandId::HwptAlloc, nested).unwrap();
-    assert_eq!(nested.out_hwpt_id, word(NESTED));
+    let MockNest { client, ioas, device, parent, .. } = MockNest::new();
+    client.map_at(ioas, IOVA, VA, 2 * PAGE).unwrap();
+    assert_eq!((parent, ioas, device), (word(PARENT), word(IOAS), word(DEVICE)));
+    assert_eq!(client.viommu(word(MOCK), device, parent), Ok(word(VIOMMU)));
+    assert_eq!(client.nested(device, parent), Ok(word(NESTED)));
     client.vdevice(word(VIOMMU), device, 1).unwrap();
     client
 }
