@@ -13,7 +13,7 @@
 //! | [`trace_decode`] | calls with any bytes | each prints as one line |
 //! | [`security`] | messages of TDISP and IDE_KM | answers can be read, states change as the table says |
 //! | [`dsm`] | requests to a device's security manager, and what is done to its functions | functions act as the state that is told |
-//! | [`mock_commands`] | what a client does with the kernel's test interface | nothing pinned, charged or alive when all is closed |
+//! | [`mock_commands`] | what a client does with the kernel's test interface | nothing pinned, charged or alive when all is closed; windows stay while mapped, what runs out changes nothing |
 //! | [`guest`] | a guest's requests about a bound interface | answers fit, and unbind leaves the device unlocked |
 //! | [`guest_tables`] | a guest's page tables, and DMA through them | DMA stays in what the parent shows, and ends |
 //! | [`words`] | scenarios and faults, as people write them | a mistake has a place inside the text |

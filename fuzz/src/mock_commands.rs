@@ -1,10 +1,11 @@
 //! A client of the kernel's own test interface: mock devices, accesses, PASIDs, nested page tables, queues, windows and
 //! buffers, in any order, while any step that can run out of something does so.
 //!
-//! When its files are closed nothing may be pinned or alive, and nobody charged; a window stays while it is mapped. Words
-//! of structs are written by a byte each, from what means something somewhere, so that little input goes deep.
+//! When its files are closed nothing may be pinned or alive, and nobody charged; a window stays while it is mapped; a
+//! command that something ran out for changes nothing. Words of structs are written by a byte each, from what means
+//! something somewhere, so that little input goes deep.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use iommufd::mock::{Charged, MockMachine};
@@ -256,19 +257,38 @@ struct Rig {
 }
 
 /// Runs out once: at the question that is counted down to. At none if it starts from 0.
-struct Once(AtomicU64);
+struct Once {
+    left: AtomicU64,
+    has_run_out: AtomicBool,
+}
+
+impl Once {
+    fn at(&self, question: u8) {
+        self.left.store(question.into(), Ordering::Relaxed);
+    }
+
+    /// Whether it has run out since the last call.
+    fn take_run_out(&self) -> bool {
+        self.has_run_out.swap(false, Ordering::Relaxed)
+    }
+}
 
 impl Quota for Once {
     fn admit(&self, resource: Resource, _: u64) -> Result<(), Exhausted> {
-        let counted =
-            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-        if counted == Ok(1) { Err(Exhausted(resource)) } else { Ok(()) }
+        let less = |left: u64| left.checked_sub(1);
+        let counted = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        if counted != Ok(1) {
+            return Ok(());
+        }
+        self.has_run_out.store(true, Ordering::Relaxed);
+        Err(Exhausted(resource))
     }
 }
 
 impl Rig {
     fn new(runs_out_at: u8) -> Self {
-        let quota = Arc::new(Once(AtomicU64::new(runs_out_at.into())));
+        let left = AtomicU64::new(runs_out_at.into());
+        let quota = Arc::new(Once { left, has_run_out: AtomicBool::new(false) });
         let machine = MockMachine::under(Arc::clone(&quota) as _);
         let ledger = Arc::new(Ledger::default());
         ledger.allow_dma(Allowed::Anywhere);
@@ -309,7 +329,7 @@ impl Rig {
             Step::LimitLocked(pages) => client.limit_locked(pages.into()),
             Step::BecomeProcess(number) => client.become_process(number),
             Step::Privileges(bits) => client.set_privileges(bits),
-            Step::RunOut(questions) => self.quota.0.store(questions.into(), Ordering::Relaxed),
+            Step::RunOut(questions) => self.quota.at(questions),
             Step::MapWindow { context, page, pages } => {
                 let [offset, length] = [page, pages].map(|count| u64::from(count) * PAGE_BYTES);
                 let mapped = client.map_window(self.context(context)?, offset, length);
@@ -341,7 +361,13 @@ impl Rig {
                 STRUCTS
             }
         };
+        let held = || (context.counts(), self.ledger.pinned_bytes(), self.client.locked_pages());
+        let before = held();
+        self.quota.take_run_out();
         let answer = context.ioctl(&self.client, row.request, argument);
+        if self.quota.take_run_out() && answer.is_err() {
+            assert_eq!(held(), before, "{}: something ran out", row.name);
+        }
         if let Err(errno) = answer {
             let known = COMMAND_ERRORS.contains(&errno) || TEST_ERRORS.contains(&errno);
             assert!(known, "{}: {errno}", row.name);
