@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use explore::{Model, Script, Settings as Exploration, Verdict, explore};
+use explore::Model;
 use iommufd::{Caller, Context, ContextSettings, FileFault, Signal, Source, Tvm, Unreachable};
 use sync::{Mutex, rank};
 use uapi::vfio::{BindIommufd, extension};
@@ -17,6 +17,7 @@ use zerocopy::IntoBytes;
 
 use crate::argument::{self, Argument};
 use crate::bare::{self, ADDRESS, Bare};
+use crate::exhaustive::{Outcome, every_interleaving};
 
 /// What a thread does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,16 +52,6 @@ impl fmt::Display for Call {
             Self::BindAlone => "bind alone",
             Self::CloseAlone => "close alone",
         })
-    }
-}
-
-/// What a call answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Outcome(Result<(), Errno>);
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.map_or_else(Errno::name, |()| "ok"))
     }
 }
 
@@ -244,29 +235,16 @@ impl Model for Shipped {
 
 #[test]
 fn every_pair_on_a_group_is_safe_in_all_interleavings() {
-    let settings = Exploration { preemptions: Vec::new(), ..Exploration::default() };
     for behind in [Behind::Iommufd, Behind::Type1] {
         for stage in [Stage::Nothing, Stage::ContainerSet, Stage::DeviceOpen] {
             let start = Start { behind, stage };
             for (index, one) in CALLS.iter().enumerate() {
                 for other in &CALLS[index..] {
-                    every_interleaving(start, [*one, *other], &settings);
+                    every_interleaving(Shipped(start), &[*one, *other], &start);
                 }
             }
         }
     }
-}
-
-fn every_interleaving(start: Start, pair: [Call; 2], settings: &Exploration) {
-    let script = Script::new(pair.iter().map(|call| vec![*call]));
-    let report = explore(&Arc::new(Shipped(start)), &script, settings, &mut |_| {}).unwrap();
-    let [one, other] = pair;
-    if let Verdict::Counterexample(found) = &report.verdict {
-        panic!("{start:?}: {one} | {other}: {}\n{}", found.violation, found.schedule);
-    }
-    let counts = report.counts;
-    println!("{start:?}: {one} | {other}: {}: {} executions", report.verdict, counts.executions);
-    assert!(matches!(report.verdict, Verdict::Safe), "few enough to see them all");
 }
 
 /// Descriptors that the program's structs name.

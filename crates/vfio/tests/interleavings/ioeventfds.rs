@@ -5,7 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use explore::{Model, Script, Settings as Exploration, Verdict, explore};
+use explore::Model;
 use iommufd::{Caller, Context, ContextSettings, FileFault, Signal, Source, Tvm, Unreachable};
 use pci::{Bar, BarKind};
 use sync::{Mutex, rank};
@@ -16,6 +16,7 @@ use zerocopy::IntoBytes;
 
 use crate::argument::{self, Argument};
 use crate::bare::{self, Bare};
+use crate::exhaustive::{Outcome, every_interleaving};
 
 /// What a thread does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,15 +37,6 @@ impl fmt::Display for Call {
             Self::TakeBack => "take back",
             Self::Close => "close",
         })
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Outcome(Result<(), Errno>);
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.map_or_else(Errno::name, |()| "ok"))
     }
 }
 
@@ -221,23 +213,12 @@ impl Model for Shipped {
 fn every_two_and_three_calls_are_safe_in_all_interleavings() {
     for (index, one) in CALLS.iter().enumerate() {
         for (second, two) in CALLS.iter().enumerate().skip(index) {
-            every_interleaving(&[*one, *two]);
+            every_interleaving(Shipped, &[*one, *two], &"bound");
             for three in &CALLS[second..] {
-                every_interleaving(&[*one, *two, *three]);
+                every_interleaving(Shipped, &[*one, *two, *three], &"bound");
             }
         }
     }
-}
-
-fn every_interleaving(calls: &[Call]) {
-    let settings = Exploration { preemptions: Vec::new(), ..Exploration::default() };
-    let script = Script::new(calls.iter().map(|call| vec![*call]));
-    let report = explore(&Arc::new(Shipped), &script, &settings, &mut |_| {}).unwrap();
-    if let Verdict::Counterexample(found) = &report.verdict {
-        panic!("{calls:?}: {}\n{}", found.violation, found.schedule);
-    }
-    println!("{calls:?}: {}: {} executions", report.verdict, report.counts.executions);
-    assert!(matches!(report.verdict, Verdict::Safe), "few enough to see them all");
 }
 
 /// The program as one command sees it.

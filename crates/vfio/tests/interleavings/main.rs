@@ -6,5 +6,6 @@ extern crate bindery_vfio as vfio;
 
 mod argument;
 mod bare;
+mod exhaustive;
 mod groups;
 mod ioeventfds;
