@@ -3,9 +3,15 @@
 //! What every command refuses alike is in `table`, what runs out in `exhaustion`. Answers that cannot be written are
 //! beside the command's own tests. Source: [uapi/iommufd.h]; v7.3 `drivers/iommu/iommufd`.
 
+mod reasons;
+mod rfc;
+mod type1;
+mod vtd;
+
+use std::any::Any;
 use std::collections::BTreeSet;
 
-use uapi::{Command, CommandId, Errno, FileKind, Profile};
+use uapi::{Command, CommandId, Errno, FileKind};
 
 use crate::support::{Client, MockNest, PAGE};
 
@@ -28,10 +34,13 @@ const MOCK: u64 = 0xdead_beef;
 /// An area of two pages in the address space, and the memory that it maps.
 const IOVA: u64 = 0x100_0000;
 const VA: u64 = 0x10_0000;
+/// One page that may be read only.
+const READ_ONLY_IOVA: u64 = 0x200_0000;
 /// Where the client has ranges, entries and data: zeros.
 const AT: u64 = 0x20_0000;
 const UNMAPPED: u64 = 0x7000_0000_0000;
 const READ: u64 = 4;
+const WRITE: u64 = 2;
 const FIXED: u64 = 1;
 
 const ROWS: &[Row] = &[
@@ -45,6 +54,7 @@ const ROWS: &[Row] = &[
     ),
     (C::IoasAllowIovas, &[("ioas_id", MISSING), ("num_iovas", 1)], E::ENOENT),
     (C::IoasAllowIovas, &[("ioas_id", IOAS), ("num_iovas", 1)], E::EFAULT),
+    (C::IoasAllowIovas, &[("ioas_id", IOAS), ("num_iovas", TOP)], E::ENOMEM),
     (C::IoasAllowIovas, &[("ioas_id", IOAS), ("num_iovas", 1), ("allowed_iovas", AT)], E::EINVAL),
     (C::IoasCopy, &[("flags", 8), ("length", TOP)], E::EOPNOTSUPP),
     (C::IoasCopy, &[("length", TOP)], E::EOVERFLOW),
@@ -57,6 +67,30 @@ const ROWS: &[Row] = &[
         E::EOVERFLOW,
     ),
     (C::IoasCopy, &[("flags", READ), ("src_ioas_id", IOAS), ("length", PAGE)], E::ENOENT),
+    (
+        C::IoasCopy,
+        &[
+            ("flags", WRITE | FIXED),
+            ("src_ioas_id", IOAS),
+            ("dst_ioas_id", IOAS),
+            ("src_iova", READ_ONLY_IOVA),
+            ("dst_iova", IOVA),
+            ("length", PAGE),
+        ],
+        E::EEXIST,
+    ),
+    (
+        C::IoasCopy,
+        &[
+            ("flags", WRITE | FIXED),
+            ("src_ioas_id", IOAS),
+            ("dst_ioas_id", IOAS),
+            ("src_iova", READ_ONLY_IOVA),
+            ("dst_iova", READ_ONLY_IOVA + PAGE),
+            ("length", PAGE),
+        ],
+        E::EPERM,
+    ),
     (
         C::IoasCopy,
         &[
@@ -89,6 +123,7 @@ const ROWS: &[Row] = &[
         E::EOVERFLOW,
     ),
     (C::IoasMap, &[("flags", READ), ("ioas_id", IOAS)], E::EINVAL),
+    (C::IoasMap, &[("flags", READ), ("ioas_id", IOAS), ("length", TOP - 1)], E::EINVAL),
     (
         C::IoasMap,
         &[
@@ -100,6 +135,12 @@ const ROWS: &[Row] = &[
         ],
         E::EEXIST,
     ),
+    (
+        C::IoasMap,
+        &[("flags", READ | FIXED), ("ioas_id", IOAS), ("iova", 1), ("length", 1)],
+        E::EINVAL,
+    ),
+    (C::IoasMap, &[("flags", READ | FIXED), ("ioas_id", IOAS), ("length", PAGE)], E::EINVAL),
     (
         C::IoasMap,
         &[("flags", READ), ("ioas_id", IOAS), ("user_va", UNMAPPED), ("length", 1 << 62)],
@@ -129,6 +170,7 @@ const ROWS: &[Row] = &[
     (C::IoasUnmap, &[("ioas_id", IOAS), ("iova", TOP)], E::EOVERFLOW),
     (C::IoasUnmap, &[("ioas_id", IOAS), ("iova", 1)], E::EINVAL),
     (C::IoasUnmap, &[("ioas_id", IOAS), ("iova", IOVA), ("length", PAGE)], E::ENOENT),
+    (C::IoasUnmap, &[("ioas_id", IOAS), ("iova", IOVA - PAGE), ("length", PAGE)], E::ENOENT),
     (C::IommuOption, &[("__reserved", 1)], E::EOPNOTSUPP),
     (C::IommuOption, &[("option_id", 2)], E::EOPNOTSUPP),
     (C::IommuOption, &[("object_id", IOAS), ("val64", 2)], E::EOPNOTSUPP),
@@ -136,6 +178,7 @@ const ROWS: &[Row] = &[
     (C::IommuOption, &[("option_id", 1), ("object_id", MISSING), ("op", 2)], E::ENOENT),
     (C::IommuOption, &[("option_id", 1), ("object_id", IOAS), ("op", 2)], E::EOPNOTSUPP),
     (C::IommuOption, &[("option_id", 1), ("object_id", IOAS), ("val64", 2)], E::EINVAL),
+    (C::IommuOption, &[("option_id", 1), ("object_id", IOAS)], E::EINVAL),
     (C::VfioIoas, &[("__reserved", 1)], E::EOPNOTSUPP),
     (C::VfioIoas, &[("op", 3)], E::EOPNOTSUPP),
     (C::VfioIoas, &[], E::ENODEV),
@@ -215,20 +258,85 @@ const ROWS: &[Row] = &[
     (C::IoasNoiommuGetPa, &[("ioas_id", IOAS), ("iova", IOVA), ("length", PAGE)], E::EOPNOTSUPP),
 ];
 
+/// Where rows are tried.
+struct World {
+    client: Client,
+    /// What its objects are of.
+    _kept: Box<dyn Any>,
+}
+
+/// What rows are tried in, one after the other.
+type Family = (&'static str, fn() -> World, &'static [Row]);
+
+const FAMILIES: &[Family] = &[
+    ("a mock device", with_mock_device, ROWS),
+    ("a vIOMMU with a queue", with_queue, &[QUEUE_AGAIN]),
+    ("a client without a free descriptor", without_descriptors, WITHOUT_DESCRIPTORS),
+    ("a client that may do no raw IO", without_raw_io, WITHOUT_RAW_IO),
+    ("type1 without an IOAS", type1::without_ioas, type1::WITHOUT_IOAS),
+    ("type1 with an IOAS", type1::with_ioas, type1::WITH_IOAS),
+    ("profile rfc", rfc::with_vdevice, rfc::ROWS),
+    ("profile rfc, and no VM", rfc::without_vm, rfc::WITHOUT_VM),
+    ("profile rfc, and no TSM", rfc::without_tsm, rfc::WITHOUT_TSM),
+    ("the profile of v5", rfc::with_vdevice_v5, rfc::V5),
+    ("the profile of v7", rfc::with_vdevice_v7, rfc::V7),
+    ("the profile of 2025-05", rfc::with_vdevice_2025, rfc::OF_2025),
+    ("Intel VT-d", vtd::world, vtd::ROWS),
+    ("profile linux-7.3", rfc::with_vdevice_linux, rfc::LINUX),
+];
+
+/// In place of a field: the argument is the value itself.
+const VALUE: &str = "the value";
+
 /// An object of each type but queues, with the ids of the constants above; a vdevice is the last.
-fn world() -> Client {
+fn with_mock_device() -> World {
     let word = |id: u64| u32::try_from(id).unwrap();
     let MockNest { client, ioas, device, parent, .. } = MockNest::new();
     client.map_at(ioas, IOVA, VA, 2 * PAGE).unwrap();
+    client.map(ioas, 5, READ_ONLY_IOVA, VA, PAGE).unwrap();
     assert_eq!((parent, ioas, device), (word(PARENT), word(IOAS), word(DEVICE)));
     assert_eq!(client.viommu(word(MOCK), device, parent), Ok(word(VIOMMU)));
     assert_eq!(client.nested(device, parent), Ok(word(NESTED)));
     client.vdevice(word(VIOMMU), device, 1).unwrap();
-    client
+    World { client, _kept: Box::new(()) }
+}
+
+/// A queue for events of type 1.
+const QUEUE: &[(&str, u64)] = &[("viommu_id", VIOMMU), ("type", 1), ("veventq_depth", 1)];
+const QUEUE_AGAIN: Row = (C::VeventqAlloc, QUEUE, E::EEXIST);
+
+fn with_queue() -> World {
+    let world = with_mock_device();
+    assert_eq!(run(&world.client, C::VeventqAlloc, QUEUE), Ok(0));
+    world
+}
+
+const WITHOUT_DESCRIPTORS: &[Row] = &[
+    (C::FaultQueueAlloc, &[("flags", 1)], E::EOPNOTSUPP),
+    (C::FaultQueueAlloc, &[], E::EMFILE),
+    (C::VeventqAlloc, QUEUE, E::EMFILE),
+];
+
+fn without_descriptors() -> World {
+    let mut world = with_mock_device();
+    world.client.has_descriptors = false;
+    world
+}
+
+const WITHOUT_RAW_IO: &[Row] =
+    &[(C::IoasNoiommuGetPa, &[("flags", 1), ("ioas_id", MISSING)], E::EPERM)];
+
+fn without_raw_io() -> World {
+    let mut world = with_mock_device();
+    world.client.does_raw_io = false;
+    world
 }
 
 fn run(client: &Client, id: CommandId, fields: &[(&str, u64)]) -> Result<u32, Errno> {
     let command = Command::of(id);
+    if let [(VALUE, value)] = *fields {
+        return client.ctx.ioctl(client, command.request, value);
+    }
     let layout = command.argument.unwrap();
     let mut bytes = vec![0; layout.size];
     bytes[..4].copy_from_slice(&u32::try_from(layout.size).unwrap().to_ne_bytes());
@@ -244,28 +352,30 @@ fn run(client: &Client, id: CommandId, fields: &[(&str, u64)]) -> Result<u32, Er
 
 #[test]
 fn each_command_refuses_in_the_kernels_order_and_changes_nothing() {
-    let client = world();
-    let before = (client.ctx.counts(), client.memory.pinned());
     let mut others = Vec::new();
-    for (id, fields, errno) in ROWS {
-        let answer = run(&client, *id, fields);
-        if answer != Err(*errno) {
-            others.push((id, fields, answer));
+    for (name, world, rows) in FAMILIES {
+        let World { client, .. } = &world();
+        let before = (client.ctx.counts(), client.memory.pinned());
+        for (id, fields, errno) in *rows {
+            let answer = run(client, *id, fields);
+            if answer != Err(*errno) {
+                others.push((name, id, fields, answer));
+            }
+            assert_eq!((client.ctx.counts(), client.memory.pinned()), before, "{id:?} {fields:x?}");
         }
-        assert_eq!((client.ctx.counts(), client.memory.pinned()), before, "{id:?} {fields:x?}");
     }
     assert_eq!(others, [], "other answers");
 }
 
 #[test]
 fn each_command_has_rows() {
-    let is_ours = |row: &&Command| {
-        row.file == FileKind::Iommufd && row.served && row.profiles.contains(Profile::Linux73)
-    };
+    let is_ours = |row: &&Command| row.file == FileKind::Iommufd && row.served;
     let without: BTreeSet<_> = uapi::COMMANDS
         .iter()
         .filter(is_ours)
-        .filter(|command| !ROWS.iter().any(|(id, ..)| *id == command.id))
+        .filter(|command| {
+            !FAMILIES.iter().any(|(.., rows)| rows.iter().any(|(id, ..)| *id == command.id))
+        })
         .map(|command| command.name)
         .collect();
     assert_eq!(without, BTreeSet::new());

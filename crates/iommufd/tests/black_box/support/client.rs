@@ -1,12 +1,13 @@
 //! A program that has `/dev/iommu` open.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::Arc;
 
 use iommufd::mock::{AccessFile, MockMachine};
 use iommufd::{
     Caller, Context, ContextSettings, DmaBuf, EventFile, FileFault, PageIdentity, PinAccess,
-    PinFault, Pinned, Quota, Signal, Source, Tvm, Unreachable,
+    PinFault, Pinned, Quota, Refusal, Signal, Source, Tvm, Unreachable,
 };
 use sync::{Mutex, rank};
 use uapi::iommufd::{
@@ -34,6 +35,10 @@ pub(crate) struct Client {
     windows: Arc<Mutex<rank::DeviceSet, FileWindows>>,
     /// Whether it has `CAP_SYS_RAWIO`.
     pub(crate) does_raw_io: bool,
+    /// Whether it has room for another open file of events.
+    pub(crate) has_descriptors: bool,
+    /// Why its commands were refused, where that is kept.
+    reasons: Option<Arc<Mutex<rank::DeviceSet, Vec<Refusal>>>>,
 }
 
 /// What can be mapped of the open file, and which of it is.
@@ -100,7 +105,19 @@ impl Client {
             events: Arc::new(Mutex::new(Vec::new())),
             windows: Arc::new(Mutex::new(FileWindows::default())),
             does_raw_io: true,
+            has_descriptors: true,
+            reasons: None,
         }
+    }
+
+    /// Keeps from now on why commands are refused.
+    pub(crate) fn keep_reasons(&mut self) {
+        self.reasons = Some(Arc::new(Mutex::new(Vec::new())));
+    }
+
+    /// Why those since the last call were.
+    pub(crate) fn reasons(&self) -> Vec<Refusal> {
+        self.reasons.as_ref().map(|kept| std::mem::take(&mut *kept.lock())).unwrap_or_default()
     }
 
     /// What the window at an offset was filled with.
@@ -136,6 +153,8 @@ impl Client {
             events: Arc::clone(&self.events),
             windows: Arc::clone(&self.windows),
             does_raw_io: self.does_raw_io,
+            has_descriptors: self.has_descriptors,
+            reasons: self.reasons.clone(),
         }
     }
 
@@ -269,6 +288,12 @@ impl Client {
 }
 
 impl Caller for Client {
+    fn refused(&self, why: &(dyn Error + 'static)) {
+        if let Some(kept) = &self.reasons {
+            kept.lock().push(*why.downcast_ref().unwrap());
+        }
+    }
+
     fn read_prefix(&self, at: u64, into: &mut [u8]) -> usize {
         let length = self.memory.bytes_from(at).min(into.len());
         self.memory.read(at, &mut into[..length]).map_or(0, |()| length)
@@ -320,6 +345,9 @@ impl Caller for Client {
     }
 
     fn install_events(&self, file: &Arc<EventFile>) -> Result<i32, Errno> {
+        if !self.has_descriptors {
+            return Err(Errno::EMFILE);
+        }
         let mut events = self.events.lock();
         events.push(Arc::clone(file));
         Ok(FIRST_EVENTS + i32::try_from(events.len() - 1).unwrap())

@@ -148,6 +148,7 @@ const PIN: &[Step] = &[
     Refused(SET, Then(&[("flags", FDS | UNMASK), ("count", 1)], &[CLOSED]), E::EBADF, "ClosedFd"),
     Refused(SET, Then(&[("flags", FDS | UNMASK), ("count", 1)], &[OTHER]), E::EINVAL, "NotEventfd"),
     Done(SET, Then(&[("flags", FDS | UNMASK), ("count", 1)], &[EVENTFD]), 0),
+    Refused(SET, Then(&[("flags", FDS | UNMASK), ("count", 1)], &[CLOSED]), E::EBADF, "ClosedFd"),
     Refused(
         SET,
         Then(&[("flags", FDS | UNMASK), ("count", 1)], &[EVENTFD]),
