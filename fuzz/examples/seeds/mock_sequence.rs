@@ -77,10 +77,7 @@ impl Sequence {
     ) -> &mut Self {
         let mut words = [0_u32; 12];
         for (at, value) in fields {
-            words[at] = value as u32;
-            if let Some(high @ 1..) = Some(value >> u32::BITS) {
-                words[at + 1] = high as u32;
-            }
+            words[at] = u32::try_from(value).expect("all that lies above is zero");
         }
         let pair = |at: usize| u64::from(words[at]) | u64::from(words[at + 1]) << u32::BITS;
         let words = [0, 2, 4, 6, 8, 10].map(pair);
