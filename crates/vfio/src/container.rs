@@ -159,7 +159,7 @@ impl Turn<'_> {
     ///
     /// # Errors
     /// - [`Refusal::ContainerNotReady`] – no group, or an IOMMU already (`EINVAL`).
-    /// - [`Refusal::NoSuchIommu`] (`ENODEV`)
+    /// - [`Refusal::NotAnIommu`] (`EINVAL`), [`Refusal::NoSuchIommu`] (`ENODEV`)
     /// - as [`Type1::admit`].
     fn set_iommu(&mut self, asked: u64) -> Result<u32, Refusal> {
         if self.groups.is_empty() || self.type1.is_some() {
@@ -168,6 +168,7 @@ impl Turn<'_> {
         let version = match asked {
             extension::TYPE1_IOMMU => Version::One,
             extension::TYPE1V2_IOMMU => Version::Two,
+            extension::UNMAP_ALL => return Err(Refusal::NotAnIommu { asked }),
             _ => return Err(Refusal::NoSuchIommu { asked }),
         };
         let mut type1 = Type1::new(self.container.open(), version)?;

@@ -21,7 +21,7 @@ use crate::{Device, Refusal};
 /// # Errors
 /// In this order:
 /// - [`Refusal::Unreachable`], [`Refusal::Argsz`], [`Refusal::Flags`] – the argument (`EFAULT`, `EINVAL`).
-/// - [`Refusal::NoSuchFeature`] (`ENOTTY`), [`Refusal::NoPeerToPeer`] (`EOPNOTSUPP`).
+/// - [`Refusal::NoSuchFeature`] (`ENOTTY`), [`Refusal::NoPeerToPeer`] (`EOPNOTSUPP`), [`Refusal::NoPrecopy`] (`EINVAL`).
 /// - [`Refusal::FeatureOperation`] – it cannot be got, or not set, or neither is asked (`EINVAL`).
 /// - [`Refusal::Argsz`], [`Refusal::Unreachable`] – the feature's data (`EINVAL`, `EFAULT`).
 /// - The feature's own.
@@ -51,6 +51,7 @@ pub(crate) fn feature(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32,
             Ok(())
         }
         feature_id::DMA_BUF => Err(Refusal::NoPeerToPeer),
+        feature_id::MIG_PRECOPY_INFO_V2 => Err(Refusal::NoPrecopy),
         feature => Err(Refusal::NoSuchFeature { feature }),
     }?;
     Ok(0)

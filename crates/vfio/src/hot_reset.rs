@@ -27,12 +27,20 @@ use crate::{Device, Group, Refusal, ResetCause};
 /// # Errors
 /// - [`Refusal::Unreachable`], [`Refusal::Argsz`] – the argument (`EFAULT`, `EINVAL`).
 /// - [`Refusal::NoBusReset`] – the bus cannot be reset (`ENODEV`).
-/// - [`Refusal::Iommufd`] – no memory for the list (`ENOMEM`).
 /// - [`Refusal::ListTooShort`] – the list does not fit; the count is written all the same, the flags are zero
 ///   (`ENOSPC`).
+/// - [`Refusal::Iommufd`] – no memory for the list (`ENOMEM`).
+/// - [`Refusal::Unreachable`] – the list, then what precedes it, cannot be written (`EFAULT`).
 pub(crate) fn info(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Refusal> {
     let asked: HotResetInfo = argument.read(size_of::<HotResetInfo>())?;
     let affected = affected(bound)?;
+    let needed = u32::try_from(affected.len()).unwrap_or(u32::MAX);
+    let mut info = HotResetInfo { argsz: asked.argsz, flags: 0, count: needed };
+    let room = (asked.argsz as usize - size_of::<HotResetInfo>()) / size_of::<DependentDevice>();
+    if room < affected.len() {
+        argument.write_at(0, info.as_bytes())?;
+        return Err(Refusal::ListTooShort { needed });
+    }
     let iommufd = bound.file.bound()?;
     iommufd.admit(Resource::Buffer)?;
     let of_group = bound.file.is_of_group();
@@ -42,16 +50,9 @@ pub(crate) fn info(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, Re
     };
     let all_owned = devices.iter().all(|device| device.devid != dependent_device::NOT_OWNED);
     let owned_flag = if all_owned { hot_reset_flags::DEV_ID_OWNED } else { 0 };
-    let needed = u32::try_from(devices.len()).unwrap_or(u32::MAX);
-    let mut info = HotResetInfo { argsz: asked.argsz, flags: 0, count: needed };
-    let room = (asked.argsz as usize - size_of::<HotResetInfo>()) / size_of::<DependentDevice>();
-    if room < devices.len() {
-        argument.write_at(0, info.as_bytes())?;
-        return Err(Refusal::ListTooShort { needed });
-    }
     info.flags = if of_group { 0 } else { hot_reset_flags::DEV_ID | owned_flag };
-    argument.write_at(0, info.as_bytes())?;
     argument.write_at(size_of::<HotResetInfo>(), devices.as_bytes())?;
+    argument.write_at(0, info.as_bytes())?;
     Ok(0)
 }
 

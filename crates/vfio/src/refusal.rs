@@ -96,6 +96,12 @@ pub enum Refusal {
         /// What the client passed.
         asked: u64,
     },
+    /// What can be asked for in a container, and is no IOMMU.
+    #[error("extension {asked} is no IOMMU")]
+    NotAnIommu {
+        /// What the client passed.
+        asked: u64,
+    },
     /// The group has no device of that name.
     #[error("no such device in the group")]
     NoSuchDevice,
@@ -340,6 +346,9 @@ pub enum Refusal {
     /// The device's memory cannot be exported.
     #[error("the device does no peer-to-peer DMA")]
     NoPeerToPeer,
+    /// The device's state cannot be copied while it runs.
+    #[error("the device has no precopy")]
+    NoPrecopy,
     /// Low power is engaged already.
     #[error("low power is engaged already")]
     LowPowerEngaged,
@@ -441,7 +450,9 @@ impl Refusal {
             | Self::VectorRange { .. }
             | Self::InterruptState { .. }
             | Self::VectorFixed { .. }
+            | Self::NoPrecopy
             | Self::NoReset
+            | Self::NotAnIommu { .. }
             | Self::NotBar { .. }
             | Self::OverMsixTable { .. }
             | Self::BusNotOwned

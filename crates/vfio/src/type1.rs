@@ -96,9 +96,6 @@ impl Type1 {
         let (mut allowed, mut page_sizes) = (self.allowed.clone(), self.page_sizes);
         for iommu in iommus {
             let geometry = iommu.geometry();
-            if !geometry.msi_isolated {
-                return Err(iommufd::Refusal::MsiNotIsolated.into());
-            }
             allowed =
                 allowed.iter().filter_map(|span| span.intersection(geometry.aperture)).collect();
             let kept = |kind| kind != ReservedKind::DirectRelaxable;
@@ -109,6 +106,9 @@ impl Type1 {
         }
         for (&iova, entry) in &self.entries {
             check_inside(&allowed, span_of(iova, entry.length)?)?;
+        }
+        if iommus.iter().any(|iommu| !iommu.geometry().msi_isolated) {
+            return Err(iommufd::Refusal::MsiNotIsolated.into());
         }
         for iommu in iommus {
             self.space.show_to(iommu)?;

@@ -30,6 +30,7 @@ fn which_features_there_are() {
                 feature_id::PCI_VF_TOKEN => token,
                 3..=5 => Ok(0),
                 feature_id::DMA_BUF => Err(Errno::EOPNOTSUPP),
+                feature_id::MIG_PRECOPY_INFO_V2 => Err(Errno::EINVAL),
                 _ => Err(Errno::ENOTTY),
             };
             for probe in [PROBE, PROBE | SET] {

@@ -205,7 +205,10 @@ fn a_device_that_is_bound_alone_keeps_its_group_shut() {
 
 /// A device in a group of its own, behind an IOMMU with these addresses.
 fn behind(aperture: Span, address: Address) -> Stand {
-    let geometry = Geometry { aperture, ..iommu().geometry().clone() };
+    behind_iommu(Geometry { aperture, ..iommu().geometry().clone() }, address)
+}
+
+fn behind_iommu(geometry: Geometry, address: Address) -> Stand {
     let (set, group) = (DeviceSet::new(true), Group::new(11));
     let settings = Settings { group: Some(vfio::Group::new(11)), ..Settings::default() };
     let function = Fake::new(address, Shape::default());
@@ -222,12 +225,19 @@ fn a_group_joins_a_container_only_where_its_iommu_translates_all_that_is_mapped(
     let narrow = behind(low, Address::new(0xb1d0, 9, 0, 0).unwrap());
     let other = GroupFile::open(narrow.device.group()).unwrap();
     let request = Command::of(CommandId::GroupSetContainer).request;
-    let join = || {
+    let join_as = |group: &GroupFile| {
         session.client.put(ARGUMENT, &session.fd.to_le_bytes());
-        other.ioctl(&session.client, request, ARGUMENT)
+        group.ioctl(&session.client, request, ARGUMENT)
     };
+    let join = || join_as(&other);
+    let unsafe_too = Geometry { aperture: low, msi_isolated: false, ..iommu().geometry().clone() };
+    let unsafe_too = behind_iommu(unsafe_too, Address::new(0xb1d0, 10, 0, 0).unwrap());
+    let third = GroupFile::open(unsafe_too.device.group()).unwrap();
     assert_eq!(join(), Err(Errno::EINVAL));
+    assert_eq!(join_as(&third), Err(Errno::EINVAL), "before its interrupts are looked at");
     assert_eq!(session.unmap_all(), Ok(PAGE));
+    assert_eq!(join_as(&third), Err(Errno::EPERM));
+    third.release();
     assert_eq!(join(), Ok(0));
     assert_eq!(session.map(0x1_0000_0000, VA, PAGE), Err(Errno::EINVAL), "one cannot");
     assert_eq!(session.map(0x1000, VA, PAGE), Ok(0));

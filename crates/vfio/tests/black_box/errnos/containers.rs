@@ -56,6 +56,8 @@ const BARE: &[Step] = &[
     Done(C::GroupSetContainer, Fd(CONTAINER), 0),
     Refused(C::SetIommu, Value(0), E::ENODEV, "NoSuchIommu"),
     Refused(C::SetIommu, Value(extension::NOIOMMU_IOMMU), E::ENODEV, "NoSuchIommu"),
+    // What CHECK_EXTENSION confirms and is no IOMMU.
+    Refused(C::SetIommu, Value(extension::UNMAP_ALL), E::EINVAL, "NotAnIommu"),
     Refused(C::SetIommu, Value(1 << 32 | 3), E::ENODEV, "NoSuchIommu"),
     Refused(MAP, Value(0), E::EINVAL, "NoContainerIommu"),
     Done(C::SetIommu, Value(extension::TYPE1V2_IOMMU), 0),

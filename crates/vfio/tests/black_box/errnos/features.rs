@@ -8,6 +8,7 @@ use crate::support::Shape;
 
 const FEATURE: CommandId = C::DeviceFeature;
 const DMA_BUF: u64 = feature_id::DMA_BUF as u64;
+const PRECOPY: u64 = feature_id::MIG_PRECOPY_INFO_V2 as u64;
 const GET: u64 = feature_flags::GET as u64;
 const SET: u64 = feature_flags::SET as u64;
 const PROBE: u64 = feature_flags::PROBE as u64;
@@ -46,8 +47,10 @@ const BOUND: &[Step] = &[
     lacks(&[("flags", feature_id::DMA_LOGGING_REPORT as u64 | GET)]),
     lacks(&[("flags", feature_id::MIG_DATA_SIZE as u64 | GET)]),
     lacks(&[("flags", feature_id::BUS_MASTER as u64 | SET)]),
-    lacks(&[("flags", feature_id::MIG_PRECOPY_INFO_V2 as u64 | SET)]),
     lacks(&[("flags", feature_id::ZPCI_ERROR as u64 | GET)]),
+    // Which is no precopy, rather than no such feature.
+    Refused(FEATURE, Struct(&[("flags", PRECOPY | GET)]), E::EINVAL, "NoPrecopy"),
+    Refused(FEATURE, Struct(&[("flags", PRECOPY | SET | PROBE)]), E::EINVAL, "NoPrecopy"),
     // Before anything is looked at, as where a device does no peer-to-peer DMA.
     Refused(FEATURE, Struct(&[("flags", DMA_BUF)]), E::EOPNOTSUPP, "NoPeerToPeer"),
     lacks(&[("flags", 14 | GET | SET | PROBE)]),

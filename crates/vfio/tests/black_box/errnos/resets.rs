@@ -39,6 +39,7 @@ const STRANGER: &[Step] = &[
     Refused(INFO, Value(0), E::EFAULT, "Unreachable"),
     Refused(INFO, Then(&[("argsz", 27)], &[0; 4]), E::ENOSPC, "ListTooShort"),
     Refused(INFO, ReadOnly(&[]), E::EFAULT, "Unreachable"),
+    Refused(INFO, ReadOnly(&[("argsz", 28)]), E::EFAULT, "Unreachable"),
     Done(INFO, Then(&[], &[0; 4]), 0),
     Refused(RESET, Value(0), E::EFAULT, "Unreachable"),
     Refused(RESET, Struct(&[]), E::EINVAL, "BusNotOwned"),
