@@ -75,6 +75,8 @@ const BOUND: &[Step] = &[
     Refused(ATTACH, Struct(&[("pt_id", MISSING)]), E::ENOENT, "NoObject"),
     Refused(ATTACH, Struct(&[("pt_id", DEVICE)]), E::EINVAL, "OtherType"),
     Refused(ATTACH, Struct(&[("flags", MORE), ("pt_id", MISSING)]), E::ENOENT, "NoObject"),
+    // As any page table that is made automatically.
+    Refused(ATTACH, Struct(&[("flags", MORE), ("pt_id", IOAS), ("pasid", 5)]), E::EINVAL, "Pasid"),
     Refused(ATTACH, ReadOnly(&[("pt_id", IOAS)]), E::EFAULT, "Unreachable"),
     Refused(DETACH, Value(0), E::EFAULT, "Unreachable"),
     Refused(DETACH, Struct(&[("argsz", 7), ("flags", 2)]), E::EINVAL, "Argsz"),
@@ -87,21 +89,35 @@ const BOUND: &[Step] = &[
     Refused(ATTACH, Struct(&[("pt_id", MISSING)]), E::ENOENT, "NoObject"),
 ];
 
+/// Page tables for PASIDs, and for none.
+const WITH: u64 = 3;
+const WITHOUT: u64 = 4;
+const FOR_PASIDS: u64 = uapi::iommufd::hwpt_flags::PASID as u64;
+
 const PASIDS: &[Step] = &[
-    Refused(
-        ATTACH,
-        Struct(&[("flags", MORE), ("pt_id", MISSING), ("pasid", 256)]),
-        E::ENOENT,
-        "NoObject",
-    ),
-    Refused(
-        ATTACH,
-        Struct(&[("flags", MORE), ("pt_id", DEVICE), ("pasid", 5)]),
-        E::EINVAL,
-        "OtherType",
-    ),
+    Done(C::HwptAlloc, Struct(&[("flags", FOR_PASIDS), ("dev_id", DEVICE), ("pt_id", IOAS)]), 0),
+    Done(C::HwptAlloc, Struct(&[("dev_id", DEVICE), ("pt_id", IOAS)]), 0),
+    attach_refused(&[("flags", MORE), ("pt_id", MISSING), ("pasid", 256)], E::ENOENT, "NoObject"),
+    attach_refused(&[("flags", MORE), ("pt_id", DEVICE), ("pasid", 256)], E::EINVAL, "OtherType"),
+    attach_refused(&[("flags", MORE), ("pt_id", IOAS), ("pasid", 5)], E::EINVAL, "Pasid"),
+    attach_refused(&[("flags", MORE), ("pt_id", WITHOUT), ("pasid", 5)], E::EINVAL, "Pasid"),
+    attach_refused(&[("flags", MORE), ("pt_id", WITH), ("pasid", 256)], E::EINVAL, "Pasid"),
+    attach_refused(&[("flags", MORE), ("pt_id", WITH)], E::EINVAL, "Pasid"),
+    Done(ATTACH, Struct(&[("pt_id", WITHOUT)]), 0),
+    // What bears no PASID goes through a page table for none.
+    attach_refused(&[("flags", MORE), ("pt_id", WITH), ("pasid", 5)], E::EINVAL, "Pasid"),
+    Done(ATTACH, Struct(&[("pt_id", WITH)]), 0),
+    Done(ATTACH, Struct(&[("flags", MORE), ("pt_id", WITH), ("pasid", 5)]), 0),
+    attach_refused(&[("pt_id", WITHOUT)], E::EINVAL, "Pasid"),
+    attach_refused(&[("pt_id", IOAS)], E::EINVAL, "Pasid"),
     Done(DETACH, Struct(&[("flags", MORE), ("pasid", 5)]), 0),
+    Done(DETACH, Struct(&[("flags", MORE), ("pasid", 5)]), 0),
+    Done(ATTACH, Struct(&[("pt_id", WITHOUT)]), 0),
 ];
+
+const fn attach_refused(fields: Fields, errno: Errno, why: &'static str) -> Step {
+    Refused(ATTACH, Struct(fields), errno, why)
+}
 
 const ELSEWHERE: &[Step] = &[
     Refused(BIND, Struct(&[("iommufd", BAD)]), E::EBADF, "ClosedFd"),
