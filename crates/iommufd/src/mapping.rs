@@ -47,7 +47,8 @@ pub(crate) fn map(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Ref
 /// - [`Refusal::Empty`] (`EINVAL`)
 /// - [`Refusal::PastTop`] (`EOVERFLOW`): `start` plus `length`.
 /// - a dma-buf: [`DmaBufRefusal::PastEnd`](crate::DmaBufRefusal::PastEnd) (`EINVAL`),
-///   [`DmaBufRefusal::Revoked`](crate::DmaBufRefusal::Revoked) (`ENODEV`).
+///   [`DmaBufRefusal::Revoked`](crate::DmaBufRefusal::Revoked) (`ENODEV`),
+///   [`DmaBufRefusal::SeveralRanges`](crate::DmaBufRefusal::SeveralRanges) (`EOPNOTSUPP`).
 /// - [`Refusal::BadFd`] (`EBADF`). What other kind of file it is shows only when it is pinned.
 pub(crate) fn map_file(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Refusal> {
     let mut argument: IoasMapFile = exchange.argument();
@@ -62,7 +63,7 @@ pub(crate) fn map_file(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<()
     let fd = argument.fd;
     let file = match exchange.caller().dma_buf(fd) {
         // Nobody is charged for what is a device's.
-        Ok(buffer) => Arc::new(buffer.import(argument.start, argument.length)?),
+        Ok(buffer) => Arc::new(buffer.import(ctx, argument.start, argument.length)?),
         Err(FileFault::Closed | FileFault::OtherKind) => file_memory(ctx, exchange.caller(), fd)?,
     };
     let area = Area::new(file, argument.start, argument.length, rights)?;

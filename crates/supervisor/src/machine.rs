@@ -301,6 +301,7 @@ impl Host {
             reset_while_bound: self.settings.reset_while_bound,
             client_clears_bme: self.settings.client_clears_bme,
             doe: self.settings.doe,
+            dma_bufs: self.settings.dma_bufs,
             notices: Some(Arc::<Told>::clone(&self.told)),
             virtual_function,
             watch: self.watch.clone(),

@@ -12,7 +12,7 @@ use pci::{Address, DmaFault, Interrupt, Notices};
 use tdisp::FunctionReset;
 use tsm::software::Dialect;
 use uapi::Profile;
-use vfio::{ClientClearsBme, CloseOrder, Doe, ResetWhileBound, TdiErrorEvent};
+use vfio::{ClientClearsBme, CloseOrder, DmaBufs, Doe, ResetWhileBound, TdiErrorEvent};
 
 struct Silent;
 
@@ -35,6 +35,7 @@ fn the_default_platform_is_the_one_that_is_documented() {
     assert_eq!(platform.settings.uapi, Profile::Rfc);
     assert_eq!(platform.settings.close_order, CloseOrder::UnbindFirst);
     assert_eq!(platform.settings.p2p_map, P2pMap::Accept);
+    assert_eq!(platform.settings.dma_bufs, DmaBufs::Linux73);
     let machine = build(&platform);
     let shown: Vec<_> = machine
         .devices
@@ -117,6 +118,7 @@ uapi = "linux-7.3"
 iommu = "plain"
 close_order = "linux-7.3"
 p2p_map = "linux-7.3"
+dma_buf = "off"
 vfio_container = "vfio_iommu_type1"
 [iommu]
 aperture = { first = 0x1000, last = 0xffff_ffff }
@@ -134,6 +136,7 @@ msi_isolated = false
     assert_eq!(platform.settings.uapi, Profile::Linux73);
     assert_eq!(platform.settings.close_order, CloseOrder::Linux73);
     assert_eq!(platform.settings.p2p_map, P2pMap::Linux73);
+    assert_eq!(platform.settings.dma_bufs, DmaBufs::Off);
     assert_eq!(platform.settings.vfio_container, VfioContainer::Type1);
     let iommu = &platform.iommu;
     assert_eq!((iommu.aperture.start(), iommu.aperture.last()), (0x1000, 0xffff_ffff));
@@ -186,8 +189,8 @@ p.toml:1:2: unknown key `setings` in the file; keys: settings, iommu, function, 
         "[settings]\nclose_ordr = 1\n",
         "\
 p.toml:2:1: unknown key `close_ordr` in [settings]; keys: uapi, iommu, close_order, \
-         reset_while_bound, client_clears_bme, flr_while_locked, tvm, p2p_map, vfio_container, \
-         doe, exchange_timeout_ms, tsm_dialect, lock_msix, tdi_error_event, capabilities
+         reset_while_bound, client_clears_bme, flr_while_locked, tvm, p2p_map, dma_buf, \
+         vfio_container, doe, exchange_timeout_ms, tsm_dialect, lock_msix, tdi_error_event, capabilities
      2 | close_ordr = 1
        | ^^^^^^^^^^",
     ),

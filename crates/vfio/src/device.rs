@@ -14,6 +14,7 @@ use pci::{Address, Function};
 use sync::{Mutex, Named, WaitQueue, rank};
 
 use crate::config::VirtualConfig;
+use crate::dma_buf::Lent;
 use crate::facts::Facts;
 use crate::hardware::Saved;
 use crate::ioeventfd::Ioeventfds;
@@ -76,6 +77,8 @@ pub(crate) struct Memory {
     pub(crate) low_power: LowPower,
     /// Eventfds that write to a BAR.
     pub(crate) ioeventfds: Ioeventfds,
+    /// Dma-bufs of its BARs.
+    pub(crate) lent: Lent,
     /// Of a physical function: what a client has to know to use its VFs.
     pub(crate) token: Option<VfToken>,
     /// Of a physical function: how many of its virtual ones are open that need the token.
@@ -255,6 +258,7 @@ impl Memory {
             asleep: None,
             low_power: LowPower::Off,
             ioeventfds: Ioeventfds::default(),
+            lent: Lent::default(),
             token: None,
             token_users: 0,
             physical: Weak::new(),

@@ -70,10 +70,12 @@ impl Device {
         let original = memory.original.take();
         let asleep = memory.asleep.take();
         let parking = memory.parking.clone();
+        let lent = std::mem::take(&mut memory.lent);
         memory.power = POWER_D0;
         let (ioeventfds, writes_run) = memory.ioeventfds.end_all();
         drop(memory);
         drop((low_power, config, asleep, ioeventfds));
+        lent.buffers().iter().for_each(|buffer| buffer.settle(true));
         if writes_run {
             self.wait_for_ioeventfds();
         }
@@ -102,6 +104,7 @@ impl Device {
             return;
         }
         if state == POWER_D3HOT {
+            turn.take_lent_back();
             let saved = Saved::of(function, facts);
             self.memory().lock().asleep = Some(saved);
         }
@@ -114,6 +117,7 @@ impl Device {
         if let Some(saved) = asleep.filter(|_| resets) {
             self.put_back(turn, &saved);
         }
+        turn.settle_lent();
     }
 
     /// Restores registers that the function lost, and its message interrupts. The caller owns the turn.

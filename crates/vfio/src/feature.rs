@@ -1,27 +1,27 @@
 //! DEVICE_FEATURE: what only some devices can do.
 //!
-//! Served as by vfio-pci for a device without a migration driver and without peer-to-peer DMA: low power, the VF
-//! token of a physical function, and the refusals of all else. Exporting a BAR as a dma-buf is refused
-//! before anything is looked at, as by a kernel where the device cannot do peer-to-peer DMA.
+//! Served as by vfio-pci for a device without a migration driver: low power, the VF token of a physical function, BARs as
+//! dma-bufs (`dma_buf.rs`), and the refusals of all else.
 //!
 //! Low power has no effect but its protocol: an emulated function does not sleep, and mapped BARs stay
 //! mapped. Takes `MEMORY`. Source: [uapi/vfio.h].
 
+use sync::{Guard, rank};
 use uapi::vfio::{Feature, LowPowerEntryWithWakeup, feature_flags, feature_id};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::argument::Argument;
 use crate::command::Bound;
-use crate::device::{LowPower, VfToken};
+use crate::device::{LowPower, Memory, VfToken};
 use crate::irq::Trigger;
-use crate::{Device, Refusal};
+use crate::{Device, DmaBufs, Refusal, dma_buf};
 
 /// `VFIO_DEVICE_FEATURE`: gets, sets or probes a feature.
 ///
 /// # Errors
 /// In this order:
 /// - [`Refusal::Unreachable`], [`Refusal::Argsz`], [`Refusal::Flags`] – the argument (`EFAULT`, `EINVAL`).
-/// - [`Refusal::NoSuchFeature`] (`ENOTTY`), [`Refusal::NoPeerToPeer`] (`EOPNOTSUPP`), [`Refusal::NoPrecopy`] (`EINVAL`).
+/// - [`Refusal::NoSuchFeature`] (`ENOTTY`), [`Refusal::NoPrecopy`] (`EINVAL`).
 /// - [`Refusal::FeatureOperation`] – it cannot be got, or not set, or neither is asked (`EINVAL`).
 /// - [`Refusal::Argsz`], [`Refusal::Unreachable`] – the feature's data (`EINVAL`, `EFAULT`).
 /// - The feature's own.
@@ -50,7 +50,9 @@ pub(crate) fn feature(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32,
             }
             Ok(())
         }
-        feature_id::DMA_BUF => Err(Refusal::NoPeerToPeer),
+        feature_id::DMA_BUF if device.settings().dma_bufs == DmaBufs::Linux73 => {
+            return dma_buf::export(bound, argument, asked);
+        }
         feature_id::MIG_PRECOPY_INFO_V2 => Err(Refusal::NoPrecopy),
         feature => Err(Refusal::NoSuchFeature { feature }),
     }?;
@@ -59,17 +61,26 @@ pub(crate) fn feature(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32,
 
 /// Checks the operation on a feature that can only be set; `false` where it is only probed.
 fn check_set(asked: Feature, data_size: usize) -> Result<bool, Refusal> {
+    check(asked, feature_flags::SET, data_size)
+}
+
+/// Checks the operation on a feature that takes only `supported`, GET or SET; `false` where it is only probed.
+///
+/// # Errors
+/// [`Refusal::FeatureOperation`], [`Refusal::Argsz`] (`EINVAL`).
+pub(crate) fn check(asked: Feature, supported: u32, data_size: usize) -> Result<bool, Refusal> {
+    let operations = asked.flags & (feature_flags::GET | feature_flags::SET);
     let refusal = Refusal::FeatureOperation {
         feature: asked.flags & feature_flags::MASK,
         flags: asked.flags,
     };
-    if asked.flags & feature_flags::GET != 0 {
+    if operations & !supported != 0 {
         return Err(refusal);
     }
     if asked.flags & feature_flags::PROBE != 0 {
         return Ok(false);
     }
-    if asked.flags & feature_flags::SET == 0 {
+    if operations == 0 {
         return Err(refusal);
     }
     let least = size_of::<Feature>() + data_size;
@@ -116,12 +127,23 @@ impl Device {
             return Err(Refusal::LowPowerEngaged);
         }
         memory.low_power = entry;
+        self.end_low_power_change(memory);
         Ok(())
     }
 
     fn exit_low_power(&self) {
-        let before = std::mem::replace(&mut self.memory().lock().low_power, LowPower::Off);
+        let mut memory = self.memory().lock();
+        let before = std::mem::replace(&mut memory.low_power, LowPower::Off);
+        self.end_low_power_change(memory);
         drop(before);
+    }
+
+    fn end_low_power_change(&self, memory: Guard<'_, rank::Memory, Memory>) {
+        let lends = memory.lent.is_any();
+        drop(memory);
+        if lends {
+            self.settle_lent();
+        }
     }
 }
 

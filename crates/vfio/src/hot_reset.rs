@@ -93,6 +93,7 @@ pub(crate) fn reset(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, R
     for turn in &turns {
         let device = turn.device();
         device.set_power_state(turn, POWER_D0);
+        turn.take_lent_back();
         saved.push(Saved::of(device.function(), device.facts()));
     }
     for turn in &turns {
@@ -100,6 +101,7 @@ pub(crate) fn reset(bound: &Bound<'_>, argument: &Argument<'_>) -> Result<u32, R
     }
     for (turn, saved) in turns.iter().zip(&saved) {
         turn.device().put_back(turn, saved);
+        turn.settle_lent();
     }
     drop(turns);
     admitted.done();

@@ -18,6 +18,7 @@
 //! | `reset.rs`, `hot_reset.rs` | resets the function, the bus |
 //! | `tsm.rs`, `tdi.rs` | binds a TDI; what stands between a bound one and all of the above |
 //! | `feature.rs` | low power, VF token |
+//! | `dma_buf.rs` | lends a BAR to other devices |
 //! | `refusal.rs` | every refusal, and its error number |
 //!
 //! # Locks
@@ -51,6 +52,7 @@ mod command;
 mod config;
 mod container;
 mod device;
+mod dma_buf;
 mod enable;
 mod facts;
 mod feature;
@@ -87,6 +89,6 @@ pub use refusal::Refusal;
 pub use region::{REGION_BASE, REGION_SHIFT};
 pub use set::DeviceSet;
 pub use settings::{
-    ClientClearsBme, CloseOrder, Doe, NotWatched, PolicyEvent, PolicyNotices, ResetCause,
+    ClientClearsBme, CloseOrder, DmaBufs, Doe, NotWatched, PolicyEvent, PolicyNotices, ResetCause,
     ResetWhileBound, Settings, TdiErrorEvent, VirtualFunction, Watch, Watching,
 };

@@ -2,7 +2,8 @@
 //!
 //! Takes no lock.
 
-use iommufd::{FileFault, Unreachable};
+mod descriptor;
+
 use span::Span;
 use thiserror::Error;
 use uapi::Errno;
@@ -343,12 +344,41 @@ pub enum Refusal {
         /// What the client passed.
         flags: u32,
     },
-    /// The device's memory cannot be exported.
-    #[error("the device does no peer-to-peer DMA")]
-    NoPeerToPeer,
     /// The device's state cannot be copied while it runs.
     #[error("the device has no precopy")]
     NoPrecopy,
+    /// A dma-buf of nothing.
+    #[error("no ranges are given")]
+    NoRanges,
+    /// A list that no kernel would copy.
+    #[error("{count} ranges are too many")]
+    TooManyRanges {
+        /// How many.
+        count: u32,
+    },
+    /// The device has no such BAR.
+    #[error("no BAR {index}")]
+    NoSuchBar {
+        /// What the client passed.
+        index: u32,
+    },
+    /// The BAR is one of I/O ports.
+    #[error("the BAR is not memory")]
+    NotMemory,
+    /// Not a part of the BAR that a dma-buf can have.
+    #[error("{length:#x} bytes at {offset:#x} are no part of the BAR in whole pages")]
+    DmaRange {
+        /// Where it begins in the BAR.
+        offset: u64,
+        /// Its length in bytes.
+        length: u64,
+    },
+    /// The caller could not be given the file.
+    #[error("no descriptor for the file")]
+    NotInstalled {
+        /// The reason.
+        errno: Errno,
+    },
     /// Low power is engaged already.
     #[error("low power is engaged already")]
     LowPowerEngaged,
@@ -410,19 +440,21 @@ impl Refusal {
             Self::Withdrawn
             | Self::NoIoeventfd
             | Self::NoBusReset
+            | Self::NoSuchBar { .. }
             | Self::NoSuchDevice
             | Self::NoSuchIommu { .. } => Errno::ENODEV,
-            Self::OutOfMemory => Errno::ENOMEM,
+            Self::OutOfMemory | Self::TooManyRanges { .. } => Errno::ENOMEM,
             Self::NoSuchCommand { .. }
             | Self::InterruptAction { .. }
             | Self::NoSuchFeature { .. } => Errno::ENOTTY,
-            Self::NoPeerToPeer => Errno::EOPNOTSUPP,
+            Self::NotInstalled { errno } => *errno,
             Self::NoVectors => Errno::ERANGE,
             Self::Argsz { .. }
             | Self::BitmapSize { .. }
             | Self::ContainerNotReady
             | Self::ContainerSet
             | Self::DeviceOptions
+            | Self::DmaRange { .. }
             | Self::EmptyRange
             | Self::EntryBisected { .. }
             | Self::MemoryMovesAlready
@@ -431,6 +463,8 @@ impl Refusal {
             | Self::NoContainer
             | Self::NoContainerIommu
             | Self::NoLog
+            | Self::NoRanges
+            | Self::NotMemory
             | Self::NotGroup { .. }
             | Self::NotThatEntry
             | Self::OfGroup
@@ -461,35 +495,5 @@ impl Refusal {
             | Self::LowPowerEngaged => Errno::EINVAL,
             Self::Iommufd(refusal) => refusal.errno(),
         }
-    }
-
-    /// Why `fd` did not serve as an eventfd.
-    pub(crate) fn of_eventfd(fd: i32, fault: FileFault) -> Self {
-        match fault {
-            FileFault::Closed => Self::ClosedFd { fd },
-            FileFault::OtherKind => Self::NotEventfd { fd },
-        }
-    }
-
-    /// Why `fd` did not serve as a group.
-    pub(crate) fn of_group(fd: i32, fault: FileFault) -> Self {
-        match fault {
-            FileFault::Closed => Self::ClosedFd { fd },
-            FileFault::OtherKind => Self::NotGroup { fd },
-        }
-    }
-
-    /// Why `fd` did not serve as an iommufd.
-    pub(crate) fn of_iommufd(fd: i32, fault: FileFault) -> Self {
-        match fault {
-            FileFault::Closed => Self::ClosedFd { fd },
-            FileFault::OtherKind => Self::NotIommufd { fd },
-        }
-    }
-}
-
-impl From<Unreachable> for Refusal {
-    fn from(_: Unreachable) -> Self {
-        Self::Unreachable
     }
 }

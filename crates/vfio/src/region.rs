@@ -156,6 +156,9 @@ fn write_config(
         let config = guarded.config.as_mut().ok_or(Refusal::NotBound)?;
         let effects = config.write(device.function(), at, &bytes[done..done + chunk], keep);
         drop(guarded);
+        if at <= header::COMMAND && usize::from(header::COMMAND - at) < chunk {
+            turn.settle_lent();
+        }
         if let Some(change) = device.carry_out(&effects) {
             drop(turn);
             device.change_from_config(change);

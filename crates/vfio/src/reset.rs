@@ -68,9 +68,11 @@ impl Device {
     /// Resets this function. The caller owns the turn.
     fn reset_function(&self, turn: &Turn<'_>) {
         self.set_power_state(turn, POWER_D0);
+        turn.take_lent_back();
         let saved = Saved::of(self.function(), self.facts());
         self.function().reset(Reset::Function);
         self.put_back(turn, &saved);
+        turn.settle_lent();
     }
 
     fn reset_from_config(self: &Arc<Self>, cause: ResetCause, reset: impl FnOnce(&Turn<'_>)) {

@@ -25,6 +25,8 @@ pub struct Settings {
     pub client_clears_bme: ClientClearsBme,
     /// Whether clients see the mailboxes through which the device's security manager is spoken to.
     pub doe: Doe,
+    /// Whether BARs can be lent as dma-bufs.
+    pub dma_bufs: DmaBufs,
     /// Where people are told what these policies did.
     pub notices: Option<Arc<dyn PolicyNotices>>,
     /// Present where the function is a VF that the platform made.
@@ -50,6 +52,7 @@ impl Default for Settings {
             reset_while_bound: ResetWhileBound::default(),
             client_clears_bme: ClientClearsBme::default(),
             doe: Doe::default(),
+            dma_bufs: DmaBufs::default(),
             notices: None,
             virtual_function: None,
             vector_limit: VECTORS_MAX,
@@ -68,6 +71,7 @@ impl fmt::Debug for Settings {
             .field("reset_while_bound", &self.reset_while_bound)
             .field("client_clears_bme", &self.client_clears_bme)
             .field("doe", &self.doe)
+            .field("dma_bufs", &self.dma_bufs)
             .field("notices", &self.notices.is_some())
             .field("virtual_function", &self.virtual_function)
             .field("vector_limit", &self.vector_limit)
@@ -89,6 +93,16 @@ pub enum CloseOrder {
     UnbindFirst,
     /// Disable the device, then unbind, then detach: what Linux 7.3 does.
     Linux73,
+}
+
+/// Whether BARs can be lent as dma-bufs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DmaBufs {
+    /// By a kernel with `CONFIG_VFIO_PCI_DMABUF`.
+    #[default]
+    Linux73,
+    /// The feature does not exist (`ENOTTY`): a kernel without it.
+    Off,
 }
 
 /// What becomes of a reset that a client asks for while a TDI of a device that it takes along is bound. A reset is

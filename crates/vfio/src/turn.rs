@@ -11,6 +11,8 @@ use crate::Refusal;
 /// The right to touch the hardware of a device. Dropping it passes it on.
 pub(crate) struct Turn<'a> {
     device: &'a Device,
+    /// Whether the device had lent anything when the turn was taken: who lends owns it.
+    is_lending: bool,
 }
 
 /// What a turn is used for.
@@ -28,7 +30,7 @@ impl Device {
         let memory = self.memory().lock();
         let mut memory = self.turn_passed().wait_while(memory, |memory| memory.turn.is_some());
         memory.turn = Some(Purpose::Access);
-        Turn { device: self }
+        Turn { device: self, is_lending: memory.lent.is_any() }
     }
 
     /// Takes the turn for a reset, unless another reset has it.
@@ -43,7 +45,7 @@ impl Device {
             return Err(Refusal::ResetRunning);
         }
         memory.turn = Some(Purpose::Reset);
-        Ok(Turn { device: self })
+        Ok(Turn { device: self, is_lending: memory.lent.is_any() })
     }
 }
 
@@ -51,6 +53,11 @@ impl<'a> Turn<'a> {
     /// The device whose turn this is.
     pub(crate) fn device(&self) -> &'a Device {
         self.device
+    }
+
+    /// Whether there may be dma-bufs of the device's BARs.
+    pub(crate) fn is_lending(&self) -> bool {
+        self.is_lending
     }
 }
 

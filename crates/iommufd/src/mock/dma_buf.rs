@@ -4,11 +4,9 @@
 
 use uapi::Errno;
 
-use super::{MockMachine, TestCommand, failure};
+use super::{TestCommand, failure};
 use crate::dispatch::Exchange;
 use crate::dma_buf::DmaBuf;
-use crate::ioas::Ioas;
-use crate::object::Kind;
 use crate::{Context, FileFault, PAGE_SIZE, Refusal, Resource};
 
 /// Bytes of a buffer at most.
@@ -40,20 +38,12 @@ pub(super) fn create(
 ///
 /// # Errors
 /// `EBADF` for no open file, `EINVAL` for one that is no buffer's.
-pub(super) fn set_revoked(
-    machine: &MockMachine,
-    exchange: &Exchange<'_>,
-    argument: &TestCommand,
-) -> Result<(), Refusal> {
+pub(super) fn set_revoked(exchange: &Exchange<'_>, argument: &TestCommand) -> Result<(), Refusal> {
     let [fd, revoked, ..] = argument.fields;
     let buffer = exchange.caller().dma_buf(fd.cast_signed()).map_err(|fault| match fault {
         FileFault::Closed => Refusal::BadFd { fd: fd.cast_signed() },
         FileFault::OtherKind => failure("no buffer's file", Errno::EINVAL),
     })?;
     buffer.set_revoked(revoked != 0);
-    for ctx in machine.contexts() {
-        let objects = ctx.registry().published();
-        objects.iter().filter_map(Ioas::pick).for_each(|ioas| ioas.empty_revoked(&ctx));
-    }
     Ok(())
 }

@@ -148,7 +148,7 @@ pub(crate) fn run(
     let argument: TestCommand = exchange.argument();
     let done = match argument.op {
         op::DMABUF_GET => return dma_buf::create(ctx, exchange, &argument),
-        op::DMABUF_REVOKE => dma_buf::set_revoked(machine, exchange, &argument),
+        op::DMABUF_REVOKE => dma_buf::set_revoked(exchange, &argument),
         op::ADD_RESERVED => add_reserved(ctx, &argument),
         op::MOCK_DOMAIN => device::make(ctx, machine, exchange, argument, 0),
         op::MOCK_DOMAIN_FLAGS => device::make(ctx, machine, exchange, argument, argument.fields[3]),

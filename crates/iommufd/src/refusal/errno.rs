@@ -101,7 +101,7 @@ impl Refusal {
                 Errno::EFAULT
             }
             Self::RangesLeftOut { .. } => Errno::EMSGSIZE,
-            Self::DmaBuf(DmaBufRefusal::NotCut)
+            Self::DmaBuf(DmaBufRefusal::NotCut | DmaBufRefusal::SeveralRanges)
             | Self::NoSuchOperation { .. }
             | Self::NoTsm
             | Self::ReservedField

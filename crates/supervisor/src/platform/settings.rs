@@ -6,7 +6,7 @@ use iommufd::{Hardware, Tvm};
 use tdisp::FunctionReset;
 use tsm::software::Dialect;
 use uapi::Profile;
-use vfio::{ClientClearsBme, CloseOrder, Doe, ResetWhileBound, TdiErrorEvent};
+use vfio::{ClientClearsBme, CloseOrder, DmaBufs, Doe, ResetWhileBound, TdiErrorEvent};
 
 use super::fields::{Fields, Read};
 
@@ -29,6 +29,8 @@ pub struct Settings {
     pub tvm: Tvm,
     /// What `IOMMU_IOAS_MAP` of a mapped BAR answers.
     pub p2p_map: P2pMap,
+    /// Whether BARs can be lent as dma-bufs.
+    pub dma_bufs: DmaBufs,
     /// What serves `/dev/vfio/vfio`.
     pub vfio_container: VfioContainer,
     /// Whether clients see DOE mailboxes in config space.
@@ -85,6 +87,7 @@ impl Default for Settings {
             flr_while_locked: FunctionReset::Unlocks,
             tvm: Tvm::Implicit,
             p2p_map: P2pMap::Accept,
+            dma_bufs: DmaBufs::Linux73,
             vfio_container: VfioContainer::Iommufd,
             doe: Doe::Hidden,
             exchange_timeout_ms: 1000,
@@ -105,6 +108,7 @@ const KEYS: &[&str] = &[
     "flr_while_locked",
     "tvm",
     "p2p_map",
+    "dma_buf",
     "vfio_container",
     "doe",
     "exchange_timeout_ms",
@@ -133,6 +137,7 @@ const FLR_WHILE_LOCKED: &[(&str, FunctionReset)] =
     &[("unlocked", FunctionReset::Unlocks), ("error", FunctionReset::Breaches)];
 const TVMS: &[(&str, Tvm)] = &[("implicit", Tvm::Implicit), ("kvm", Tvm::Kvm)];
 const P2P_MAPS: &[(&str, P2pMap)] = &[("accept", P2pMap::Accept), ("linux-7.3", P2pMap::Linux73)];
+const DMA_BUFS: &[(&str, DmaBufs)] = &[("linux-7.3", DmaBufs::Linux73), ("off", DmaBufs::Off)];
 const VFIO_CONTAINERS: &[(&str, VfioContainer)] =
     &[("iommufd", VfioContainer::Iommufd), ("vfio_iommu_type1", VfioContainer::Type1)];
 const DOES: &[(&str, Doe)] = &[("hidden", Doe::Hidden), ("exposed", Doe::Exposed)];
@@ -175,6 +180,7 @@ pub(super) fn read(mut fields: Fields<'_>) -> Read<Settings> {
         )?,
         tvm: choice(&mut fields, "tvm", TVMS, default.tvm)?,
         p2p_map: choice(&mut fields, "p2p_map", P2P_MAPS, default.p2p_map)?,
+        dma_bufs: choice(&mut fields, "dma_buf", DMA_BUFS, default.dma_bufs)?,
         vfio_container: choice(
             &mut fields,
             "vfio_container",

@@ -25,7 +25,7 @@ fn read_from(dump: &[u8], offset: u16, into: &mut [u8]) {
     into.copy_from_slice(&dump[at..at + into.len()]);
 }
 
-fn find(session: &Session, id: u8) -> u16 {
+pub(crate) fn find(session: &Session, id: u8) -> u16 {
     let dump = dump(session);
     let found = walk::capabilities(|offset, into| read_from(&dump, offset, into));
     found.iter().find(|capability| capability.id == id).unwrap().offset

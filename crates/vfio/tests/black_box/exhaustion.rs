@@ -303,6 +303,7 @@ const ROWS: &[Row] = {
         (CommandId::DevicePciHotReset, World::of_group, hot_reset_by_group, &[Buffer]),
         (CommandId::DeviceIoeventfd, World::bound, ioeventfd, &[Watch]),
         (CommandId::DeviceFeature, World::bound, probe, &[]),
+        (CommandId::DeviceFeature, World::bound, lend, &[Buffer, Buffer]),
         (CommandId::GroupGetStatus, World::with_group, status, &[]),
         (CommandId::GroupSetContainer, World::with_group, set_container, &[Object]),
         (CommandId::GroupUnsetContainer, World::with_container, unset_container, &[]),
@@ -420,6 +421,13 @@ fn ioeventfd(world: &World) -> Result<(), Errno> {
 fn probe(world: &World) -> Result<(), Errno> {
     let flags = feature_id::LOW_POWER_ENTRY | feature_flags::SET | feature_flags::PROBE;
     world.on_device(CommandId::DeviceFeature, Feature { argsz: 8, flags })
+}
+
+fn lend(world: &World) -> Result<(), Errno> {
+    let flags = feature_id::DMA_BUF | feature_flags::GET;
+    // The first page of BAR 0.
+    let words = [40, flags, 0, 0, 0, 1, 0, 0, 0x1000, 0];
+    world.on_device(CommandId::DeviceFeature, words)
 }
 
 fn status(world: &World) -> Result<(), Errno> {

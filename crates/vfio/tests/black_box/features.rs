@@ -26,15 +26,16 @@ fn which_features_there_are() {
     for (stand, token) in [(plain, Err(Errno::ENOTTY)), (physical, Ok(0))] {
         let session = stand.bound();
         for id in 0..20 {
-            let expected = match id {
-                feature_id::PCI_VF_TOKEN => token,
-                3..=5 => Ok(0),
-                feature_id::DMA_BUF => Err(Errno::EOPNOTSUPP),
-                feature_id::MIG_PRECOPY_INFO_V2 => Err(Errno::EINVAL),
-                _ => Err(Errno::ENOTTY),
+            let (set, got) = match id {
+                feature_id::PCI_VF_TOKEN => (token, token.and(Err(Errno::EINVAL))),
+                3..=5 => (Ok(0), Err(Errno::EINVAL)),
+                feature_id::DMA_BUF => (Err(Errno::EINVAL), Ok(0)),
+                feature_id::MIG_PRECOPY_INFO_V2 => (Err(Errno::EINVAL), Err(Errno::EINVAL)),
+                _ => (Err(Errno::ENOTTY), Err(Errno::ENOTTY)),
             };
-            for probe in [PROBE, PROBE | SET] {
-                assert_eq!(feature(&session, probe | id, &[]), expected, "feature {id}");
+            for (probe, expected) in [(PROBE, set.or(got)), (PROBE | SET, set), (PROBE | GET, got)]
+            {
+                assert_eq!(feature(&session, probe | id, &[]), expected, "{probe:#x} {id}");
             }
         }
         session.close();

@@ -6,6 +6,7 @@ mod bind;
 mod close;
 mod command_table;
 mod config_space;
+mod dma_bufs;
 mod engine;
 mod errnos;
 mod exhaustion;

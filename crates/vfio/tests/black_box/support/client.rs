@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use iommufd::{
-    Caller, Context, FileFault, MemoryGone, PinAccess, PinFault, Pinned, Signal, Source,
+    Caller, Context, DmaBuf, FileFault, MemoryGone, PinAccess, PinFault, Pinned, Signal, Source,
     Unreachable,
 };
 use mem::Pages;
@@ -75,9 +75,16 @@ pub(crate) struct Client {
     next_fd: i32,
     /// What groups gave, in that order.
     given: Mutex<rank::Objects, Vec<Arc<DeviceFile>>>,
+    /// Dma-bufs, by descriptor from [`LENT_FD`] on. Past [`LENT_MOST`] there is no room.
+    lent: Mutex<rank::Objects, Vec<Option<Arc<DmaBuf>>>>,
     reasons: Mutex<rank::Objects, Vec<Reason>>,
     no_lock: NoLock,
 }
+
+/// The first descriptor of a dma-buf.
+pub(crate) const LENT_FD: i32 = 1000;
+/// How many a client can have.
+pub(crate) const LENT_MOST: usize = 5;
 
 /// Why something was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +114,7 @@ impl Client {
             files: BTreeMap::new(),
             next_fd: 3,
             given: Mutex::new(Vec::new()),
+            lent: Mutex::new(Vec::new()),
             reasons: Mutex::new(Vec::new()),
             no_lock: NoLock::default(),
         }
@@ -146,6 +154,13 @@ impl Client {
     /// Why what was refused since the last call was.
     pub(crate) fn reasons(&self) -> Vec<Reason> {
         std::mem::take(&mut self.reasons.lock())
+    }
+
+    /// Closes a dma-buf.
+    pub(crate) fn close_dma_buf(&self, fd: u32) {
+        let index = fd.cast_signed() - LENT_FD;
+        let closed = self.lent.lock()[usize::try_from(index).unwrap()].take();
+        drop(closed.unwrap());
     }
 
     pub(crate) fn open_other(&mut self) -> i32 {
@@ -280,6 +295,22 @@ impl Caller for Client {
             Some(_) => Err(FileFault::OtherKind),
             None => Err(FileFault::Closed),
         }
+    }
+
+    fn install_dma_buf(&self, buffer: &Arc<DmaBuf>, _: u32) -> Result<i32, Errno> {
+        self.no_lock.check();
+        let mut lent = self.lent.lock();
+        if lent.len() == LENT_MOST {
+            return Err(Errno::EMFILE);
+        }
+        lent.push(Some(Arc::clone(buffer)));
+        Ok(LENT_FD + i32::try_from(lent.len() - 1).unwrap())
+    }
+
+    fn dma_buf(&self, fd: i32) -> Result<Arc<DmaBuf>, FileFault> {
+        self.no_lock.check();
+        let index = usize::try_from(fd - LENT_FD).map_err(|_| FileFault::OtherKind)?;
+        self.lent.lock().get(index).cloned().flatten().ok_or(FileFault::Closed)
     }
 
     fn iommufd(&self, fd: i32) -> Result<Arc<Context>, FileFault> {
