@@ -41,6 +41,8 @@ pub(super) const ACTS: &[Act] = &[
     ),
     ("a context that no group has", World::group_on_context, CONTEXT_BARE),
     ("a context as a container", World::group_on_context, CONTEXT),
+    ("a context as type1 of version 1", World::group_on_context, CONTEXT_VERSION_1),
+    ("a context that becomes type1 of version 1", World::group_on_context, CONTEXT_TO_VERSION_1),
 ];
 
 const BARE: &[Step] = &[
@@ -301,4 +303,47 @@ const CONTEXT: &[Step] = &[
     Refused(UNMAP, ReadOnly(&[("iova", 0), ("size", PAGE)]), E::EFAULT, "Unreachable"),
     Done(UNMAP, Struct(&[("iova", 0), ("size", PAGE)]), 0),
     Refused(DIRTY, Struct(&[("flags", START)]), E::ENOTTY, "UnknownCommand"),
+];
+
+const NAME: Given = Text("b1d0:02:00.0");
+
+const CONTEXT_VERSION_1: &[Step] = &[
+    Done(C::GroupSetContainer, Fd(IOMMUFD), 0),
+    Done(C::SetIommu, Value(extension::TYPE1_IOMMU), 0),
+    Done(C::GroupGetDeviceFd, NAME, 0),
+    Done(MAP, Struct(&[("flags", RIGHTS), ("vaddr", VA), ("iova", IOVA), ("size", 4 * PAGE)]), 0),
+    Refused(UNMAP, Struct(&[("iova", IOVA), ("size", 1)]), E::EINVAL, "Misaligned"),
+    Refused(UNMAP, Struct(&[("iova", IOVA)]), E::EINVAL, "Empty"),
+    Refused(UNMAP, Struct(&[("iova", TOP), ("size", 2)]), E::EOVERFLOW, "PastTop"),
+    // Any part in pages.
+    Done(UNMAP, Struct(&[("iova", IOVA + PAGE), ("size", PAGE)]), 0),
+    Done(UNMAP, Struct(&[("iova", IOVA + PAGE), ("size", PAGE)]), 0),
+    Done(C::SetIommu, Value(extension::TYPE1_IOMMU), 0),
+];
+
+const CONTEXT_TO_VERSION_1: &[Step] = &[
+    Done(C::GroupSetContainer, Fd(IOMMUFD), 0),
+    Done(C::SetIommu, Value(extension::TYPE1V2_IOMMU), 0),
+    Done(C::GroupGetDeviceFd, NAME, 0),
+    Refused(
+        MAP,
+        Struct(&[("flags", RIGHTS), ("vaddr", VA), ("iova", IOVA + 1), ("size", PAGE)]),
+        E::EINVAL,
+        "Misaligned",
+    ),
+    Refused(
+        MAP,
+        Struct(&[("flags", RIGHTS), ("vaddr", VA), ("iova", 1 << 48), ("size", PAGE)]),
+        E::EINVAL,
+        "Reserved",
+    ),
+    Refused(
+        MAP,
+        Struct(&[("flags", RIGHTS), ("vaddr", UNMAPPED), ("iova", IOVA), ("size", PAGE)]),
+        E::EFAULT,
+        "Pin",
+    ),
+    Done(MAP, Struct(&[("flags", RIGHTS), ("vaddr", VA), ("iova", IOVA), ("size", PAGE)]), 0),
+    Refused(C::SetIommu, Value(extension::TYPE1_IOMMU), E::EINVAL, "LargePagesInUse"),
+    Done(C::SetIommu, Value(extension::TYPE1V2_IOMMU), 0),
 ];
