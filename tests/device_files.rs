@@ -12,7 +12,7 @@ use serde_json::Value;
 
 #[test]
 fn regions_interrupts_and_nodes_answer_as_the_kernels() {
-    for client in ["regions", "interrupts", "ioeventfds", "nodes"] {
+    for client in ["regions", "interrupts", "ioeventfds", "dma_bufs", "nodes"] {
         let scratch = Scratch::new();
         let program = scratch.c_client(client, &[]);
         assert_eq!(succeed(run(&[]).arg(program)), "ok\n", "{client}");
@@ -71,11 +71,13 @@ fn refused_dma_is_in_status_trace_and_report() {
 fn settings_decide() {
     let scratch = Scratch::new();
     let program = scratch.c_client("policies", &[]);
-    let default = "IOAS_MAP of a BAR: 0\n0x95: EFAULT\n0x96: EFAULT\n0x97: ENOTTY\n\
+    let default = "IOAS_MAP of a BAR: 0\ndma-bufs of BARs: 0\n0x95: EFAULT\n0x96: EFAULT\n0x97: ENOTTY\n\
                    COMMAND after close: 0x2\n";
     for (setting, told, instead) in [
         ("p2p_map = \"accept\"", "", ""),
         ("p2p_map = \"linux-7.3\"", "a BAR: 0", "a BAR: EFAULT"),
+        ("dma_buf = \"linux-7.3\"", "", ""),
+        ("dma_buf = \"off\"", "dma-bufs of BARs: 0", "dma-bufs of BARs: ENOTTY"),
         ("uapi = \"rfc\"", "", ""),
         ("uapi = \"linux-7.3\"", "0x96: EFAULT", "0x96: ENOTTY"),
         ("uapi = \"rfc-2025-05\"", "0x95: EFAULT\n0x96: EFAULT", "0x95: ENOTTY\n0x96: ENOTTY"),

@@ -22,6 +22,8 @@ int main(void) {
         start(0, (struct descriptor){.operation = FILL, .length = 64, .destination = 0x100000, .pattern = 0x6b6b6b6b6b6b6b6b});
         must(end(0) == DONE && window[0] == 0x6b && window[63] == 0x6b, "DMA into the BAR");
     }
+    uint32_t probe_dma_buf[2] = {8, 1 << 18 | 11};
+    printf("dma-bufs of BARs: %s\n", answer(ioctl(device, 0x3b75, probe_dma_buf)));
     /* A number with a command looks at its argument first; one without never does. */
     printf("0x95: %s\n", answer(ioctl(iommu, 0x3b95, (void *)8)));
     printf("0x96: %s\n", answer(ioctl(iommu, 0x3b96, (void *)8)));
