@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use iommufd::Context;
 use mem::Pages;
 use pci::regs::{cap_id, command, header, pm};
-use uapi::iommufd::{IoasAlloc, IoasMapFile, IoasUnmap, map_flags};
+use uapi::iommufd::{IoasAlloc, IoasCopy, IoasMapFile, IoasUnmap, map_flags};
 use uapi::vfio::{feature_flags, feature_id};
-use uapi::{CommandId, Errno};
+use uapi::{Command, CommandId, Errno};
 use vfio::{DeviceFile, Settings};
+use zerocopy::IntoBytes;
 
 use crate::config_space::find;
 use crate::support::{ARGUMENT, Client, Session, Shape, Stand, config_position};
@@ -73,16 +75,42 @@ impl Pair {
     }
 
     fn map(&self, fd: u32, start: u64, length: u64) -> Result<u32, Errno> {
-        let mut map = IoasMapFile {
+        self.map_in(&self.session.context, self.ioas, fd, [start, length])
+    }
+
+    fn map_in(
+        &self,
+        context: &Arc<Context>,
+        ioas_id: u32,
+        fd: u32,
+        [start, length]: [u64; 2],
+    ) -> Result<u32, Errno> {
+        let map = IoasMapFile {
             size: 40,
             flags: map_flags::FIXED_IOVA | map_flags::WRITEABLE | map_flags::READABLE,
-            ioas_id: self.ioas,
+            ioas_id,
             fd: fd.cast_signed(),
             start,
             length,
             iova: IOVA,
         };
-        self.session.iommu_call(CommandId::IoasMapFile, &mut map)
+        let client = &self.session.client;
+        client.put(ARGUMENT, map.as_bytes());
+        context.ioctl(client, Command::of(CommandId::IoasMapFile).request, ARGUMENT)
+    }
+
+    /// Maps the same again, at another address.
+    fn copy(&self, to: u64) -> Result<u32, Errno> {
+        let mut copy = IoasCopy {
+            size: 40,
+            flags: map_flags::FIXED_IOVA | map_flags::WRITEABLE | map_flags::READABLE,
+            dst_ioas_id: self.ioas,
+            src_ioas_id: self.ioas,
+            length: PAGE,
+            dst_iova: to,
+            src_iova: IOVA,
+        };
+        self.session.iommu_call(CommandId::IoasCopy, &mut copy)
     }
 
     fn unmap(&self, length: u64) -> Result<u32, Errno> {
@@ -186,6 +214,30 @@ fn it_is_taken_back_while_memory_is_not_decoded() {
         assert_eq!(pair.map_again(fd), Ok(0));
         assert!(pair.is_reached());
     }
+    pair.close();
+}
+
+#[test]
+fn it_is_taken_back_wherever_it_was_mapped() {
+    const COPY: u64 = IOVA + 0x10_0000;
+    let pair = Pair::new();
+    let fd = pair.lend(&[(MEMORY_AT, PAGE)]);
+    pair.map(fd, 0, PAGE).unwrap();
+    pair.copy(COPY).unwrap();
+    assert!(pair.is_reached() && pair.reaches(COPY, MEMORY_AT));
+    // Another address space of another context, by the same client.
+    let third = pair.lender.neighbour(pci::Address::new(0xb1d0, 4, 0, 0).unwrap(), false);
+    let other = third.bound();
+    let mut ioas = IoasAlloc { size: 12, ..Default::default() };
+    other.iommu_call(CommandId::IoasAlloc, &mut ioas).unwrap();
+    other.attach(ioas.out_ioas_id).unwrap();
+    pair.map_in(&other.context, ioas.out_ioas_id, fd, [0, PAGE]).unwrap();
+    let dma = third.function.host().unwrap().dma;
+    assert!(dma.read(IOVA, &mut [0; 4]).is_ok());
+    pair.set_command(0);
+    assert!(!pair.is_reached() && !pair.reaches(COPY, MEMORY_AT));
+    assert!(dma.read(IOVA, &mut [0; 4]).is_err());
+    other.close();
     pair.close();
 }
 
