@@ -6,6 +6,7 @@ extern crate bindery_vfio as vfio;
 
 mod argument;
 mod bare;
+mod dma_bufs;
 mod exhaustive;
 mod groups;
 mod ioeventfds;
