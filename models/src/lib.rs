@@ -8,7 +8,9 @@
 mod address_space;
 mod first_stage;
 mod pin_ledger;
+mod spaces;
 
 pub use address_space::{AddressSpace, Outcome, Place};
 pub use first_stage::{FirstStage, Walked, Words};
 pub use pin_ledger::PinLedger;
+pub use spaces::{Access, Spaces, Table, Target, Why};

@@ -13,7 +13,7 @@ use span::Span;
 use sync::{Mutex, rank};
 use thiserror::Error;
 
-use crate::address_space::{AccessName, Piece, PinnedPart};
+use crate::address_space::{AccessName, Parts, Piece, PinnedPart};
 use crate::in_flight::Visitors;
 use crate::ioas::Ioas;
 use crate::object::{Kind, Object, Pending};
@@ -129,9 +129,8 @@ impl Access {
     /// - [`Refusal::Empty`] (`EINVAL`), [`Refusal::PastTop`] (`EOVERFLOW`)
     /// - [`AccessRefusal::NotAttached`] (`ENOENT`)
     /// - for each area [`Refusal::Misaligned`] (`EINVAL`), [`AccessRefusal::NotGranted`] (`EPERM`),
-    ///   [`DmaBufRefusal::NotForSoftware`](crate::DmaBufRefusal::NotForSoftware) (`EINVAL`)
-    /// - [`Refusal::NotCovered`] (`ENOENT`)
-    /// - [`Refusal::Pin`] (`EFAULT`, `EINVAL`, `ENOMEM`)
+    ///   [`DmaBufRefusal::NotForSoftware`](crate::DmaBufRefusal::NotForSoftware) (`EINVAL`), [`Refusal::Pin`] (`EFAULT`,
+    ///   `EINVAL`, `ENOMEM`); [`Refusal::NotCovered`] (`ENOENT`)
     pub(crate) fn pin(
         &self,
         iova: u64,
@@ -142,9 +141,13 @@ impl Access {
         let (ioas, name) = self.place()?;
         let number = self.next_number();
         let begun = ioas.space.lock().begin_pin(name, number, asked, write);
-        let pieces = begun.inspect_err(|_| self.take_back(number))?;
+        let Parts { pieces, refusal } = begun.inspect_err(|_| self.take_back(number))?;
         let pinned: Result<Vec<_>, _> =
             pieces.into_iter().map(|piece| pin_part(piece, ioas.quota())).collect();
+        let pinned = match refusal {
+            None => pinned,
+            Some(refusal) => pinned.and(Err(refusal)),
+        };
         let parts = match pinned {
             Ok(parts) => parts,
             Err(refusal) => {
@@ -185,9 +188,8 @@ impl Access {
     /// - [`Refusal::Empty`] (`EINVAL`), [`Refusal::PastTop`] (`EOVERFLOW`)
     /// - [`AccessRefusal::NotAttached`] (`ENOENT`)
     /// - for each area [`AccessRefusal::NotGranted`] (`EPERM`),
-    ///   [`DmaBufRefusal::NotForSoftware`](crate::DmaBufRefusal::NotForSoftware) (`EINVAL`); [`Refusal::NotCovered`]
-    ///   (`ENOENT`)
-    /// - [`Refusal::Pin`] (`EFAULT`, `EINVAL`, `ENOMEM`), [`Refusal::Unreachable`] (`EFAULT`)
+    ///   [`DmaBufRefusal::NotForSoftware`](crate::DmaBufRefusal::NotForSoftware) (`EINVAL`), [`Refusal::Pin`] (`EFAULT`,
+    ///   `EINVAL`, `ENOMEM`), [`Refusal::Unreachable`] (`EFAULT`); [`Refusal::NotCovered`] (`ENOENT`)
     pub(crate) fn copy(
         &self,
         ctx: &Context,
@@ -197,7 +199,8 @@ impl Access {
         let asked = span_of(iova, transfer.length() as u64)?;
         let (ioas, name) = self.place()?;
         let _stay = ctx.enter_dma(&self.visitors);
-        let pieces = ioas.space.lock().reach(name, asked, transfer.is_write())?;
+        let Parts { pieces, refusal } =
+            ioas.space.lock().reach(name, asked, transfer.is_write())?;
         let mut done = 0;
         for piece in pieces {
             let part = pin_part(piece, ioas.quota())?;
@@ -205,7 +208,7 @@ impl Access {
             transfer.copy(&*part.memory, part.at, done, length)?;
             done += length;
         }
-        Ok(())
+        refusal.map_or(Ok(()), Err)
     }
 
     /// The place of an area, counted from the lowest; `None` if there are fewer.

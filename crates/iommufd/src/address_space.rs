@@ -26,6 +26,7 @@ mod cut;
 mod pins;
 mod revoked;
 
+pub(crate) use copy::Parts;
 use pins::Accesses;
 pub(crate) use pins::{AccessName, PinnedPart};
 

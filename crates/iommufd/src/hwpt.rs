@@ -326,8 +326,8 @@ impl Hwpt {
     /// Whether the hardware of a device can walk it.
     ///
     /// # Errors
-    /// [`Refusal::Incompatible`] (`EINVAL`): the IOMMU lacks dirty tracking, a page size, or address bits; then the
-    /// hardware's about a guest's tables.
+    /// [`Refusal::Incompatible`] (`EINVAL`): the IOMMU is of another kind, or lacks dirty tracking, a page size, or
+    /// address bits; then the hardware's about a guest's tables.
     pub(crate) fn check_suits(&self, iommu: &Iommu) -> Result<(), Refusal> {
         self.check_shape(iommu)?;
         self.nested.as_ref().map_or(Ok(()), |nested| nested.table().check_attach(iommu.geometry()))
@@ -335,14 +335,13 @@ impl Hwpt {
 
     fn check_shape(&self, iommu: &Iommu) -> Result<(), Refusal> {
         let (made_for, other) = (&self.geometry, iommu.geometry());
-        if self.iommu.is_mock() {
-            let suits = self.written.is_none() || other.dirty_tracking;
-            let hwpt = self.header.id();
-            return if suits { Ok(()) } else { Err(Refusal::Incompatible { hwpt }) };
-        }
-        let suits = (self.written.is_none() || other.dirty_tracking)
-            && made_for.page_sizes & !other.page_sizes == 0
-            && other.aperture.contains_span(made_for.aperture);
+        // The mock's devices take any of the mock's page tables.
+        let translates_all = self.iommu.is_mock()
+            || made_for.page_sizes & !other.page_sizes == 0
+                && other.aperture.contains_span(made_for.aperture);
+        let suits = self.iommu.hardware() == iommu.hardware()
+            && (self.written.is_none() || other.dirty_tracking)
+            && translates_all;
         if suits { Ok(()) } else { Err(Refusal::Incompatible { hwpt: self.header.id() }) }
     }
 }

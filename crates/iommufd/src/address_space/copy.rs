@@ -6,6 +6,27 @@ use super::{AddressSpace, Piece};
 use crate::Refusal;
 use crate::area::{Area, Rights};
 
+/// Parts of areas, ascending: all that a range covers, or those before the first that is refused. What is done with each in
+/// turn may fail before that one is come to.
+pub(crate) struct Parts {
+    pub(crate) pieces: Vec<Piece>,
+    /// Why there are no more.
+    pub(crate) refusal: Option<Refusal>,
+}
+
+impl Parts {
+    /// All of them.
+    ///
+    /// # Errors
+    /// What was said against the first that was refused; [`Refusal::NotCovered`] (`ENOENT`) where there is none.
+    pub(crate) fn all(self) -> Result<Vec<Piece>, Refusal> {
+        match self.refusal {
+            None => Ok(self.pieces),
+            Some(refusal) => Err(refusal),
+        }
+    }
+}
+
 impl AddressSpace {
     /// The parts of areas that `asked` covers, ascending, each with its memory if that is there, to be mapped
     /// elsewhere with `rights`.
@@ -13,38 +34,51 @@ impl AddressSpace {
     /// # Errors
     /// [`Refusal::NotCovered`] (`ENOENT`): an address in it is not mapped, or is still being mapped.
     pub(crate) fn pieces(&self, asked: Span, rights: Rights) -> Result<Vec<Piece>, Refusal> {
-        let mut pieces = self.each_part(asked, |_, _| Ok(()))?;
+        let mut pieces = self.each_part(asked, |_, _| Ok(())).all()?;
         for piece in &mut pieces {
             piece.area.rights = rights;
         }
         Ok(pieces)
     }
 
-    /// The parts of areas that `asked` covers, ascending, if `check` has nothing against any.
-    ///
-    /// # Errors
-    /// What `check` says of the first; [`Refusal::NotCovered`] (`ENOENT`) behind the last that there is.
+    /// The parts of areas that `asked` covers, ascending, up to the first that `check` has something against.
     pub(super) fn each_part(
         &self,
         asked: Span,
         mut check: impl FnMut(Span, &Area) -> Result<(), Refusal>,
-    ) -> Result<Vec<Piece>, Refusal> {
-        let mut pieces = Vec::new();
+    ) -> Parts {
+        let mut parts = Parts { pieces: Vec::new(), refusal: None };
         let mut from = asked.start();
         loop {
-            let covering = self.map.next(from).filter(|entry| entry.span.contains(from));
-            let uncovered = Refusal::NotCovered { asked, iova: from };
-            let entry = covering.ok_or(uncovered)?;
-            let last = entry.span.last().min(asked.last());
-            let part = Span::from_ends(from, last).ok_or(uncovered)?;
-            let area = entry.area.part(from - entry.span.start(), part.length());
-            check(part, &area)?;
-            pieces.push(Piece { area, memory: entry.memory });
+            let last = match self.part_at(from, asked, &mut check) {
+                Ok((piece, last)) => {
+                    parts.pieces.push(piece);
+                    last
+                }
+                Err(refusal) => return Parts { refusal: Some(refusal), ..parts },
+            };
             match last {
-                last if last == asked.last() => return Ok(pieces),
+                last if last == asked.last() => return parts,
                 last => from = last + 1,
             }
         }
+    }
+
+    /// The part of an area that begins at `from`, and its last address.
+    fn part_at(
+        &self,
+        from: u64,
+        asked: Span,
+        mut check: impl FnMut(Span, &Area) -> Result<(), Refusal>,
+    ) -> Result<(Piece, u64), Refusal> {
+        let covering = self.map.next(from).filter(|entry| entry.span.contains(from));
+        let uncovered = Refusal::NotCovered { asked, iova: from };
+        let entry = covering.ok_or(uncovered)?;
+        let last = entry.span.last().min(asked.last());
+        let part = Span::from_ends(from, last).ok_or(uncovered)?;
+        let area = entry.area.part(from - entry.span.start(), part.length());
+        check(part, &area)?;
+        Ok((Piece { area, memory: entry.memory }, last))
     }
 
     /// The place of an area, counted from the lowest.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use span::Span;
 
+use super::copy::Parts;
 use super::{AddressSpace, Piece};
 use crate::access::AccessRefusal;
 use crate::area::Area;
@@ -103,66 +104,68 @@ impl AddressSpace {
         Left { memory, ..Left::default() }
     }
 
-    /// The parts of areas that an access reaches at `asked`, ascending.
+    /// The parts of areas that an access reaches at `asked`, up to the first that is refused: because it may not be written,
+    /// or not be read ([`AccessRefusal::NotGranted`], `EPERM`), is of a dma-buf ([`DmaBufRefusal::NotForSoftware`],
+    /// `EINVAL`), or is not mapped ([`Refusal::NotCovered`], `ENOENT`).
     ///
     /// # Errors
-    /// - [`AccessRefusal::NotAttached`] (`ENOENT`)
-    /// - for each area [`AccessRefusal::NotGranted`] (`EPERM`): it may not be written, or not be read;
-    ///   [`DmaBufRefusal::NotForSoftware`] (`EINVAL`).
-    /// - [`Refusal::NotCovered`] (`ENOENT`): an address is not mapped.
+    /// [`AccessRefusal::NotAttached`] (`ENOENT`).
     pub(crate) fn reach(
         &self,
         name: AccessName,
         asked: Span,
         write: bool,
-    ) -> Result<Vec<Piece>, Refusal> {
+    ) -> Result<Parts, Refusal> {
         if !self.accesses.attached.contains_key(&name) {
             return Err(AccessRefusal::NotAttached.into());
         }
-        self.each_part(asked, |part, area| check_granted(part, area, write))
+        Ok(self.each_part(asked, |part, area| check_granted(part, area, write)))
     }
 
-    /// Notes that an access pins `asked` under `number`, which it does not use. Returns the parts of areas there, to be
-    /// pinned and passed to [`finish_pin`](Self::finish_pin).
+    /// Notes that an access pins `asked` under `number`, which it does not use, unless a part is refused. Returns the parts
+    /// of areas there, to be pinned and passed to [`finish_pin`](Self::finish_pin). A part is refused as by
+    /// [`reach`](Self::reach), and before its rights because the memory of the first does not begin with a page, or areas
+    /// meet inside one ([`Refusal::Misaligned`], `EINVAL`).
     ///
     /// # Errors
-    /// As [`reach`](Self::reach), and before the rights of an area [`Refusal::Misaligned`] (`EINVAL`): the memory of the
-    /// first does not begin with a page, or areas meet inside one. [`Refusal::Exhausted`] (`ENOMEM`).
+    /// [`AccessRefusal::NotAttached`] (`ENOENT`), [`Refusal::Exhausted`] (`ENOMEM`).
     pub(crate) fn begin_pin(
         &mut self,
         name: AccessName,
         number: u32,
         asked: Span,
         write: bool,
-    ) -> Result<Vec<Piece>, Refusal> {
+    ) -> Result<Parts, Refusal> {
         if !self.accesses.attached.contains_key(&name) {
             return Err(AccessRefusal::NotAttached.into());
         }
-        let pieces = self.each_part(asked, |part, area| {
+        let parts = self.each_part(asked, |part, area| {
             check_page_boundary(area.at())?;
             if part.last() != asked.last() {
                 check_page_boundary(area.at().wrapping_add(area.length()))?;
             }
             check_granted(part, area, write)
-        })?;
-        self.quota.admit(Resource::AccessPin, self.accesses.pins.len() as u64 + 1)?;
-        self.accesses
-            .pins
-            .insert((name, number), Pin { span: asked, memory: Vec::new(), holds: false });
-        Ok(pieces)
+        });
+        if parts.refusal.is_none() {
+            self.quota.admit(Resource::AccessPin, self.accesses.pins.len() as u64 + 1)?;
+            self.accesses
+                .pins
+                .insert((name, number), Pin { span: asked, memory: Vec::new(), holds: false });
+        }
+        Ok(parts)
     }
 
     /// As [`begin_pin`](Self::begin_pin), to be read, and until it ends its areas cannot be unmapped.
     ///
     /// # Errors
-    /// As there.
+    /// As there, and what is said against the first part that is refused.
     pub(crate) fn begin_hold(
         &mut self,
         name: AccessName,
         number: u32,
         asked: Span,
     ) -> Result<Vec<Piece>, Refusal> {
-        let pieces = self.begin_pin(name, number, asked, false)?;
+        let pieces = self.begin_pin(name, number, asked, false)?.all()?;
         if let Some(pin) = self.accesses.pins.get_mut(&(name, number)) {
             pin.holds = true;
         }

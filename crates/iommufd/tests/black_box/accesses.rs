@@ -6,7 +6,7 @@ use uapi::{CommandId, Errno};
 
 use crate::support::client::{FILE, PROCESS, READ_WRITE};
 use crate::support::test_command::{Long, Word, op};
-use crate::support::{Client, PAGE, READ_ONLY};
+use crate::support::{Client, MEMORY_END, PAGE, READ_ONLY};
 
 const VA: u64 = 0x10_0000;
 const IOVA: u64 = 0x100_0000;
@@ -298,4 +298,23 @@ fn reserved_ranges_of_a_test_last() {
         client.test(op::MOCK_DOMAIN_REPLACE, 99, &[Word(16, ioas)]).err(),
         Some(Errno::ENOENT)
     );
+}
+
+/// Areas are come to one after the other, and what befalls one is told before the next is looked at.
+#[test]
+fn memory_that_is_not_there_is_told_before_a_hole_behind_it() {
+    let World { client, ioas } = World::new();
+    let bad = IOVA + 0x10_0000;
+    client.map_at(ioas, bad, MEMORY_END, PAGE).unwrap();
+    let fd = client.create_access(ioas, PINS).unwrap();
+    for write in [0, WRITE] {
+        assert_eq!(client.access_copy(fd, write, [bad, 2 * PAGE, BUFFER]), Err(Errno::EFAULT));
+        assert_eq!(client.access_pin(fd, write, [bad, 2 * PAGE, 0]), Err(Errno::EFAULT));
+    }
+    let before = IOVA + 3 * PAGE;
+    assert_eq!(client.access_copy(fd, 0, [before, 2 * PAGE, BUFFER]), Err(Errno::ENOENT));
+    assert_eq!(client.access_pin(fd, 0, [before, 2 * PAGE, 0]), Err(Errno::ENOENT));
+    assert_eq!(client.memory.pinned(), []);
+    assert_eq!(client.access_pin(fd, 0, [before, PAGE, 0]), Ok(0), "no number was used up");
+    close(&client, fd);
 }

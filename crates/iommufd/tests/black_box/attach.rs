@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use iommufd::mock::MockMachine;
 use iommufd::{Device, Endpoint, Group, Iommu, Refusal};
 use pci::{Address, Dma};
 use uapi::Errno;
@@ -171,4 +172,18 @@ fn a_page_table_can_be_for_another_iommu_if_that_can_do_as_much() {
     let devices: [Arc<Device>; 3] = [device, same, small];
     devices.iter().for_each(Device::end);
     assert_eq!(client.ctx.counts().hwpts, 1);
+}
+
+#[test]
+fn a_page_table_of_the_mock_is_not_for_other_devices() {
+    let client = Client::open_mock(&MockMachine::new());
+    let device = Platform::new().bind(&client);
+    let ioas = client.ioas();
+    let [_, mocks, _] = client.mock_device(ioas).unwrap();
+    assert_eq!(errno(device.attach(mocks)), Some(Errno::EINVAL));
+    let own = device.attach(ioas).unwrap();
+    assert_ne!(own, mocks, "an automatic page table of its own");
+    assert_eq!(client.ranges(ioas).1, PAGE, "and its pages are larger");
+    assert_eq!(client.mock_device(own).err(), Some(Errno::EINVAL));
+    device.end();
 }

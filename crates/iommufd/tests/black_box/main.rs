@@ -39,6 +39,7 @@ mod pin_failures;
 mod pins_against_model;
 mod scheduling_points;
 mod smmuv3;
+mod spaces_against_model;
 mod support;
 mod surprises;
 mod table;

@@ -16,6 +16,9 @@ pub(crate) const FIRST: u64 = 0x1000;
 /// Bytes that exist.
 pub(crate) const MEMORY_BYTES: u64 = 4 << 20;
 
+/// The first address after them.
+pub(crate) const MEMORY_END: u64 = FIRST + MEMORY_BYTES;
+
 /// A page that cannot be written.
 pub(crate) const READ_ONLY: Range<u64> = 0x8000..0x9000;
 

@@ -18,7 +18,7 @@ pub(crate) mod test_command;
 pub(crate) use before_lock::BeforeLock;
 pub(crate) use bound::{Confidential, GUEST_ID};
 pub(crate) use client::Client;
-pub(crate) use memory::{MEMORY_BYTES, READ_ONLY};
+pub(crate) use memory::{FIRST, MEMORY_BYTES, MEMORY_END, READ_ONLY};
 pub(crate) use mock_nest::MockNest;
 pub(crate) use platform::{Platform, plain, single_address};
 pub(crate) use running_out::RunningOut;

@@ -1,0 +1,592 @@
+//! Every command on address spaces, by random, with devices that come and go and software that pins and copies: each answer
+//! is the model's, each address leads where it says, each page is pinned as often. `OPERATIONS` says how much of it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use iommufd::Device;
+use iommufd::mock::MockMachine;
+use models::{Access, Spaces, Table, Target, Why};
+use pci::Dma;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use uapi::iommufd::{
+    IoasAllowIovas, IoasCopy, IoasIovaRanges, IommuOption, map_flags, option, option_op,
+};
+use uapi::{CommandId, Errno};
+
+use crate::support::test_command::{Long, op};
+use crate::support::{Client, FIRST, MEMORY_END, PAGE, Platform, cases};
+
+const SPACES: usize = 2;
+const DEVICES: usize = 2;
+/// Numbers are multiples of this: less than the smallest page of any page table.
+const UNIT: u64 = 1024;
+/// Memory that is mapped: pages with their own addresses in them, and the last ones, after which there are none.
+const VA: u64 = 0x10_0000;
+const VA_UNITS: u64 = 64;
+/// Where ranges and copies are.
+const ARRAY: u64 = 0x20_0000;
+const SCRATCH: u64 = 0x30_0000;
+/// Addresses that are mapped at: from a little below where the mock's page tables begin.
+const IOVA: u64 = 0x100_0000 - 8 * PAGE;
+const IOVA_UNITS: u64 = 96;
+
+/// Where something is.
+#[derive(Clone, Copy, Debug)]
+enum Spot {
+    At(u64),
+    /// In or beside the nth area that there is: from its beginning.
+    Area(usize, i64),
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Map { space: usize, target: Option<Spot>, memory: u64, length: u64, access: Access },
+    Copy { from: (usize, Spot), to: (usize, Option<Spot>), length: u64, access: Access },
+    Unmap { space: usize, spot: Spot, length: u64 },
+    UnmapAll { space: usize },
+    Allow { space: usize, ranges: Vec<(u64, u64)> },
+    Ranges { space: usize, room: u32 },
+    Reserve { space: usize, start: u64, length: u64 },
+    LargePages { space: usize, on: bool },
+    Attach { device: usize, space: usize },
+    Detach { device: usize },
+    MakeMock { space: usize },
+    EndMock { nth: usize },
+    Pin { user: usize, spot: Spot, length: u64, write: bool },
+    Unpin { nth: usize },
+    CopyBySoftware { user: usize, spot: Spot, length: u64, write: bool },
+    MoveSoftware { user: usize, space: usize },
+    Dma { device: usize, spot: Spot, write: bool },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let space = || 0..SPACES;
+    let length = || prop_oneof![4 => (1..6_u64).prop_map(|n| n * PAGE), 1 => (0..24_u64).prop_map(|n| n * UNIT)];
+    let memory = prop_oneof![
+        6 => (0..VA_UNITS / 4).prop_map(|n| VA + n * PAGE),
+        2 => (0..VA_UNITS).prop_map(|n| VA + n * UNIT),
+        1 => (0..16_u64).prop_map(|n| MEMORY_END - 2 * PAGE + n * UNIT),
+    ];
+    let access = || {
+        prop_oneof![6 => Just((true, true)), 2 => Just((true, false)), 2 => Just((false, true)), 1 => Just((false, false))]
+            .prop_map(|(read, write)| Access { read, write })
+    };
+    let target = || prop_oneof![2 => spot().prop_map(Some), 1 => Just(None)];
+    let map = (space(), target(), memory, length(), access()).prop_map(
+        |(space, target, memory, length, access)| Step::Map {
+            space,
+            target,
+            memory,
+            length,
+            access,
+        },
+    );
+    let copy = ((space(), spot()), (space(), target()), length(), access())
+        .prop_map(|(from, to, length, access)| Step::Copy { from, to, length, access });
+    let range = prop_oneof![
+        6 => (0..IOVA_UNITS, 0..16_u64).prop_map(|(at, units)| (IOVA + at * UNIT, IOVA + (at + units) * UNIT)),
+        1 => Just((0, u64::MAX)),
+        1 => (0..8_u64).prop_map(|n| (PAGE * n, 0x200_0000)),
+        1 => Just((0xf000_0000, 0xffff_ffff)),
+    ];
+    let (device, user) = (|| 0..DEVICES, || 0..2_usize);
+    prop_oneof![
+        10 => map,
+        4 => copy,
+        5 => (space(), spot(), length()).prop_map(|(space, spot, length)| Step::Unmap { space, spot, length }),
+        1 => space().prop_map(|space| Step::UnmapAll { space }),
+        1 => (space(), vec(range, 0..3)).prop_map(|(space, ranges)| Step::Allow { space, ranges }),
+        1 => (space(), 0..6_u32).prop_map(|(space, room)| Step::Ranges { space, room }),
+        1 => (space(), 0..IOVA_UNITS, 0..3_u64).prop_map(|(space, at, length)| Step::Reserve { space, start: 0x180_0000 + at * UNIT, length: length * UNIT }),
+        1 => (space(), any::<bool>()).prop_map(|(space, on)| Step::LargePages { space, on }),
+        2 => (device(), space()).prop_map(|(device, space)| Step::Attach { device, space }),
+        1 => device().prop_map(|device| Step::Detach { device }),
+        1 => space().prop_map(|space| Step::MakeMock { space }),
+        1 => (0..3_usize).prop_map(|nth| Step::EndMock { nth }),
+        3 => (user(), spot(), length(), any::<bool>()).prop_map(|(user, spot, length, write)| Step::Pin { user, spot, length, write }),
+        2 => (0..4_usize).prop_map(|nth| Step::Unpin { nth }),
+        3 => (user(), spot(), length(), any::<bool>()).prop_map(|(user, spot, length, write)| Step::CopyBySoftware { user, spot, length, write }),
+        1 => (user(), space()).prop_map(|(user, space)| Step::MoveSoftware { user, space }),
+        4 => (device(), spot(), any::<bool>()).prop_map(|(device, spot, write)| Step::Dma { device, spot, write }),
+    ]
+}
+
+fn spot() -> impl Strategy<Value = Spot> {
+    prop_oneof![
+        3 => (0..IOVA_UNITS / 4).prop_map(|n| Spot::At(IOVA + n * PAGE)),
+        1 => (0..IOVA_UNITS).prop_map(|n| Spot::At(IOVA + n * UNIT)),
+        4 => (0..6_usize).prop_map(|nth| Spot::Area(nth, 0)),
+        1 => (0..6_usize, -2..4_i64).prop_map(|(nth, pages)| Spot::Area(nth, pages * PAGE.cast_signed())),
+        1 => (0..6_usize, -4..12_i64).prop_map(|(nth, units)| Spot::Area(nth, units * UNIT.cast_signed())),
+    ]
+}
+
+/// The page tables of a space: one for each kind of device.
+const PLAIN: (u32, Table) = (0, Table { smallest_page: 4096, aperture: (0, (1 << 48) - 1) });
+const MOCK: (u32, Table) = (1, Table { smallest_page: 2048, aperture: (1 << 24, (1 << 31) - 1) });
+/// What a device that is attached keeps free.
+const MSI: (u64, u64) = (0xfee0_0000, 0xfeef_ffff);
+
+/// Software that uses a space.
+#[derive(Clone, Copy)]
+struct User {
+    fd: i32,
+    space: usize,
+}
+
+struct World {
+    client: Client,
+    _platform: Platform,
+    devices: [Arc<Device>; DEVICES],
+    spaces: [u32; SPACES],
+    attached: [Option<usize>; DEVICES],
+    mocks: Vec<(u32, usize)>,
+    users: [User; 2],
+    /// Whose, and which number.
+    pins: Vec<(usize, u32)>,
+    model: Spaces,
+    memory: Vec<u8>,
+}
+
+type Answer = Result<u64, Errno>;
+type Modelled = Result<u64, Why>;
+
+impl World {
+    fn new() -> Self {
+        let client = Client::open_mock(&MockMachine::new());
+        let platform = Platform::new();
+        let single = platform.bind(&client);
+        let other = Device::bind(&client.ctx, &platform.pair[0]).unwrap();
+        let spaces = [client.ioas(), client.ioas()];
+        let mut model = Spaces::new(SPACES, (FIRST, MEMORY_END));
+        let users = [0, 1].map(|user| {
+            let pins = user == 0;
+            let fd = client.create_access(spaces[user], pins.into()).unwrap();
+            model.add_software(user, user, pins).unwrap();
+            User { fd, space: user }
+        });
+        let words = (VA..VA + VA_UNITS * UNIT).step_by(8);
+        let memory: Vec<u8> = words.flat_map(u64::to_ne_bytes).collect();
+        client.memory.write(VA, &memory).unwrap();
+        Self {
+            client,
+            _platform: platform,
+            devices: [single, other],
+            spaces,
+            attached: [None; DEVICES],
+            mocks: Vec::new(),
+            users,
+            pins: Vec::new(),
+            model,
+            memory,
+        }
+    }
+
+    fn resolve(&self, space: usize, spot: Spot) -> u64 {
+        match spot {
+            Spot::At(at) => at,
+            Spot::Area(nth, delta) => {
+                let areas = self.model.areas(space);
+                let area = areas.get(nth).or(areas.last());
+                area.map_or(IOVA, |(first, _)| first.wrapping_add_signed(delta))
+            }
+        }
+    }
+
+    fn take(&mut self, step: &Step) -> (Answer, Modelled) {
+        match *step {
+            Step::Map { space, target, memory, length, access } => {
+                self.map(space, target, (memory, length), access)
+            }
+            Step::Copy { from, to, length, access } => self.copy(from, to, length, access),
+            Step::Unmap { space, spot, length } => {
+                let start = self.resolve(space, spot);
+                let real = self.client.unmap(self.spaces[space], start, length);
+                (real, self.model.unmap(space, start, length))
+            }
+            Step::UnmapAll { space } => {
+                let real = self.client.unmap_all(self.spaces[space]);
+                (real, Ok(self.model.unmap_all(space)))
+            }
+            Step::Allow { space, ref ranges } => self.allow(space, ranges),
+            Step::Ranges { space, room } => self.ranges(space, room),
+            Step::Reserve { space, start, length } => {
+                let fields = [Long(16, start), Long(24, length)];
+                let real = self.client.test(op::ADD_RESERVED, self.spaces[space], &fields);
+                (real.map(|_| 0), self.model.reserve(space, start, length).map(|()| 0))
+            }
+            Step::LargePages { space, on } => self.large_pages(space, on),
+            Step::Attach { device, space } => self.attach(device, space),
+            Step::Detach { device } => {
+                self.devices[device].detach();
+                self.leave(device);
+                (Ok(0), Ok(0))
+            }
+            Step::MakeMock { space } => self.make_mock(space),
+            Step::EndMock { nth } => self.end_mock(nth),
+            Step::Pin { user, spot, length, write } => self.pin(user, spot, length, write),
+            Step::Unpin { nth } => self.unpin(nth),
+            Step::CopyBySoftware { user, spot, length, write } => {
+                self.copy_by_software(user, spot, length, write)
+            }
+            Step::MoveSoftware { user, space } => {
+                let User { fd, space: from } = self.users[user];
+                let real = self.client.access_replace(fd, self.spaces[space]);
+                let modelled = self.model.move_software(from, space, user);
+                if modelled.is_ok() {
+                    self.users[user].space = space;
+                }
+                (real.map(|()| 0), modelled.map(|()| 0))
+            }
+            Step::Dma { device, spot, write } => self.dma(device, spot, write),
+        }
+    }
+
+    fn map(
+        &mut self,
+        space: usize,
+        target: Option<Spot>,
+        memory: (u64, u64),
+        access: Access,
+    ) -> (Answer, Modelled) {
+        let (flags, iova, target) = self.target(space, target, access);
+        let real = self.client.map(self.spaces[space], flags, iova, memory.0, memory.1);
+        (real, self.model.map(space, target, memory, access))
+    }
+
+    fn copy(
+        &mut self,
+        (from_space, from): (usize, Spot),
+        (space, target): (usize, Option<Spot>),
+        length: u64,
+        access: Access,
+    ) -> (Answer, Modelled) {
+        let from = self.resolve(from_space, from);
+        let (flags, dst_iova, target) = self.target(space, target, access);
+        let argument = IoasCopy {
+            flags,
+            dst_ioas_id: self.spaces[space],
+            src_ioas_id: self.spaces[from_space],
+            length,
+            dst_iova,
+            src_iova: from,
+            ..IoasCopy::default()
+        };
+        let real = self.client.call(CommandId::IoasCopy, argument).map(|answer| answer.dst_iova);
+        (real, self.model.copy((from_space, from), length, (space, target), access))
+    }
+
+    fn target(&self, space: usize, target: Option<Spot>, access: Access) -> (u32, u64, Target) {
+        let read = if access.read { map_flags::READABLE } else { 0 };
+        let write = if access.write { map_flags::WRITEABLE } else { 0 };
+        match target.map(|spot| self.resolve(space, spot)) {
+            Some(at) => (read | write | map_flags::FIXED_IOVA, at, Target::Fixed(at)),
+            None => (read | write, 0, Target::Chosen),
+        }
+    }
+
+    fn allow(&mut self, space: usize, ranges: &[(u64, u64)]) -> (Answer, Modelled) {
+        for (index, (start, last)) in (0..).zip(ranges) {
+            let bytes = [start.to_ne_bytes(), last.to_ne_bytes()].concat();
+            self.client.memory.write(ARRAY + index * 16, &bytes).unwrap();
+        }
+        let argument = IoasAllowIovas {
+            ioas_id: self.spaces[space],
+            num_iovas: u32::try_from(ranges.len()).unwrap(),
+            allowed_iovas: ARRAY,
+            ..IoasAllowIovas::default()
+        };
+        let real = self.client.call(CommandId::IoasAllowIovas, argument);
+        (real.map(|_| 0), self.model.allow(space, ranges).map(|()| 0))
+    }
+
+    fn ranges(&self, space: usize, room: u32) -> (Answer, Modelled) {
+        let argument = IoasIovaRanges {
+            ioas_id: self.spaces[space],
+            num_iovas: room,
+            allowed_iovas: ARRAY,
+            ..IoasIovaRanges::default()
+        };
+        let real = self.client.call(CommandId::IoasIovaRanges, argument).map(|_| 0);
+        let answer: IoasIovaRanges = self.client.struct_now();
+        let ranges = self.model.ranges(space);
+        assert_eq!(answer.num_iovas as usize, ranges.len());
+        assert_eq!(answer.out_iova_alignment, self.model.alignment(space));
+        for (index, range) in (0..u64::from(room)).zip(&ranges) {
+            let mut ends = [0; 16];
+            self.client.memory.read(ARRAY + index * 16, &mut ends).unwrap();
+            let told = ends.as_chunks().0.iter().copied().map(u64::from_ne_bytes);
+            assert_eq!(told.collect::<Vec<_>>(), [range.0, range.1]);
+        }
+        let fits = ranges.len() <= room as usize;
+        (real, if fits { Ok(0) } else { Err(Why::MessageSize) })
+    }
+
+    fn large_pages(&mut self, space: usize, on: bool) -> (Answer, Modelled) {
+        let argument = IommuOption {
+            option_id: option::HUGE_PAGES,
+            op: option_op::SET,
+            object_id: self.spaces[space],
+            val64: on.into(),
+            ..IommuOption::default()
+        };
+        let real = self.client.call(CommandId::IommuOption, argument);
+        (real.map(|_| 0), self.model.set_large_pages(space, on).map(|()| 0))
+    }
+
+    fn attach(&mut self, device: usize, space: usize) -> (Answer, Modelled) {
+        let real = self.devices[device].attach(self.spaces[space]);
+        let real = real.map(|_| 0).map_err(|refusal| refusal.errno());
+        if self.attached[device] == Some(space) {
+            return (real, Ok(0));
+        }
+        let modelled = self.enter(space, self.attached[device].is_some());
+        if modelled.is_ok() {
+            self.leave(device);
+            self.attached[device] = Some(space);
+        }
+        (real, modelled.map(|()| 0))
+    }
+
+    /// A device comes to a space, in the model: from elsewhere, or from nowhere.
+    fn enter(&mut self, space: usize, from_elsewhere: bool) -> Result<(), Why> {
+        let (name, table) = PLAIN;
+        let model = &mut self.model;
+        let there = model.has_table(space, name);
+        if there {
+            return model.add_device_range(space, MSI);
+        }
+        // One that comes from elsewhere comes to a page table that is made before.
+        if from_elsewhere {
+            model.add_table(space, name, table)?;
+            return model
+                .add_device_range(space, MSI)
+                .inspect_err(|_| model.remove_table(space, name));
+        }
+        model.add_device_range(space, MSI)?;
+        model.add_table(space, name, table).inspect_err(|_| model.remove_device_range(space, MSI))
+    }
+
+    /// The device is no longer where it was, in the model.
+    fn leave(&mut self, device: usize) {
+        let Some(space) = self.attached[device].take() else { return };
+        self.model.remove_device_range(space, MSI);
+        if !self.attached.contains(&Some(space)) {
+            self.model.remove_table(space, PLAIN.0);
+        }
+    }
+
+    fn make_mock(&mut self, space: usize) -> (Answer, Modelled) {
+        let real = self.client.mock_device(self.spaces[space]);
+        let (name, table) = MOCK;
+        let there = self.model.has_table(space, name);
+        let modelled = if there { Ok(()) } else { self.model.add_table(space, name, table) };
+        if let Ok([stdev, ..]) = real {
+            self.mocks.push((stdev, space));
+        }
+        (real.map(|_| 0), modelled.map(|()| 0))
+    }
+
+    fn end_mock(&mut self, nth: usize) -> (Answer, Modelled) {
+        if nth >= self.mocks.len() {
+            return (Ok(0), Ok(0));
+        }
+        let (stdev, space) = self.mocks.remove(nth);
+        let real = self.client.destroy(stdev);
+        if self.mocks.iter().all(|(_, other)| *other != space) {
+            self.model.remove_table(space, MOCK.0);
+        }
+        (real.map(|()| 0), Ok(0))
+    }
+
+    fn pin(&mut self, user: usize, spot: Spot, length: u64, write: bool) -> (Answer, Modelled) {
+        let User { fd, space } = self.users[user];
+        let start = self.resolve(space, spot);
+        let real = self.client.access_pin(fd, write.into(), [start, length, 0]);
+        if user != 0 {
+            // It said that it would not pin.
+            assert_eq!(real, Err(Errno::EOPNOTSUPP));
+            return (Ok(0), Ok(0));
+        }
+        let number = real.unwrap_or(u32::MAX);
+        let modelled = self.model.pin((space, user), number, (start, length), write);
+        if real.is_ok() {
+            self.pins.push((user, number));
+        }
+        (real.map(|_| 0), modelled.map(|()| 0))
+    }
+
+    fn unpin(&mut self, nth: usize) -> (Answer, Modelled) {
+        if nth >= self.pins.len() {
+            return (Ok(0), Ok(0));
+        }
+        let (user, number) = self.pins.remove(nth);
+        let User { fd, space } = self.users[user];
+        let real = self.client.access_unpin(fd, number);
+        (real.map(|()| 0), self.model.unpin((space, user), number).map(|()| 0))
+    }
+
+    fn copy_by_software(
+        &mut self,
+        user: usize,
+        spot: Spot,
+        length: u64,
+        write: bool,
+    ) -> (Answer, Modelled) {
+        let User { fd, space } = self.users[user];
+        let start = self.resolve(space, spot);
+        let filled = vec![if write { 0x5a } else { 0 }; usize::try_from(length).unwrap()];
+        self.client.memory.write(SCRATCH, &filled).unwrap();
+        let real = self.client.access_copy(fd, write.into(), [start, length, SCRATCH]);
+        let modelled = self.model.copy_by_software(space, (start, length), write);
+        if real.is_ok() {
+            for offset in (0..length).step_by(512) {
+                let right = Access { read: !write, write };
+                let memory = self.model.translate(space, start + offset, right).unwrap();
+                let [mut there, mut copied] = [[0; 8]; 2];
+                self.client.memory.read(memory, &mut there).unwrap();
+                self.client.memory.read(SCRATCH + offset, &mut copied).unwrap();
+                assert_eq!(there, copied, "{offset:#x} from {start:#x}");
+            }
+        }
+        if write {
+            self.client.memory.write(VA, &self.memory).unwrap();
+        }
+        (real.map(|()| 0), modelled.map(|()| 0))
+    }
+
+    /// An access by a device: it is answered by the memory that the model says, or not at all.
+    fn dma(&self, device: usize, spot: Spot, write: bool) -> (Answer, Modelled) {
+        let Some(space) = self.attached[device] else { return (Ok(0), Ok(0)) };
+        let iova = self.resolve(space, spot);
+        let leads_to = self.model.translate(space, iova, Access { read: !write, write });
+        let memory = &self.client.memory;
+        let mut bytes = [0x77; 8];
+        let reached = match write {
+            true => self.devices[device].write(iova, &bytes).is_ok(),
+            false => self.devices[device].read(iova, &mut bytes).is_ok(),
+        };
+        assert_eq!(reached, leads_to.is_some(), "DMA at {iova:#x}");
+        if let Some(at) = leads_to {
+            let mut there = [0; 8];
+            memory.read(at, &mut there).unwrap();
+            assert_eq!(there, bytes, "DMA at {iova:#x}");
+            if write {
+                memory.write(VA, &self.memory).unwrap();
+            }
+        }
+        (Ok(0), Ok(0))
+    }
+
+    /// Compares all that the two sides have.
+    fn check(&self) {
+        assert_eq!(self.client.ctx.counts().mapped_bytes, self.model.mapped());
+        for page in (VA / PAGE)..(VA + VA_UNITS * UNIT) / PAGE {
+            let pins = u32::try_from(self.model.pins(page)).unwrap();
+            let checked = self.client.check_refs(page * PAGE, PAGE, pins);
+            assert_eq!(checked, Ok(()), "page {page:#x} is not pinned {pins} times");
+        }
+        for space in 0..SPACES {
+            let (_, alignment) = self.client.ranges(self.spaces[space]);
+            assert_eq!(alignment, self.model.alignment(space));
+        }
+        for device in 0..DEVICES {
+            for page in 0..IOVA_UNITS / 4 {
+                let _ = self.dma(device, Spot::At(IOVA + page * PAGE), false);
+            }
+        }
+    }
+
+    fn end(self) {
+        for user in self.users {
+            self.client.access_file(user.fd).unwrap().release();
+        }
+        self.devices.iter().for_each(Device::end);
+        self.client.ctx.put_file();
+        assert_eq!(self.client.memory.pinned(), []);
+    }
+}
+
+fn errno(why: Why) -> Errno {
+    match why {
+        Why::AddressInUse => Errno::EADDRINUSE,
+        Why::Exists => Errno::EEXIST,
+        Why::Fault => Errno::EFAULT,
+        Why::Invalid => Errno::EINVAL,
+        Why::Missing => Errno::ENOENT,
+        Why::MessageSize => Errno::EMSGSIZE,
+        Why::NoSpace => Errno::ENOSPC,
+        Why::NotPermitted => Errno::EPERM,
+        Why::Overflow => Errno::EOVERFLOW,
+    }
+}
+
+/// What a step is called in the count of what was met.
+fn name(step: &Step) -> String {
+    let whole = format!("{step:?}");
+    whole.split(' ').next().unwrap_or_default().to_owned()
+}
+
+const STEPS: usize = 300;
+/// With so many operations each answer below must have been met.
+const ENOUGH: u64 = 100_000;
+const TO_BE_MET: &[(&str, &[Why])] = {
+    use Why::{AddressInUse, Exists, Fault, Invalid, MessageSize, Missing, NoSpace, NotPermitted};
+    &[
+        ("Map", &[Exists, Fault, Invalid, NoSpace]),
+        ("Copy", &[Exists, Fault, Invalid, Missing, NoSpace, NotPermitted]),
+        ("Unmap", &[Invalid, Missing]),
+        ("Allow", &[AddressInUse, Invalid]),
+        ("Ranges", &[MessageSize]),
+        ("Reserve", &[Invalid]),
+        ("LargePages", &[AddressInUse, Invalid]),
+        ("Attach", &[AddressInUse, Fault]),
+        ("MakeMock", &[AddressInUse, Fault]),
+        ("Pin", &[Fault, Invalid, Missing, NotPermitted]),
+        ("Unpin", &[Missing]),
+        ("CopyBySoftware", &[Fault, Invalid, Missing, NotPermitted]),
+        ("MoveSoftware", &[AddressInUse]),
+    ]
+};
+
+#[test]
+fn of_every_command() {
+    let met = RefCell::new(BTreeMap::<(String, Option<Why>), u64>::new());
+    let config = ProptestConfig::with_cases(cases(24, u32::try_from(STEPS / 2).unwrap()));
+    let outcome = TestRunner::new(config).run(&vec(step(), 1..STEPS), |steps| {
+        let mut world = World::new();
+        for (index, step) in steps.iter().enumerate() {
+            let (real, modelled) = world.take(step);
+            prop_assert_eq!(real, modelled.map_err(errno), "{:x?}", step);
+            prop_assert_eq!(world.client.ctx.counts().mapped_bytes, world.model.mapped());
+            *met.borrow_mut().entry((name(step), modelled.err())).or_default() += 1;
+            if index % 64 == 63 {
+                world.check();
+            }
+        }
+        world.check();
+        world.end();
+        Ok(())
+    });
+    outcome.unwrap_or_else(|difference| panic!("{difference}"));
+    let met = met.into_inner();
+    let all: u64 = met.values().sum();
+    println!("{all} operations");
+    for ((step, why), count) in &met {
+        println!(
+            "{count:>9} {step} {}",
+            why.map_or_else(|| "ok".into(), |why| errno(why).to_string())
+        );
+    }
+    if all >= ENOUGH {
+        for (step, reasons) in TO_BE_MET {
+            for why in [None].into_iter().chain(reasons.iter().copied().map(Some)) {
+                assert!(met.contains_key(&((*step).to_owned(), why)), "{step} never met {why:?}");
+            }
+        }
+    }
+}
