@@ -354,7 +354,10 @@ impl AddressSpace {
         let anywhere = [AUTOMATIC];
         let allowed = if self.allowed.is_empty() { &anywhere } else { &self.allowed[..] };
         let found = allowed.iter().find_map(|within| {
-            let holes = self.reserved.holes(*within).into_iter();
+            // Its beginning is rounded as a hole's is, and holes are looked for from there.
+            let within = within.intersection(AUTOMATIC)?;
+            let within = Span::from_ends(fit.lowest_in(within)?.start(), within.last())?;
+            let holes = self.reserved.holes(within).into_iter();
             let mut holes = holes.flat_map(|hole| without(hole, &self.building));
             holes.find_map(|hole| self.map.first_fit(hole, &fit))
         });

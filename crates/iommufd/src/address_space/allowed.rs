@@ -17,7 +17,7 @@ impl AddressSpace {
                 return Err(Refusal::ReservedAllowed { reserved, allowed: *allowed });
             }
         }
-        self.allowed = spans;
+        self.allowed = joined(spans);
         Ok(())
     }
 
@@ -26,4 +26,20 @@ impl AddressSpace {
         let allowed = self.allowed.iter().copied().find(|allowed| allowed.intersects(reserved))?;
         Some(Refusal::ReservedAllowed { reserved, allowed })
     }
+}
+
+/// Ascending spans, of which those that touch are one: what is chosen may lie across the boundary.
+fn joined(spans: Vec<Span>) -> Vec<Span> {
+    let mut joined: Vec<Span> = Vec::with_capacity(spans.len());
+    for span in spans {
+        let before =
+            joined.last_mut().filter(|before| before.last().checked_add(1) == Some(span.start()));
+        match before
+            .and_then(|before| Some((Span::from_ends(before.start(), span.last())?, before)))
+        {
+            Some((both, before)) => *before = both,
+            None => joined.push(span),
+        }
+    }
+    joined
 }

@@ -87,8 +87,12 @@ fn step() -> impl Strategy<Value = Step> {
     );
     let copy = ((space(), spot()), (space(), target()), length(), access())
         .prop_map(|(from, to, length, access)| Step::Copy { from, to, length, access });
+    let near = (0..IOVA_UNITS, 0..16_u64).prop_map(|(at, units)| {
+        let start = IOVA + at * UNIT;
+        (start, start + (units * UNIT).saturating_sub(1))
+    });
     let range = prop_oneof![
-        6 => (0..IOVA_UNITS, 0..16_u64).prop_map(|(at, units)| (IOVA + at * UNIT, IOVA + (at + units) * UNIT)),
+        6 => near,
         1 => Just((0, u64::MAX)),
         1 => (0..8_u64).prop_map(|n| (PAGE * n, 0x200_0000)),
         1 => Just((0xf000_0000, 0xffff_ffff)),
@@ -99,7 +103,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => copy,
         5 => (space(), spot(), length()).prop_map(|(space, spot, length)| Step::Unmap { space, spot, length }),
         1 => space().prop_map(|space| Step::UnmapAll { space }),
-        1 => (space(), vec(range, 0..3)).prop_map(|(space, ranges)| Step::Allow { space, ranges }),
+        1 => (space(), vec(range, 0..4)).prop_map(|(space, ranges)| Step::Allow { space, ranges }),
         1 => (space(), 0..6_u32).prop_map(|(space, room)| Step::Ranges { space, room }),
         1 => (space(), 0..IOVA_UNITS, 0..3_u64).prop_map(|(space, at, length)| Step::Reserve { space, start: 0x180_0000 + at * UNIT, length: length * UNIT }),
         1 => (space(), any::<bool>()).prop_map(|(space, on)| Step::LargePages { space, on }),
