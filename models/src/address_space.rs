@@ -128,8 +128,9 @@ impl AddressSpace {
         if alignment < self.alignment {
             return None;
         }
-        // A run of free cells is judged by its first one: that is rounded up, then moved into its page.
-        let mut first = PAGE;
+        // A run of free cells is judged by its first one: that is rounded up, then moved into its page. So is the first
+        // address of all.
+        let mut first = PAGE.next_multiple_of(alignment) | (memory % PAGE);
         loop {
             while self.cells[index(first)].is_some() {
                 first += 1;

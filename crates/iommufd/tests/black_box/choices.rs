@@ -36,6 +36,18 @@ fn addresses_are_chosen_where_they_are_allowed() {
 }
 
 #[test]
+fn ranges_that_touch_are_one_and_begin_where_they_are_rounded() {
+    let client = Client::open();
+    let ioas = client.ioas();
+    allow(&client, ioas, &[(0x5000, 0x5fff), (0x6000, 0x6fff)]).unwrap();
+    assert_eq!(client.map_anywhere(ioas, VA + PAGE, 2 * PAGE), Ok(0x5000), "across both");
+    allow(&client, ioas, &[(0, u64::MAX)]).unwrap();
+    assert_eq!(client.map_anywhere(ioas, VA, 0x400), Ok(0x1000), "never 0");
+    // As far into its page as the memory is, as a look from 0x1400 on would not have it.
+    assert_eq!(client.map_anywhere(ioas, VA + 0x800, 0x400), Ok(0x1800));
+}
+
+#[test]
 fn a_bad_list_changes_nothing() {
     let client = Client::open();
     let ioas = client.ioas();
