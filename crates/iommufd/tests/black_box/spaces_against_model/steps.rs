@@ -36,6 +36,30 @@ pub(super) enum Step {
     Dma { device: usize, spot: Spot, write: bool },
 }
 
+impl Step {
+    /// Whether it is about addresses that it names, and nothing else of the space.
+    pub(super) const fn is_of_a_window(&self) -> bool {
+        match self {
+            Self::Map { target, .. } | Self::Copy { to: (_, target), .. } => target.is_some(),
+            Self::Unmap { .. }
+            | Self::Pin { .. }
+            | Self::Unpin { .. }
+            | Self::CopyBySoftware { .. }
+            | Self::Dma { .. } => true,
+            Self::UnmapAll { .. }
+            | Self::Allow { .. }
+            | Self::Ranges { .. }
+            | Self::Reserve { .. }
+            | Self::LargePages { .. }
+            | Self::Attach { .. }
+            | Self::Detach { .. }
+            | Self::MakeMock { .. }
+            | Self::EndMock { .. }
+            | Self::MoveSoftware { .. } => false,
+        }
+    }
+}
+
 pub(super) fn step() -> impl Strategy<Value = Step> {
     let space = || 0..SPACES;
     let length = || prop_oneof![4 => (1..6_u64).prop_map(|n| n * PAGE), 1 => (0..24_u64).prop_map(|n| n * UNIT)];
