@@ -128,3 +128,11 @@ fn dma_goes_through_a_guests_tables_on_vtd() {
     let vtd = concat!(env!("CARGO_MANIFEST_DIR"), "/../../platforms/vtd.toml");
     assert_eq!(succeed(run(&["--platform", vtd]).arg(program)), "ok\n");
 }
+
+#[test]
+fn dma_goes_through_a_guests_tables_on_smmuv3() {
+    let scratch = Scratch::new();
+    let program = scratch.c_client("nested_smmuv3", &[]);
+    let smmuv3 = concat!(env!("CARGO_MANIFEST_DIR"), "/../../platforms/smmuv3.toml");
+    assert_eq!(succeed(run(&["--platform", smmuv3]).arg(program)), "ok\n");
+}
