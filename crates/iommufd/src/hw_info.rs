@@ -46,7 +46,8 @@ pub(crate) fn get(ctx: &Arc<Context>, exchange: &Exchange<'_>) -> Result<(), Ref
     argument.data_len = u32::try_from(length).unwrap_or(u32::MAX);
     argument.out_data_type = described.data_type;
     argument.out_max_pasid_log2 = geometry.max_pasid_log2;
-    argument.out_capabilities = described.capabilities;
+    // No device here has address translation services.
+    argument.out_capabilities = hw_capabilities::PCI_ATS_NOT_SUPPORTED;
     if geometry.dirty_tracking {
         argument.out_capabilities |= hw_capabilities::DIRTY_TRACKING;
     }

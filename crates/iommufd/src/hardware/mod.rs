@@ -49,8 +49,6 @@ pub(crate) struct Description {
     /// Of what the bytes are: one of [`hw_info_type`].
     pub(crate) data_type: u32,
     pub(crate) bytes: Vec<u8>,
-    /// Those of [`hw_capabilities`] that the hardware decides.
-    pub(crate) capabilities: u64,
 }
 
 /// A nested page table as its hardware has it: where the guest's tables are, and how they are to be read.
@@ -154,11 +152,7 @@ impl Hardware {
     /// [`Refusal::Unsupported`] (`EOPNOTSUPP`): a type that it has not. What has none says so, whatever is wanted.
     pub(crate) fn describe(self, geometry: &Geometry, wanted: u32) -> Result<Description, Refusal> {
         match self {
-            Self::Plain => Ok(Description {
-                data_type: hw_info_type::NONE,
-                bytes: Vec::new(),
-                capabilities: 0,
-            }),
+            Self::Plain => Ok(Description { data_type: hw_info_type::NONE, bytes: Vec::new() }),
             Self::Mock => mock::describe_hardware(wanted),
             Self::Vtd => vtd::describe(geometry, wanted),
             Self::Smmuv3 => smmuv3::describe(geometry, wanted),

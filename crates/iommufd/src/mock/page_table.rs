@@ -2,7 +2,6 @@
 
 use span::Span;
 use uapi::Errno;
-use uapi::iommufd::hw_capabilities;
 use zerocopy::IntoBytes;
 
 use super::{Cache, failure};
@@ -25,8 +24,7 @@ pub(crate) fn describe_hardware(wanted: u32) -> Result<Description, Refusal> {
         return Err(failure("another type of hardware", Errno::EOPNOTSUPP));
     }
     let bytes = [0_u32, TEST_REGISTER].as_bytes().to_vec();
-    let capabilities = hw_capabilities::PCI_ATS_NOT_SUPPORTED;
-    Ok(Description { data_type: HW_INFO_TYPE, bytes, capabilities })
+    Ok(Description { data_type: HW_INFO_TYPE, bytes })
 }
 
 /// The geometry of a page table that is asked for with data: 4 to 8 bytes, of which the second word is its kind.

@@ -14,7 +14,7 @@ fn a_plain_iommu_says_what_it_can_do_and_nothing_else() {
     let expected = HwInfo {
         size: 40,
         out_data_type: hw_info_type::NONE,
-        out_capabilities: hw_capabilities::DIRTY_TRACKING,
+        out_capabilities: hw_capabilities::DIRTY_TRACKING | hw_capabilities::PCI_ATS_NOT_SUPPORTED,
         ..ask
     };
     assert_eq!(answer, expected);
@@ -29,7 +29,8 @@ fn without_dirty_tracking_there_is_no_capability() {
     let device = Platform::behind(geometry).bind(&client);
     let ask = HwInfo { dev_id: device.id(), ..HwInfo::default() };
     let answer = client.call(CommandId::GetHwInfo, ask).unwrap();
-    assert_eq!((answer.out_capabilities, answer.out_max_pasid_log2), (0, 20));
+    let none = hw_capabilities::PCI_ATS_NOT_SUPPORTED;
+    assert_eq!((answer.out_capabilities, answer.out_max_pasid_log2), (none, 20));
 }
 
 #[test]

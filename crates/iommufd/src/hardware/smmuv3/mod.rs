@@ -17,8 +17,8 @@ mod stream;
 
 use pci::DmaAccess;
 use uapi::iommufd::{
-    HwInfoArmSmmuv3, HwptArmSmmuv3, ViommuArmSmmuv3Invalidate, hw_capabilities, hw_info_type,
-    hwpt_data, hwpt_flags, invalidate_data, veventq_type,
+    HwInfoArmSmmuv3, HwptArmSmmuv3, ViommuArmSmmuv3Invalidate, hw_info_type, hwpt_data, hwpt_flags,
+    invalidate_data, veventq_type,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -47,11 +47,7 @@ pub(super) fn describe(geometry: &Geometry, wanted: u32) -> Result<Description, 
         aidr: registers::ARCHITECTURE,
         ..HwInfoArmSmmuv3::new_zeroed()
     };
-    Ok(Description {
-        data_type: hw_info_type::ARM_SMMUV3,
-        bytes: described.as_bytes().to_vec(),
-        capabilities: hw_capabilities::PCI_ATS_NOT_SUPPORTED,
-    })
+    Ok(Description { data_type: hw_info_type::ARM_SMMUV3, bytes: described.as_bytes().to_vec() })
 }
 
 /// Says whether there are page tables for these flags: what others are nested in logs no written pages and takes no

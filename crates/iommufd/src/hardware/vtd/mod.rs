@@ -12,8 +12,8 @@ mod first_stage;
 mod registers;
 
 use uapi::iommufd::{
-    HwInfoVtd, HwptVtdS1, HwptVtdS1Invalidate, hw_capabilities, hw_info_type, hw_info_vtd_flags,
-    hwpt_data, hwpt_flags, invalidate_data, vtd_invalidate_flags,
+    HwInfoVtd, HwptVtdS1, HwptVtdS1Invalidate, hw_info_type, hw_info_vtd_flags, hwpt_data,
+    hwpt_flags, invalidate_data, vtd_invalidate_flags,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -38,11 +38,7 @@ pub(super) fn describe(geometry: &Geometry, wanted: u32) -> Result<Description, 
         ecap_reg: registers::extended_capability(geometry),
         ..HwInfoVtd::new_zeroed()
     };
-    Ok(Description {
-        data_type: hw_info_type::INTEL_VTD,
-        bytes: described.as_bytes().to_vec(),
-        capabilities: hw_capabilities::PCI_ATS_NOT_SUPPORTED,
-    })
+    Ok(Description { data_type: hw_info_type::INTEL_VTD, bytes: described.as_bytes().to_vec() })
 }
 
 /// The geometry of a page table on an address space: the first stage's, which has the lower half of its addresses,
