@@ -9,8 +9,10 @@ mod address_space;
 mod first_stage;
 mod pin_ledger;
 mod spaces;
+mod stage_1;
 
 pub use address_space::{AddressSpace, Outcome, Place};
 pub use first_stage::{FirstStage, Walked, Words};
 pub use pin_ledger::PinLedger;
 pub use spaces::{Access, Spaces, Table, Target, Why};
+pub use stage_1::{Stage1Fault, Stage1Led, stage_1};

@@ -8,6 +8,8 @@
 //! hardware sets in a guest's tables, granules of 16 and 64 KiB, commands of ranges; the registers say so. Source:
 //! [uapi/iommufd.h]; order of checks from v7.3 `arm-smmu-v3.c`, `arm-smmu-v3-iommufd.c`.
 
+#[cfg(test)]
+mod against_model;
 mod command;
 mod context;
 mod event;
