@@ -1,10 +1,12 @@
 //! A program with sixteen descriptors and sixteen pages of memory.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use iommufd::{
-    Caller, Context, FileFault, PinAccess, PinFault, Pinned, Signal, Source, Unreachable,
+    Caller, Context, EventFile, FileFault, PinAccess, PinFault, Pinned, Signal, Source, Unreachable,
 };
+use uapi::Errno;
 use vfio::{BarPages, DeviceFile};
 
 use crate::arena::{Arena, Ledger, Pinnable};
@@ -19,6 +21,9 @@ pub(crate) const DESCRIPTORS: usize = 16;
 pub(crate) struct Client {
     pub(crate) memory: Arc<Arena>,
     pub(crate) files: [Option<File>; DESCRIPTORS],
+    /// Files of events that it was given, where there are such.
+    pub(crate) events: RefCell<Vec<Arc<EventFile>>>,
+    pub(crate) takes_events: bool,
 }
 
 /// What a descriptor is open on.
@@ -32,7 +37,7 @@ pub(crate) enum File {
 impl Client {
     pub(crate) fn new(ledger: &Arc<Ledger>) -> Self {
         let memory = Arena::new(MEMORY_BASE, PinFault::Unmapped, ledger);
-        Self { memory, files: Default::default() }
+        Self { memory, files: Default::default(), events: RefCell::default(), takes_events: false }
     }
 
     fn file(&self, fd: i32) -> Result<&File, FileFault> {
@@ -68,6 +73,14 @@ impl Caller for Client {
             File::Eventfd(eventfd) => Ok(Arc::clone(eventfd) as Arc<dyn Signal>),
             File::Iommufd(_) | File::Device(..) | File::Memory(_) => Err(FileFault::OtherKind),
         }
+    }
+
+    fn install_events(&self, file: &Arc<EventFile>) -> Result<i32, Errno> {
+        if !self.takes_events {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        self.events.borrow_mut().push(Arc::clone(file));
+        Ok(DESCRIPTORS as i32)
     }
 
     fn iommufd(&self, fd: i32) -> Result<Arc<Context>, FileFault> {

@@ -15,6 +15,7 @@
 //! | [`dsm`] | requests to a device's security manager, and what is done to its functions | functions act as the state that is told |
 //! | [`mock_commands`] | what a client does with the kernel's test interface | nothing pinned, charged or alive when all is closed; windows stay while mapped, what runs out changes nothing |
 //! | [`guest`] | a guest's requests about a bound interface | answers fit, and unbind leaves the device unlocked |
+//! | [`guest_streams`] | a guest's stream table entries, descriptors, tables and commands on SMMUv3 | DMA stays in what the parent shows, and ends; events tell of the guest's stream |
 //! | [`guest_tables`] | a guest's page tables, and DMA through them | DMA stays in what the parent shows, and ends |
 //! | [`words`] | scenarios and faults, as people write them | a mistake has a place inside the text |
 //! | [`config_walk`] | config space | chains end, and lie inside |
@@ -29,6 +30,7 @@ pub mod device_option;
 pub mod dsm;
 pub mod engine;
 pub mod guest;
+pub mod guest_streams;
 pub mod guest_tables;
 pub mod mock_commands;
 pub mod overlay_path;
@@ -47,4 +49,5 @@ pub mod client;
 mod eventfd;
 mod mapped;
 mod mock_client;
+mod nested;
 pub mod rig;

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use bindery_fuzz::commands::{self, Step};
 use bindery_fuzz::input::{Input, Output};
 use bindery_fuzz::{
-    config_walk, device_io, device_option, dsm, engine, guest, guest_tables, mock_commands,
-    overlay_path, platform, security, spdm_messages, spdm_sessions, trace_decode, words,
+    config_walk, device_io, device_option, dsm, engine, guest, guest_streams, guest_tables,
+    mock_commands, overlay_path, platform, security, spdm_messages, spdm_sessions, trace_decode,
+    words,
 };
 use uapi::iommufd::test_op;
 use uapi::{COMMANDS, Command, CommandId, Errno, FileKind, Profile};
@@ -16,7 +17,7 @@ use uapi::{COMMANDS, Command, CommandId, Errno, FileKind, Profile};
 #[test]
 fn seeds_run() {
     type Target = (&'static str, fn(&[u8]));
-    let targets: [Target; 16] = [
+    let targets: [Target; 17] = [
         ("commands", commands::run),
         ("config_walk", config_walk::run),
         ("device_io", device_io::run),
@@ -24,6 +25,7 @@ fn seeds_run() {
         ("dsm", dsm::run),
         ("engine", engine::run),
         ("guest", guest::run),
+        ("guest_streams", guest_streams::run),
         ("guest_tables", guest_tables::run),
         ("mock_commands", mock_commands::run),
         ("overlay_path", overlay_path::run),
@@ -137,6 +139,15 @@ fn guests_tables_of_a_seed_lead_somewhere() {
     for seed in seeds("guest_tables") {
         let done = guest_tables::accesses(&fs::read(seed).unwrap());
         assert_eq!(done, [false, true, true, false]);
+    }
+}
+
+/// Likewise; the first is stopped for want of a descriptor, of which the guest hears.
+#[test]
+fn guests_streams_of_a_seed_lead_somewhere() {
+    for seed in seeds("guest_streams") {
+        let done = guest_streams::accesses(&fs::read(seed).unwrap());
+        assert_eq!(done, [false, true, true, true, false]);
     }
 }
 

@@ -48,3 +48,33 @@ pub(crate) fn guest_tables() {
     steps.put(&access(8, [0x10, 0], [0; 3]));
     write("guest_tables", "four-levels", &steps.into_bytes());
 }
+
+/// A descriptor in page 0, and tables 1 to 4 that lead to page 5, to 2 MiB, and so from the upper half; what the guest is
+/// told, commands, and a page that is gone.
+pub(crate) fn guest_streams() {
+    const NEST: [u8; 3] = [0, 0, 7];
+    let word = |table: u8, index: u8, target: u8| [3, index << 4 | table, target];
+    let access = |how: u8, [low, high]: [u8; 2], through: [u8; 3]| {
+        [&[6, how], &[low, high][..], &through].concat()
+    };
+    let mut steps = Output::default();
+    steps.put(&[0]);
+    steps.put(&NEST);
+    steps.put(&access(1 | 8, [0x10, 0], [0; 3]));
+    steps.put(&[5, 80]);
+    steps.put(&word(0, 0, 0xc0));
+    steps.put(&word(0, 1, 0xd1));
+    steps.put(&word(0, 2, 0xd1));
+    for table in 1..4 {
+        steps.put(&word(table, 0, table + 1));
+    }
+    steps.put(&word(4, 0, 5));
+    steps.put(&word(3, 1, 0x60));
+    steps.put(&access(1 | 8, [0x10, 0], [0; 3]));
+    steps.put(&access(0xfc, [0xf0, 0xf], [0, 0x10, 0]));
+    steps.put(&access(1 | 2 | 8, [0x10, 0], [0x0f, 0, 0]));
+    steps.put(&[1, 8, 0, 0, 0, 0, 6, 0, 0, 0, 0]);
+    steps.put(&[2, 0x85]);
+    steps.put(&access(8, [0x10, 0], [0; 3]));
+    write("guest_streams", "both-halves", &steps.into_bytes());
+}

@@ -19,6 +19,7 @@ fn main() {
     devices::config_walk();
     guests::guest();
     guests::guest_tables();
+    guests::guest_streams();
     mock_commands::mock_commands();
     security::security();
     security::dsm();
