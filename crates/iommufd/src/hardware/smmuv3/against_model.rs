@@ -116,12 +116,13 @@ fn as_modelled(answer: Result<Reached, Stop>) -> Stage1Led {
 
 /// What people are told alone does not tell all faults apart.
 fn untold(reason: DmaFaultReason) -> Stage1Fault {
-    match reason {
-        DmaFaultReason::NotMapped => Stage1Fault::Translation,
-        DmaFaultReason::BadTable => Stage1Fault::AddressSize,
-        DmaFaultReason::Permission => Stage1Fault::Permission,
-        other => panic!("a walk is stopped for another reason: {other}"),
-    }
+    let faults = [
+        (DmaFaultReason::NotMapped, Stage1Fault::Translation),
+        (DmaFaultReason::BadTable, Stage1Fault::AddressSize),
+        (DmaFaultReason::Permission, Stage1Fault::Permission),
+    ];
+    let found = faults.iter().find(|(told, _)| *told == reason);
+    found.unwrap_or_else(|| panic!("a walk is stopped for another reason: {reason}")).1
 }
 
 /// The model's answer, as far as a guest that is told nothing lets it be told apart.
@@ -133,7 +134,7 @@ fn as_told(led: Stage1Led) -> Stage1Led {
         Stage1Led::Stopped(Stage1Fault::Access, false) => {
             Stage1Led::Stopped(Stage1Fault::Permission, false)
         }
-        led => led,
+        led @ (Stage1Led::To(..) | Stage1Led::Stopped(..)) => led,
     }
 }
 
