@@ -115,6 +115,11 @@ impl PinLedger {
         self.spaces[space].pins.remove(&number).is_some()
     }
 
+    /// Whether something is mapped at an address.
+    pub fn is_mapped(&self, space: usize, at: u64) -> bool {
+        self.spaces[space].cells.contains_key(&at)
+    }
+
     /// How often a page of memory is pinned.
     pub fn pins(&self, page: u64) -> usize {
         let mut commands = BTreeSet::new();
@@ -159,6 +164,7 @@ mod tests {
         assert!(ledger.map(1, 0, 8, 1));
         assert_eq!(ledger.pins(8), 2);
         assert_eq!(ledger.unmap(1, 6, 1), None);
+        assert_eq!([ledger.is_mapped(1, 6), ledger.is_mapped(1, 7)], [true, false]);
         assert_eq!(ledger.unmap(1, 0, 9), Some(3));
         assert!(ledger.pin(0, 3, 1, 1));
         assert!(ledger.detach(0));

@@ -44,6 +44,7 @@ mod support;
 mod surprises;
 mod table;
 mod test_errnos;
+mod threads_against_model;
 #[expect(clippy::disallowed_types, reason = "what is bounded is measured by the wall's clock")]
 mod tsm_ends;
 mod tsm_op;
