@@ -7,8 +7,6 @@
 mod copies;
 mod windows;
 
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::support::cases;
@@ -24,20 +22,4 @@ const IOVA: u64 = 0x100_0000;
 fn rounds() -> TestRunner {
     let operations = u32::try_from(STEPS / 2 * THREADS).unwrap();
     TestRunner::new(Config { max_shrink_iters: 0, ..Config::with_cases(cases(24, operations)) })
-}
-
-/// Where threads wait for one another, awake: one that had to be woken would begin when the others have ended.
-struct Start(AtomicUsize);
-
-impl Start {
-    const fn of(threads: usize) -> Self {
-        Self(AtomicUsize::new(threads))
-    }
-
-    fn wait(&self) {
-        self.0.fetch_sub(1, SeqCst);
-        while self.0.load(SeqCst) > 0 {
-            std::thread::yield_now();
-        }
-    }
 }

@@ -9,7 +9,7 @@ use proptest::test_runner::TestRunner;
 use super::steps::{Step, step};
 use super::world::World;
 use super::{STEPS, errno};
-use crate::support::{Client, Platform, cases};
+use crate::support::{Client, Platform, Start, cases};
 
 /// How many threads there are.
 const THREADS: usize = 2;
@@ -42,9 +42,14 @@ fn of_threads_with_spaces_of_their_own() {
         let client = Client::open_mock(&MockMachine::new());
         let threads = (0..).zip(&steps).map(|(number, _)| World::of(client.thread(number), number));
         let mut worlds: Vec<World> = threads.collect();
+        let start = Start::of(THREADS);
         std::thread::scope(|scope| {
             for (world, steps) in worlds.iter_mut().zip(&steps) {
-                scope.spawn(move || run(world, steps, true));
+                let start = &start;
+                scope.spawn(move || {
+                    start.wait();
+                    run(world, steps, true);
+                });
             }
         });
         let mapped: u64 = worlds.iter().map(|world| world.model.mapped()).sum();
@@ -75,9 +80,14 @@ fn of_threads_that_share_spaces() {
         let threads = threads
             .map(|(number, _)| World::in_window(client.thread(number), number, &devices, spaces));
         let mut worlds: Vec<World> = threads.collect();
+        let start = Start::of(THREADS);
         std::thread::scope(|scope| {
             for (world, steps) in worlds.iter_mut().zip(&steps) {
-                scope.spawn(move || run(world, steps, false));
+                let start = &start;
+                scope.spawn(move || {
+                    start.wait();
+                    run(world, steps, false);
+                });
             }
         });
         let mapped: u64 = worlds.iter().map(|world| world.model.mapped()).sum();

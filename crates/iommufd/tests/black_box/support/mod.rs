@@ -7,6 +7,7 @@ mod memory;
 pub(crate) mod mock_nest;
 mod platform;
 mod running_out;
+mod start;
 #[expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -22,6 +23,7 @@ pub(crate) use memory::{FIRST, MEMORY_BYTES, MEMORY_END, READ_ONLY};
 pub(crate) use mock_nest::MockNest;
 pub(crate) use platform::{Platform, plain, single_address};
 pub(crate) use running_out::RunningOut;
+pub(crate) use start::Start;
 pub(crate) use tee::{Answers, TIMEOUT_MS, Tee};
 
 /// Bytes of a page.

@@ -15,9 +15,9 @@ use proptest::prelude::*;
 use uapi::iommufd::{IoasCopy, map_flags};
 use uapi::{CommandId, Errno};
 
-use super::{IOVA, STEPS, Start, THREADS, VA, rounds};
+use super::{IOVA, STEPS, THREADS, VA, rounds};
 use crate::support::client::READ_WRITE;
-use crate::support::{Client, PAGE, Platform};
+use crate::support::{Client, PAGE, Platform, Start};
 
 /// Pages of addresses that steps begin at. Places are in pages from `IOVA` on, memory from `VA` on.
 const SPREAD: u64 = 6;

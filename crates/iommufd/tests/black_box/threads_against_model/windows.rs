@@ -11,8 +11,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use uapi::Errno;
 
-use super::{IOVA, STEPS, Start, THREADS, VA, rounds};
-use crate::support::{Client, PAGE, Platform};
+use super::{IOVA, STEPS, THREADS, VA, rounds};
+use crate::support::{Client, PAGE, Platform, Start};
 
 /// Pages of a window.
 const PAGES: u64 = 16;
