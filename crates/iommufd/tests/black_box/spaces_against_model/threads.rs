@@ -35,6 +35,23 @@ fn in_threads(run_case: impl Fn([Vec<Step>; THREADS])) {
     outcome.unwrap_or_else(|difference| panic!("{difference}"));
 }
 
+/// Runs all threads at once, and compares what they leave.
+fn run_together(client: &Client, worlds: &mut [World], steps: &[Vec<Step>], is_alone: bool) {
+    let start = Start::of(THREADS);
+    std::thread::scope(|scope| {
+        for (world, steps) in worlds.iter_mut().zip(steps) {
+            let start = &start;
+            scope.spawn(move || {
+                start.wait();
+                run(world, steps, is_alone);
+            });
+        }
+    });
+    let mapped: u64 = worlds.iter().map(|world| world.model.mapped()).sum();
+    assert_eq!(client.ctx.counts().mapped_bytes, mapped);
+    worlds.iter().for_each(World::check);
+}
+
 /// Two threads of one program, each with address spaces of its own in one context.
 #[test]
 fn of_threads_with_spaces_of_their_own() {
@@ -42,19 +59,7 @@ fn of_threads_with_spaces_of_their_own() {
         let client = Client::open_mock(&MockMachine::new());
         let threads = (0..).zip(&steps).map(|(number, _)| World::of(client.thread(number), number));
         let mut worlds: Vec<World> = threads.collect();
-        let start = Start::of(THREADS);
-        std::thread::scope(|scope| {
-            for (world, steps) in worlds.iter_mut().zip(&steps) {
-                let start = &start;
-                scope.spawn(move || {
-                    start.wait();
-                    run(world, steps, true);
-                });
-            }
-        });
-        let mapped: u64 = worlds.iter().map(|world| world.model.mapped()).sum();
-        assert_eq!(client.ctx.counts().mapped_bytes, mapped);
-        worlds.iter().for_each(World::check);
+        run_together(&client, &mut worlds, &steps, true);
         for world in &worlds {
             world.end_users();
             world.devices.iter().for_each(Device::end);
@@ -80,19 +85,7 @@ fn of_threads_that_share_spaces() {
         let threads = threads
             .map(|(number, _)| World::in_window(client.thread(number), number, &devices, spaces));
         let mut worlds: Vec<World> = threads.collect();
-        let start = Start::of(THREADS);
-        std::thread::scope(|scope| {
-            for (world, steps) in worlds.iter_mut().zip(&steps) {
-                let start = &start;
-                scope.spawn(move || {
-                    start.wait();
-                    run(world, steps, false);
-                });
-            }
-        });
-        let mapped: u64 = worlds.iter().map(|world| world.model.mapped()).sum();
-        assert_eq!(client.ctx.counts().mapped_bytes, mapped);
-        worlds.iter().for_each(World::check);
+        run_together(&client, &mut worlds, &steps, false);
         worlds.iter().for_each(World::end_users);
         devices.iter().for_each(Device::end);
         client.ctx.put_file();
