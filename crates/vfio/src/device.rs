@@ -15,6 +15,7 @@ use sync::{Mutex, Named, WaitQueue, rank};
 
 use crate::config::VirtualConfig;
 use crate::dma_buf::Lent;
+use crate::enable::POWER_D3HOT;
 use crate::facts::Facts;
 use crate::hardware::Saved;
 use crate::ioeventfd::Ioeventfds;
@@ -249,6 +250,11 @@ impl fmt::Debug for Device {
 }
 
 impl Memory {
+    /// Whether the client's device decodes memory.
+    pub(crate) fn decodes_memory(&self) -> bool {
+        self.power < POWER_D3HOT && self.config.as_ref().is_some_and(VirtualConfig::decodes_memory)
+    }
+
     fn new() -> Self {
         Self {
             turn: None,

@@ -18,7 +18,6 @@ use uapi::vfio::{Ioeventfd, ioeventfd_flags, region_index};
 
 use crate::argument::Argument;
 use crate::command::Bound;
-use crate::device::Memory;
 use crate::irq::Trigger;
 use crate::region::{self, Region};
 use crate::{Device, Refusal, Watching};
@@ -166,8 +165,20 @@ impl Ioeventfds {
             entry.ended = true;
             let_go.extend(entry.watching.take());
         }
-        self.entries.retain(|entry| !entry.ended || entry.running > 0);
+        self.forget_ended();
         let_go
+    }
+
+    /// A write of entry `name` is done.
+    fn end_write(&mut self, name: u64) {
+        if let Some(entry) = self.entry(name) {
+            entry.running -= 1;
+        }
+        self.forget_ended();
+    }
+
+    fn forget_ended(&mut self) {
+        self.entries.retain(|entry| !entry.ended || entry.running > 0);
     }
 
     fn runs(&self, name: u64) -> bool {
@@ -245,12 +256,7 @@ impl Device {
             return;
         }
         write.reach(self);
-        let mut memory = self.memory().lock();
-        if let Some(entry) = memory.ioeventfds.entry(name) {
-            entry.running -= 1;
-        }
-        memory.ioeventfds.entries.retain(|entry| !entry.ended || entry.running > 0);
-        drop(memory);
+        self.memory().lock().ioeventfds.end_write(name);
         self.turn_passed().wake_all();
     }
 
@@ -263,13 +269,5 @@ impl Device {
         let Some(entry) = entry.filter(|_| reachable) else { return false };
         entry.running += 1;
         true
-    }
-}
-
-impl Memory {
-    /// Whether the client's device decodes memory.
-    pub(crate) fn decodes_memory(&self) -> bool {
-        self.power < crate::enable::POWER_D3HOT
-            && self.config.as_ref().is_some_and(crate::config::VirtualConfig::decodes_memory)
     }
 }
